@@ -1,0 +1,245 @@
+#include "ecl.h"
+
+#include "ecl_graph.h"
+#include "ggml-backend.h"
+#include "llama-arch.h"
+#include "llama-context.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace {
+
+// A token this far below the best adds less than 1e-9 to the softmax's sum.
+constexpr float negligible_logit_gap = 21.0f;
+
+int32_t fail(llama_context * ctx, const std::string & why, int32_t code = -1) {
+    ctx->ecl.error = why;
+    return code;
+}
+
+std::string unsupported(const llama_context * ctx, const std::string & why) {
+    return std::string("architecture '") + llm_arch_name(ctx->get_model().arch) +
+           "' cannot be served by a layer mask: " + why;
+}
+
+// Sets options for one scope.
+class scoped_options {
+  public:
+    scoped_options(llama_context * ctx, ecl::graph_options options) : ctx(ctx), before(ctx->ecl.options) {
+        ctx->ecl.options = std::move(options);
+    }
+    ~scoped_options() { ctx->ecl.options = before; }
+    scoped_options(const scoped_options &)             = delete;
+    scoped_options & operator=(const scoped_options &) = delete;
+
+  private:
+    llama_context *    ctx;
+    ecl::graph_options before;
+};
+
+// Empty if masks can be set on this model as far as can be told without its graph.
+std::string why_no_masks(const llama_model & model) {
+    if (llama_model_has_encoder(&model)) {
+        return "it has an encoder";
+    }
+    if (llama_model_is_recurrent(&model) || llama_model_is_hybrid(&model)) {
+        return "its recurrent layers keep a state that cannot be rolled back";
+    }
+    return "";
+}
+
+}  // namespace
+
+int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer) {
+    ctx->ecl.error.clear();
+    if (drop == nullptr) {
+        ctx->ecl.options.drop.clear();
+        return 0;
+    }
+    const llama_model & model = ctx->get_model();
+    if (const std::string why = why_no_masks(model); !why.empty()) {
+        return fail(ctx, unsupported(ctx, why));
+    }
+    if (n_layer != llama_model_n_layer(&model)) {
+        return fail(ctx, "the mask has " + std::to_string(n_layer) + " layers, the model " +
+                             std::to_string(llama_model_n_layer(&model)));
+    }
+    ecl::graph_options options = ctx->ecl.options;
+    options.drop.assign(drop, drop + n_layer);
+    if (!options.drops_any()) {
+        options.drop.clear();  // the same graph as without a mask
+    }
+    ctx->ecl.options = options;
+    return 0;
+}
+
+int32_t ecl_step(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
+                 ecl_outputs outputs) {
+    ctx->ecl.error.clear();
+    std::vector<llama_token>    token(tokens, tokens + n);
+    std::vector<llama_pos>      position(n);
+    std::vector<int32_t>        n_seq_id(n, 1);
+    std::vector<llama_seq_id *> seq_id(n, &seq);
+    std::vector<int8_t>         output(n, outputs == ECL_OUTPUTS_ALL ? 1 : 0);
+    for (int32_t i = 0; i < n; ++i) {
+        position[i] = pos + i;
+    }
+    if (outputs == ECL_OUTPUTS_LAST && n > 0) {
+        output.back() = 1;
+    }
+    llama_batch batch = {};
+    batch.n_tokens    = n;
+    batch.token       = token.data();
+    batch.pos         = position.data();
+    batch.n_seq_id    = n_seq_id.data();
+    batch.seq_id      = seq_id.data();
+    batch.logits      = output.data();
+
+    const int32_t status = llama_decode(ctx, batch);
+    if (status < 0 && ctx->ecl.error.empty()) {
+        ctx->ecl.error = "llama_decode failed with code " + std::to_string(status);
+    } else if (status < 0) {
+        ctx->ecl.error = unsupported(ctx, ctx->ecl.error);
+    }
+    return status;
+}
+
+llama_token ecl_argmax(llama_context * ctx, int32_t i, float * probability) {
+    const float * logits  = llama_get_logits_ith(ctx, i);
+    const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(&ctx->get_model()));
+    if (logits == nullptr) {
+        fail(ctx, "no logits were kept for output " + std::to_string(i));
+        return LLAMA_TOKEN_NULL;
+    }
+    // First by blocks, which compilers vectorise, then inside the best block.
+    constexpr int32_t block      = 256;
+    float             best       = -std::numeric_limits<float>::infinity();
+    int32_t           best_begin = 0;
+    std::vector<float> block_best((n_vocab + block - 1) / block);
+    for (int32_t begin = 0; begin < n_vocab; begin += block) {
+        const int32_t end  = std::min(begin + block, n_vocab);
+        float         here = logits[begin];
+        for (int32_t t = begin + 1; t < end; ++t) {
+            here = logits[t] > here ? logits[t] : here;
+        }
+        block_best[begin / block] = here;
+        if (here > best) {
+            best       = here;
+            best_begin = begin;
+        }
+    }
+    const float * found = std::find(logits + best_begin, logits + n_vocab, best);
+    if (found == logits + n_vocab) {
+        found = logits;  // every logit is NaN or -inf
+    }
+    if (probability != nullptr) {
+        double sum = 0.0;
+        for (int32_t begin = 0; begin < n_vocab; begin += block) {
+            if (block_best[begin / block] < best - negligible_logit_gap) {
+                continue;
+            }
+            const int32_t end = std::min(begin + block, n_vocab);
+            for (int32_t t = begin; t < end; ++t) {
+                if (logits[t] >= best - negligible_logit_gap) {
+                    sum += std::exp(static_cast<double>(logits[t]) - best);
+                }
+            }
+        }
+        *probability = sum > 0.0 ? static_cast<float>(1.0 / sum) : 0.0f;
+    }
+    return static_cast<llama_token>(found - logits);
+}
+
+int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, llama_token first, llama_pos pos,
+                  llama_seq_id seq, int32_t n_max, float stop_probability, llama_token * tokens,
+                  float * probabilities) {
+    scoped_options scope(ctx, ctx->ecl.options);
+    if (const int32_t status = ecl_set_mask(ctx, drop, n_layer); status != 0) {
+        return status;
+    }
+    const llama_vocab * vocab = llama_model_get_vocab(&ctx->get_model());
+    int32_t             n     = 0;
+    int32_t             status = 0;
+    llama_token         token  = first;
+    while (n < n_max) {
+        status = ecl_step(ctx, &token, 1, pos + n, seq, ECL_OUTPUTS_LAST);
+        if (status != 0) {
+            break;
+        }
+        token            = ecl_argmax(ctx, -1, &probabilities[n]);
+        tokens[n]        = token;
+        const bool unsure = probabilities[n] < stop_probability;
+        ++n;
+        if (unsure || llama_vocab_is_eog(vocab, token)) {
+            break;
+        }
+    }
+    // A dropped layer has no keys and values for drafted positions, so nothing drafted may stay.
+    llama_memory_seq_rm(llama_get_memory(ctx), seq, pos, -1);
+    if (status == 1 && n > 0) {
+        return n;  // the cache is full: what was drafted until then is still a draft
+    }
+    return status == 0 ? n : (status > 0 ? -100 - status : status);
+}
+
+int32_t ecl_probe(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
+                  float * attention, float * ffn, int32_t n_layer) {
+    if (static_cast<uint32_t>(n) > ctx->n_ubatch()) {
+        return fail(ctx, "a probe takes at most n_ubatch = " + std::to_string(ctx->n_ubatch()) + " tokens");
+    }
+    ecl::graph_options options;
+    options.probe = true;
+    scoped_options scope(ctx, options);
+    if (const int32_t status = ecl_step(ctx, tokens, n, pos, seq, ECL_OUTPUTS_LAST); status != 0) {
+        return status;
+    }
+    ctx->synchronize();
+    std::fill_n(attention, n_layer, std::numeric_limits<float>::quiet_NaN());
+    std::fill_n(ffn, n_layer, std::numeric_limits<float>::quiet_NaN());
+    for (const ecl::sublayer_probe & probe : ctx->ecl.last_result->ecl.probes) {
+        if (probe.il < n_layer) {
+            float * out = probe.kind == ecl::sublayer::attention ? attention : ffn;
+            ggml_backend_tensor_get(probe.confidence, &out[probe.il], 0, sizeof(float));
+        }
+    }
+    return 0;
+}
+
+int32_t ecl_probe_stream(llama_context * ctx, int32_t layer, ecl_stream where, float * out, int32_t n_floats) {
+    ctx->ecl.error.clear();
+    const ggml_tensor * t = nullptr;
+    if (ctx->ecl.last_result != nullptr) {
+        for (const ecl::sublayer_probe & probe : ctx->ecl.last_result->ecl.probes) {
+            if (probe.il == layer && probe.kind == ecl::sublayer::attention && where != ECL_AFTER_FFN) {
+                t = where == ECL_BEFORE_ATTENTION ? probe.before : probe.after;
+            }
+            if (probe.il == layer && probe.kind == ecl::sublayer::ffn && where == ECL_AFTER_FFN) {
+                t = probe.after;
+            }
+        }
+    }
+    if (t == nullptr) {
+        return fail(ctx, "the last step has no such place in layer " + std::to_string(layer));
+    }
+    if (ggml_nelements(t) > n_floats) {
+        return fail(ctx, "room for " + std::to_string(n_floats) + " floats, " +
+                             std::to_string(ggml_nelements(t)) + " are needed");
+    }
+    ggml_backend_tensor_get(t, out, 0, ggml_nbytes(t));
+    return static_cast<int32_t>(t->ne[1]);
+}
+
+void ecl_graph_stats(const llama_context * ctx, int64_t * n_built, int64_t * build_us, int32_t * n_alive) {
+    *n_built  = ctx->ecl.n_built;
+    *build_us = ctx->ecl.build_us;
+    *n_alive  = static_cast<int32_t>(ctx->ecl.graphs.size()) + 1;
+}
+
+const char * ecl_last_error(const llama_context * ctx) {
+    return ctx->ecl.error.c_str();
+}

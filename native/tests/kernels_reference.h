@@ -1,0 +1,124 @@
+// What the kernel tests share: random and adversarial weights, float64 references, and a scalar
+// kernel that does the float operations in the order that kernels.h promises.
+#pragma once
+
+#include "kernels.h"
+
+#include "ggml.h"
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace ecl_test {
+
+inline int failures = 0;
+
+// Reports a failed expectation; the test goes on.
+inline void expect(bool ok, const std::string & what) {
+    if (!ok) {
+        ++failures;
+        std::fprintf(stderr, "FAIL %s\n", what.c_str());
+    }
+}
+
+inline ggml_type type_of(ecl::Format f) {
+    switch (f) {
+        case ecl::Format::q4_0: return GGML_TYPE_Q4_0;
+        case ecl::Format::q4_1: return GGML_TYPE_Q4_1;
+        case ecl::Format::q5_0: return GGML_TYPE_Q5_0;
+        case ecl::Format::q8_0: return GGML_TYPE_Q8_0;
+        case ecl::Format::q4_k: return GGML_TYPE_Q4_K;
+        case ecl::Format::q5_k: return GGML_TYPE_Q5_K;
+        case ecl::Format::q6_k: return GGML_TYPE_Q6_K;
+        case ecl::Format::f16: return GGML_TYPE_F16;
+    }
+    return GGML_TYPE_COUNT;
+}
+
+using Random = std::mt19937;
+
+inline float uniform(Random & r) {
+    return (float) (r() & 0xffffff) / 16777216.0f * 2.0f - 1.0f;
+}
+
+enum class Blocks {
+    quantized,  // of random floats, as a file would hold
+    random,     // every bit random, scales finite and moderate
+    zero,
+    extreme,    // all quants and sub-block scales at their largest, scales at the ends of f16
+    subnormal,  // f16 scales below 2^-14
+};
+
+inline const char * name(Blocks b) {
+    const char * names[] = { "quantized", "random", "zero", "extreme", "subnormal" };
+    return names[(int) b];
+}
+
+// Offsets of the f16 fields in a block of each type.
+inline std::vector<size_t> half_fields(ecl::Format f) {
+    switch (f) {
+        case ecl::Format::q4_1:
+        case ecl::Format::q4_k:
+        case ecl::Format::q5_k: return { 0, 2 };
+        case ecl::Format::q6_k: return { 208 };
+        case ecl::Format::f16: return { 0 };
+        default: return { 0 };
+    }
+}
+
+inline uint16_t half_pattern(Blocks kind, ecl::Format f, Random & r) {
+    const uint16_t sign = (uint16_t) ((r() & 1) << 15);
+    switch (kind) {
+        case Blocks::zero: return 0;
+        case Blocks::subnormal: return (uint16_t) (sign | (r() % 0x400));
+        case Blocks::extreme: return (uint16_t) (sign | (r() % 3 == 0 ? 0x7bff : r() % 2 ? 0x0001 : 0x3c00));
+        default:
+            // between 2^-14 and 1, f16 weights up to 4
+            return (uint16_t) (sign | (0x0400 + r() % (f == ecl::Format::f16 ? 0x4000 : 0x3800)));
+    }
+}
+
+// rows x k weights in ggml's own blocks.
+inline std::vector<uint8_t> make_weights(ecl::Format f, Blocks kind, int64_t rows, int64_t k, Random & r) {
+    const ggml_type type = type_of(f);
+    const size_t row_bytes = ggml_row_size(type, k);
+    std::vector<uint8_t> w((size_t) rows * row_bytes);
+    if (kind == Blocks::quantized) {
+        std::vector<float> x((size_t) (rows * k));
+        for (float & v : x) {
+            v = (uniform(r) + uniform(r) + uniform(r)) * 0.05f;
+        }
+        ggml_quantize_chunk(type, x.data(), w.data(), 0, rows, k, nullptr);
+        return w;
+    }
+    const size_t block = ggml_type_size(type);
+    for (size_t i = 0; i < w.size(); ++i) {
+        w[i] = kind == Blocks::zero ? 0 : kind == Blocks::extreme ? (r() % 4 ? 0xff : 0x80) : (uint8_t) r();
+    }
+    for (size_t i = 0; i < w.size(); i += block) {
+        for (const size_t field : half_fields(f)) {
+            const uint16_t h = half_pattern(kind, f, r);
+            std::memcpy(w.data() + i + field, &h, sizeof h);
+        }
+    }
+    return w;
+}
+
+// 64-byte aligned memory for repacked weights and activations.
+struct Aligned {
+    std::vector<uint8_t> storage;
+    uint8_t * data;
+
+    explicit Aligned(size_t bytes) : storage(bytes + 64) {
+        data = (uint8_t *) (((uintptr_t) storage.data() + 63) & ~(uintptr_t) 63);
+    }
+    Aligned(const Aligned &) = delete;
+    Aligned & operator=(const Aligned &) = delete;
+};
+
+}  // namespace ecl_test
