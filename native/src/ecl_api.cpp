@@ -3,6 +3,7 @@
 #include "ecl_graph.h"
 #include "ggml-backend.h"
 #include "llama-arch.h"
+#include "llama-batch.h"
 #include "llama-context.h"
 #include "llama-model.h"
 
@@ -81,28 +82,24 @@ int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer)
 int32_t ecl_step(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
                  ecl_outputs outputs) {
     ctx->ecl.error.clear();
-    std::vector<llama_token>    token(tokens, tokens + n);
-    std::vector<llama_pos>      position(n);
-    std::vector<int32_t>        n_seq_id(n, 1);
-    std::vector<llama_seq_id *> seq_id(n, &seq);
-    std::vector<int8_t>         output(n, outputs == ECL_OUTPUTS_ALL ? 1 : 0);
+    // A unified cache has room for any sequence; probes use one beyond those that the context was made
+    // for, so that a second sequence costs no memory.
+    const llama_batch_ext like(ctx);
+    llama_batch_ext       batch(like.n_tokens_max, like.n_embd_inp, like.n_embd_inp_enc,
+                                std::max(like.n_seq_max, ctx->get_cparams().kv_unified ? seq + 1 : 0), like.mem,
+                                like.n_vocab, like.n_pos_per_embd);
+    batch.tokens.reserve(n);
     for (int32_t i = 0; i < n; ++i) {
-        position[i] = pos + i;
+        llama_batch_ext::token token;
+        token.id     = tokens[i];
+        token.pos[0] = pos + i;
+        token.output = outputs == ECL_OUTPUTS_ALL || (outputs == ECL_OUTPUTS_LAST && i == n - 1);
+        token.seq_ids.insert(seq);
+        batch.tokens.push_back(token);
     }
-    if (outputs == ECL_OUTPUTS_LAST && n > 0) {
-        output.back() = 1;
-    }
-    llama_batch batch = {};
-    batch.n_tokens    = n;
-    batch.token       = token.data();
-    batch.pos         = position.data();
-    batch.n_seq_id    = n_seq_id.data();
-    batch.seq_id      = seq_id.data();
-    batch.logits      = output.data();
-
-    const int32_t status = llama_decode(ctx, batch);
+    const int32_t status = ctx->decode(batch);
     if (status < 0 && ctx->ecl.error.empty()) {
-        ctx->ecl.error = "llama_decode failed with code " + std::to_string(status);
+        ctx->ecl.error = "the step failed with code " + std::to_string(status);
     } else if (status < 0) {
         ctx->ecl.error = unsupported(ctx, ctx->ecl.error);
     }

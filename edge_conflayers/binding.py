@@ -1,0 +1,165 @@
+"""Loads the patched llama.cpp under llama-cpp-python's binding, and declares its ``ecl_*`` functions.
+
+The only module that speaks ctypes to the library. llama-cpp-python's Python files come out of the same
+archive as the library (``native/upstream.toml``) and are loaded from inside this package, so no other
+installed copy can be mixed with it.
+
+Raises on import:
+    EdgeConflayersError: the library is not built, does not load, or another llama_cpp is loaded already.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import edge_conflayers
+from edge_conflayers.errors import EdgeConflayersError
+
+# Another build of the library to load instead, for comparisons; one without ecl_* is upstream's own.
+LIBRARY_VARIABLE = "EDGE_CONFLAYERS_LIB"
+
+DROP_ATTENTION = 1
+DROP_FFN = 2
+
+OUTPUTS_NONE = 0
+OUTPUTS_LAST = 1
+OUTPUTS_ALL = 2
+
+BEFORE_ATTENTION = 0
+AFTER_ATTENTION = 1
+AFTER_FFN = 2
+
+_LOG_LEVELS = {1: "debug", 2: "info", 3: "warning", 4: "error"}
+_LOG_CONTINUED = 5
+
+
+def _native_folder() -> Path:
+    # An editable install keeps built files apart from the sources; __path__ names both places.
+    for folder in edge_conflayers.__path__:
+        native = Path(folder) / "_native"
+        if (native / "lib").is_dir():
+            return native
+    raise EdgeConflayersError(
+        "the native library is not built; install the package with `pip install .` (README, Build)"
+    )
+
+
+def _load_binding() -> ModuleType:
+    """llama-cpp-python's low-level module, bound to our library."""
+    native = _native_folder()
+    library = Path(os.environ.get(LIBRARY_VARIABLE) or native / "lib").resolve()
+    loaded = sys.modules.get("llama_cpp")
+    if loaded is not None:
+        if Path(str(loaded.__file__)).parent != native / "llama_cpp":
+            raise EdgeConflayersError(
+                f"another llama_cpp ({loaded.__file__}) is already loaded in this process;"
+                " import edge_conflayers first, or use it in a process of its own"
+            )
+        return sys.modules["llama_cpp.llama_cpp"]
+    spec = importlib.util.spec_from_file_location(
+        "llama_cpp",
+        native / "llama_cpp" / "__init__.py",
+        submodule_search_locations=[str(native / "llama_cpp")],
+    )
+    assert spec is not None and spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["llama_cpp"] = package
+    before = os.environ.get("LLAMA_CPP_LIB_PATH")
+    os.environ["LLAMA_CPP_LIB_PATH"] = str(library)
+    try:
+        spec.loader.exec_module(package)
+    except (OSError, RuntimeError) as error:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "llama_cpp"]:
+            del sys.modules[name]
+        why = " ".join(str(error).split())
+        raise EdgeConflayersError(f"the library in {library} does not load: {why}") from error
+    finally:
+        if before is None:
+            del os.environ["LLAMA_CPP_LIB_PATH"]
+        else:
+            os.environ["LLAMA_CPP_LIB_PATH"] = before
+    return sys.modules["llama_cpp.llama_cpp"]
+
+
+llama: Any = _load_binding()
+_library: Any = llama._lib
+
+
+_log_callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+class LogBuffer:
+    """What the library logs: kept for error messages, shown on stderr only when asked for."""
+
+    def __init__(self) -> None:
+        self.show = False
+        self.recent: collections.deque[str] = collections.deque(maxlen=60)
+        self._level = "info"
+        self.callback = _log_callback(self._receive)
+
+    def _receive(self, level: int, text: bytes, _data: Any) -> None:
+        if level != _LOG_CONTINUED:
+            self._level = _LOG_LEVELS.get(level, "info")
+        line = text.decode("utf-8", errors="replace")
+        if self._level in ("warning", "error"):
+            self.recent.append(line.strip())
+        if self.show:
+            sys.stderr.write(line)
+
+    def last_error(self) -> str:
+        """The last error that the library gave, without its function's name; empty if none."""
+        for line in reversed(self.recent):
+            if "error" in line.lower() or "failed" in line.lower() or "unknown" in line.lower():
+                return line.partition(": ")[2] or line
+        return ""
+
+
+log = LogBuffer()
+llama.llama_log_set(log.callback, None)
+llama.llama_backend_init()
+
+
+def _declare(name: str, restype: Any, *argtypes: Any) -> Any:
+    try:
+        function = getattr(_library, name)
+    except AttributeError:
+        return None  # upstream's own library
+    function.restype = restype
+    function.argtypes = argtypes
+    return function
+
+
+_context = llama.llama_context_p_ctypes
+_tokens = ctypes.POINTER(ctypes.c_int32)
+_floats = ctypes.POINTER(ctypes.c_float)
+_mask = ctypes.POINTER(ctypes.c_uint8)
+_int = ctypes.c_int32
+
+ecl_set_mask = _declare("ecl_set_mask", _int, _context, _mask, _int)
+ecl_step = _declare("ecl_step", _int, _context, _tokens, _int, _int, _int, _int)
+ecl_argmax = _declare("ecl_argmax", _int, _context, _int, _floats)
+ecl_draft = _declare(
+    "ecl_draft",
+    _int,
+    *(_context, _mask, _int, _int, _int, _int, _int, ctypes.c_float, _tokens, _floats),
+)
+ecl_probe = _declare(
+    "ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int
+)
+ecl_probe_stream = _declare("ecl_probe_stream", _int, _context, _int, _int, _floats, _int)
+ecl_graph_stats = _declare(
+    "ecl_graph_stats",
+    None,
+    _context,
+    *(ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(_int)),
+)
+ecl_last_error = _declare("ecl_last_error", ctypes.c_char_p, _context)
+
+PATCHED = ecl_step is not None

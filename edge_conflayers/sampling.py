@@ -1,0 +1,221 @@
+"""The user's sampler: llama.cpp's own chain, in llama.cpp's usual order."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edge_conflayers.binding import llama
+from edge_conflayers.errors import BadInput
+from edge_conflayers.model import Model
+from edge_conflayers.session import Session
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """What is asked of sampling; names and meanings are llama.cpp's.
+
+    Attributes:
+        temperature: 0 takes the most likely token each time; the other filters then do nothing.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the most likely tokens that reach this probability together.
+        min_p: drop tokens less likely than this share of the most likely one.
+        seed: of the random numbers; the same seed gives the same text.
+        repeat_penalty: divides the logits of recent tokens; 1 does nothing.
+        repeat_last_n: how many recent tokens the penalties look at; 0 for none, -1 for the context.
+        frequency_penalty, presence_penalty: taken off the logits of recent tokens.
+        grammar: GBNF that the text must follow.
+        logit_bias: added to single tokens' logits.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int = 0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    grammar: str | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("temperature", self.temperature, 0.0, float("inf")),
+            ("top-k", self.top_k, 0, float("inf")),
+            ("top-p", self.top_p, 0.0, 1.0),
+            ("min-p", self.min_p, 0.0, 1.0),
+            ("seed", self.seed, 0, 2**32 - 1),
+            ("repeat-last-n", self.repeat_last_n, -1, float("inf")),
+        ):
+            if not low <= value <= high:
+                raise BadInput(f"{name} is {value}; it must be from {low:g} to {high:g}")
+        if self.repeat_penalty <= 0:
+            raise BadInput(f"repeat-penalty is {self.repeat_penalty}; it must be above 0")
+
+    @property
+    def penalizes(self) -> bool:
+        return (
+            self.repeat_penalty != 1.0
+            or self.frequency_penalty != 0.0
+            or self.presence_penalty != 0.0
+        )
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether each token depends on its logits alone."""
+        return (
+            self.temperature == 0.0
+            and not self.penalizes
+            and self.grammar is None
+            and not self.logit_bias
+        )
+
+
+def json_schema_grammar(schema: str) -> str:
+    """A grammar for texts that follow a JSON schema.
+
+    Raises:
+        BadInput: not a JSON schema that can be turned into a grammar.
+    """
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        return str(json_schema_to_gbnf(schema))
+    except Exception as error:  # the converter raises whatever its walk meets
+        why = " ".join(str(error).split())
+        raise BadInput(f"the JSON schema cannot be used: {why}; check it") from error
+
+
+class Sampler:
+    """Draws the tokens of one text, in order; the same logits in the same order give the same tokens.
+
+    Raises:
+        BadInput: a grammar that does not parse, a bias for a token that the model does not have.
+    """
+
+    def __init__(self, model: Model, settings: SamplerSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self._grammar: Any = None
+        self._chain: Any = None
+        self._candidates: Any = None
+        self._chain = self._make_chain()
+        if settings.grammar is not None:
+            self._grammar = llama.llama_sampler_init_grammar(
+                model.vocab, settings.grammar.encode("utf-8"), b"root"
+            )
+            if not self._grammar:
+                self.close()
+                raise BadInput(
+                    "the grammar does not parse; it must be GBNF with a rule named root"
+                )
+            self._candidates = np.empty(model.n_vocab, dtype=_CANDIDATE)
+
+    def read(self, prompt: Iterable[int]) -> None:
+        """Shows the prompt to the penalties, as llama.cpp does."""
+        if self.settings.penalizes:
+            for token in prompt:
+                llama.llama_sampler_accept(self._chain, token)
+
+    def sample(self, session: Session, index: int) -> int:
+        """Draws the next token of the text from one kept output of the session's last step.
+
+        Raises:
+            BadInput: the grammar allows no token at all.
+        """
+        if self.settings.is_argmax:
+            return session.argmax(index)
+        if self._grammar is None:
+            return int(llama.llama_sampler_sample(self._chain, session.handle, index))
+        return self._sample_by_grammar(session, index)
+
+    def _sample_by_grammar(self, session: Session, index: int) -> int:
+        # A grammar is slow over a whole vocabulary: draw first, and only draw again among the
+        # tokens that it allows if it forbids the one drawn (llama.cpp, common_sampler_sample).
+        token = self._draw(session, index, by_grammar=False)
+        if not self._allows(token):
+            token = self._draw(session, index, by_grammar=True)
+            if not self._allows(token):
+                raise BadInput("the grammar allows no token here; check that it can be completed")
+        llama.llama_sampler_accept(self._grammar, token)
+        llama.llama_sampler_accept(self._chain, token)
+        return token
+
+    def _draw(self, session: Session, index: int, *, by_grammar: bool) -> int:
+        candidates = self._candidates
+        candidates["id"] = np.arange(len(candidates), dtype=np.int32)
+        candidates["logit"] = session.logits(index)
+        candidates["p"] = 0.0
+        array = _token_data_array(candidates)
+        if by_grammar:
+            llama.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        llama.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def _allows(self, token: int) -> bool:
+        one = np.array([(token, 1.0, 0.0)], dtype=_CANDIDATE)
+        array = _token_data_array(one)
+        llama.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        return bool(array.data[0].logit != -np.inf)
+
+    def _make_chain(self) -> Any:
+        settings = self.settings
+        chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+
+        def add(link: Any) -> None:
+            llama.llama_sampler_chain_add(chain, link)
+
+        if settings.logit_bias:
+            add(self._bias())
+        if settings.penalizes:
+            add(
+                llama.llama_sampler_init_penalties(
+                    settings.repeat_last_n,
+                    settings.repeat_penalty,
+                    settings.frequency_penalty,
+                    settings.presence_penalty,
+                )
+            )
+        if settings.temperature == 0.0:
+            add(llama.llama_sampler_init_greedy())
+            return chain
+        add(llama.llama_sampler_init_top_k(settings.top_k))
+        add(llama.llama_sampler_init_top_p(settings.top_p, 1))
+        add(llama.llama_sampler_init_min_p(settings.min_p, 1))
+        add(llama.llama_sampler_init_temp(settings.temperature))
+        add(llama.llama_sampler_init_dist(settings.seed))
+        return chain
+
+    def _bias(self) -> Any:
+        for token in self.settings.logit_bias:
+            if not 0 <= token < self.model.n_vocab:
+                raise BadInput(f"there is no token {token} to bias; the model has {self.model.n_vocab}")
+        pairs = [llama.llama_logit_bias(t, b) for t, b in self.settings.logit_bias.items()]
+        array = (llama.llama_logit_bias * len(pairs))(*pairs)
+        return llama.llama_sampler_init_logit_bias(self.model.n_vocab, len(pairs), array)
+
+    def close(self) -> None:
+        for name in ("_chain", "_grammar"):
+            if getattr(self, name) is not None:
+                llama.llama_sampler_free(getattr(self, name))
+                setattr(self, name, None)
+
+
+def _token_data_array(candidates: Any) -> Any:
+    return llama.llama_token_data_array(
+        data=candidates.ctypes.data_as(llama.llama_token_data_p),
+        size=len(candidates),
+        selected=-1,
+        sorted=False,
+    )
+
+
+assert _CANDIDATE.itemsize == ctypes.sizeof(llama.llama_token_data)

@@ -1,0 +1,187 @@
+"""The draft/verify loop.
+
+A round: the drafter proposes tokens to follow the last one drawn; one step of the full model over all
+of them gives the logits at every position; the user's sampler draws position by position and goes on
+as long as it draws what was drafted. Every token of the text is thus drawn from the full model's
+logits by the same sampler in the same order as in plain decoding (Leviathan et al., arXiv 2211.17192,
+in the form that keeps the text of a seed), and a drafter can only change how long that takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from edge_conflayers.drafters import Drafter, Round
+from edge_conflayers.sampling import Sampler
+from edge_conflayers.session import Draft, Session
+
+FinishReason = Literal["end", "length", "context", "interrupted"]
+
+
+@dataclass
+class Stats:
+    """What one generation did and what it cost, in seconds of wall time.
+
+    Attributes:
+        verify_seconds: steps of the full model, plain ones included.
+        search_seconds: everything that was spent on learning skip sets.
+        rounds: steps of the full model after the prompt.
+        drafted, accepted: tokens, over all rounds.
+    """
+
+    prompt_tokens: int = 0
+    tokens: int = 0
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    prompt_seconds: float = 0.0
+    seconds: float = 0.0
+    draft_seconds: float = 0.0
+    verify_seconds: float = 0.0
+    search_seconds: float = 0.0
+    sample_seconds: float = 0.0
+    finish_reason: FinishReason = "interrupted"
+    drafter: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def tokens_per_round(self) -> float:
+        return self.tokens / self.rounds if self.rounds else 0.0
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of drafted tokens that were accepted; None if none was drafted."""
+        return self.accepted / self.drafted if self.drafted else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "tokens_per_second": self.tokens_per_second,
+            "tokens_per_round": self.tokens_per_round,
+            "acceptance_rate": self.acceptance_rate,
+        }
+
+
+class _Clock:
+    """Adds the time since it was last read to one field of the statistics."""
+
+    def __init__(self, stats: Stats) -> None:
+        self.stats = stats
+        self.last = time.perf_counter()
+
+    def charge(self, name: str) -> None:
+        now = time.perf_counter()
+        setattr(self.stats, name, getattr(self.stats, name) + now - self.last)
+        self.last = now
+
+
+def generate(
+    session: Session,
+    prompt: Sequence[int],
+    sampler: Sampler,
+    *,
+    drafter: Drafter | None = None,
+    max_tokens: int | None = None,
+    stats: Stats | None = None,
+) -> Iterator[int]:
+    """Yields the tokens that the model writes after a prompt, each as soon as it is certain.
+
+    Args:
+        session: the prompt is added to what it holds.
+        prompt: at least one token.
+        drafter: None decodes plainly.
+        max_tokens: None for as many as fit in the context.
+        stats: filled in as it goes; complete when the iteration ends, however it ends.
+
+    Raises:
+        ContextFull: the prompt does not fit.
+    """
+    stats = stats if stats is not None else Stats()
+    clock = _Clock(stats)
+    session.read(prompt)
+    sampler.read(prompt)
+    stats.prompt_tokens = len(prompt)
+    clock.charge("prompt_seconds")
+    started = time.perf_counter()
+    try:
+        yield from _write(session, sampler, drafter, max_tokens, stats)
+    finally:
+        stats.seconds = time.perf_counter() - started
+        if drafter is not None:
+            stats.drafter = drafter.report()
+
+
+def _write(
+    session: Session,
+    sampler: Sampler,
+    drafter: Drafter | None,
+    max_tokens: int | None,
+    stats: Stats,
+) -> Iterator[int]:
+    """The loop itself; the session's last step holds the logits for the first token."""
+    limit = max_tokens if max_tokens is not None else session.n_ctx
+    if limit <= 0:
+        stats.finish_reason = "length"
+        return
+    clock = _Clock(stats)
+    token = sampler.sample(session, -1)
+    clock.charge("sample_seconds")
+    while True:
+        # `token` is drawn but not in the cache yet.
+        stats.tokens += 1
+        finished = _finish_reason(session, token, stats.tokens, limit)
+        if finished is not None:
+            stats.finish_reason = finished
+            yield token
+            return
+        yield token
+        clock.last = time.perf_counter()
+
+        begin = len(session)
+        draft = Draft()
+        if drafter is not None:
+            most = min(limit - stats.tokens - 1, session.room - 1)
+            draft = drafter.draft(session, token, most)
+            clock.charge("draft_seconds")
+        session.step([token, *draft.tokens], outputs="all")
+        stats.rounds += 1
+        stats.drafted += len(draft.tokens)
+        clock.charge("verify_seconds")
+
+        accepted = 0
+        for position, drafted in enumerate([*draft.tokens, None]):
+            token = sampler.sample(session, position)
+            if token != drafted:
+                break
+            accepted += 1
+            stats.accepted += 1
+            clock.charge("sample_seconds")
+            stats.tokens += 1
+            if session.model.ends_text(token):
+                stats.finish_reason = "end"
+                session.rollback(begin + accepted)
+                yield token
+                return
+            yield token
+            clock.last = time.perf_counter()
+        session.rollback(begin + 1 + accepted)
+        clock.charge("sample_seconds")
+        if drafter is not None:
+            drafter.learn(session, Round(len(draft.tokens), accepted, stats.tokens + 1))
+            clock.charge("search_seconds")
+
+
+def _finish_reason(session: Session, token: int, written: int, limit: int) -> FinishReason | None:
+    if session.model.ends_text(token):
+        return "end"
+    if written >= limit:
+        return "length"
+    if session.room == 0:
+        return "context"
+    return None
