@@ -1,11 +1,13 @@
-"""Loads the patched llama.cpp under llama-cpp-python's binding, and declares its ``ecl_*`` functions.
+"""Loads the patched llama.cpp under llama-cpp-python's binding, and declares its ``ecl_*``
+functions.
 
-The only module that speaks ctypes to the library. llama-cpp-python's Python files come out of the same
-archive as the library (``native/upstream.toml``) and are loaded from inside this package, so no other
-installed copy can be mixed with it.
+The only module that speaks ctypes to the library. llama-cpp-python's Python files come out of the
+same archive as the library (``native/upstream.toml``) and are loaded from inside this package, so
+no other installed copy can be mixed with it.
 
 Raises on import:
-    EdgeConflayersError: the library is not built, does not load, or another llama_cpp is loaded already.
+    EdgeConflayersError: the library is not built, does not load, or another llama_cpp is loaded
+    already.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import collections
 import ctypes
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,8 +25,8 @@ from typing import Any
 import edge_conflayers
 from edge_conflayers.errors import EdgeConflayersError
 
-# Another build of the library to load instead, for comparisons; one without ecl_* is upstream's own.
-LIBRARY_VARIABLE = "EDGE_CONFLAYERS_LIB"
+# Another build of the library to load instead, for comparisons; one without ecl_* is upstream's
+own. LIBRARY_VARIABLE = "EDGE_CONFLAYERS_LIB"
 
 DROP_ATTENTION = 1
 DROP_FFN = 2
@@ -38,6 +41,7 @@ AFTER_FFN = 2
 
 _LOG_LEVELS = {1: "debug", 2: "info", 3: "warning", 4: "error"}
 _LOG_CONTINUED = 5
+_FUNCTION_NAMES = re.compile(r"^(\w+: |error loading model: |error loading model architecture: )+")
 
 
 def _native_folder() -> Path:
@@ -113,11 +117,12 @@ class LogBuffer:
         if self.show:
             sys.stderr.write(line)
 
-    def last_error(self) -> str:
-        """The last error that the library gave, without its function's name; empty if none."""
-        for line in reversed(self.recent):
-            if "error" in line.lower() or "failed" in line.lower() or "unknown" in line.lower():
-                return line.partition(": ")[2] or line
+    def first_error(self) -> str:
+        """The first thing that went wrong since ``recent`` was cleared (what follows it are its
+        consequences), without the names of functions; empty if nothing did."""
+        for line in self.recent:
+            if any(word in line.lower() for word in ("error", "failed", "unknown", "invalid")):
+                return _FUNCTION_NAMES.sub("", line)
         return ""
 
 
@@ -150,9 +155,7 @@ ecl_draft = _declare(
     _int,
     *(_context, _mask, _int, _int, _int, _int, _int, ctypes.c_float, _tokens, _floats),
 )
-ecl_probe = _declare(
-    "ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int
-)
+ecl_probe = _declare("ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int)
 ecl_probe_stream = _declare("ecl_probe_stream", _int, _context, _int, _int, _floats, _int)
 ecl_graph_stats = _declare(
     "ecl_graph_stats",

@@ -41,8 +41,10 @@ class Model:
         binding.log.recent.clear()
         self._handle = llama.llama_model_load_from_file(str(self.path).encode(), params)
         if not self._handle:
-            why = binding.log.last_error() or "llama.cpp does not say why"
-            raise BadInput(f"{self.path} cannot be loaded: {why}; use an undamaged GGUF language model")
+            why = binding.log.first_error() or "llama.cpp does not say why"
+            raise BadInput(
+                f"{self.path} cannot be loaded: {why}; use an undamaged GGUF language model"
+            )
         self.vocab: Any = llama.llama_model_get_vocab(self._handle)
         self.metadata = self._read_metadata()
         self.n_layer: int = llama.llama_model_n_layer(self._handle)
@@ -97,7 +99,9 @@ class Model:
         """The Jinja chat template in the file, if it has one."""
         return self.metadata.get("tokenizer.chat_template")
 
-    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+    def tokenize(
+        self, text: str, *, add_special: bool = True, parse_special: bool = False
+    ) -> list[int]:
         """Text to tokens.
 
         Args:
@@ -140,7 +144,9 @@ class Model:
             BadInput: there is no template, or it does not take these messages.
         """
         if self.chat_template is None:
-            raise BadInput(f"{self.path} has no chat template; use --raw to give the prompt as it is")
+            raise BadInput(
+                f"{self.path} has no chat template; use --raw to give the prompt as it is"
+            )
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
         try:
@@ -155,7 +161,9 @@ class Model:
             raise BadInput(f"the chat template of {self.path} fails: {why}; use --raw") from error
 
     def _special(self, token: int) -> str:
-        return self.piece(token, special=True).decode("utf-8", errors="replace") if token >= 0 else ""
+        return (
+            self.piece(token, special=True).decode("utf-8", errors="replace") if token >= 0 else ""
+        )
 
     def _read_metadata(self) -> dict[str, str]:
         return {
@@ -202,7 +210,9 @@ def check_header(path: Path) -> None:
         with path.open("rb") as stream:
             header = stream.read(_HEADER_BYTES)
     except FileNotFoundError:
-        raise BadInput(f"{path} does not exist; give a .gguf file or a name of `models list`") from None
+        raise BadInput(
+            f"{path} does not exist; give a .gguf file or a name of `models list`"
+        ) from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}; give a .gguf file") from None
     if header[:4] != b"GGUF":

@@ -95,7 +95,8 @@ def json_schema_grammar(schema: str) -> str:
 
 
 class Sampler:
-    """Draws the tokens of one text, in order; the same logits in the same order give the same tokens.
+    """Draws the tokens of one text, in order; the same logits in the same order give the same
+    tokens.
 
     Raises:
         BadInput: a grammar that does not parse, a bias for a token that the model does not have.
@@ -114,9 +115,7 @@ class Sampler:
             )
             if not self._grammar:
                 self.close()
-                raise BadInput(
-                    "the grammar does not parse; it must be GBNF with a rule named root"
-                )
+                raise BadInput("the grammar does not parse; it must be GBNF with a rule named root")
             self._candidates = np.empty(model.n_vocab, dtype=_CANDIDATE)
 
     def read(self, prompt: Iterable[int]) -> None:
@@ -197,7 +196,9 @@ class Sampler:
     def _bias(self) -> Any:
         for token in self.settings.logit_bias:
             if not 0 <= token < self.model.n_vocab:
-                raise BadInput(f"there is no token {token} to bias; the model has {self.model.n_vocab}")
+                raise BadInput(
+                    f"there is no token {token} to bias; the model has {self.model.n_vocab}"
+                )
         pairs = [llama.llama_logit_bias(t, b) for t, b in self.settings.logit_bias.items()]
         array = (llama.llama_logit_bias * len(pairs))(*pairs)
         return llama.llama_sampler_init_logit_bias(self.model.n_vocab, len(pairs), array)

@@ -42,7 +42,7 @@ _NO_ROOM = 1
 _NO_ROOM_DRAFTING = -101
 
 
-class ContextFull(EdgeConflayersError):
+class ContextFull(BadInput):
     """No room for the tokens of a step; the cache is as it was before the step."""
 
 
@@ -161,9 +161,11 @@ class Session:
         binding.log.recent.clear()
         self._context = llama.llama_init_from_model(model.handle, params)
         if not self._context:
-            why = binding.log.last_error() or "not enough memory"
-            raise BadInput(f"a context of {self.n_ctx} tokens cannot be made: {why}; try a smaller one")
-        self.n_ctx = llama.llama_n_ctx(self._context)
+            why = binding.log.first_error() or "not enough memory"
+            raise BadInput(
+                f"a context of {self.n_ctx} tokens cannot be made: {why}; try a smaller one"
+            )
+        self.n_ctx = min(self.n_ctx, llama.llama_n_ctx(self._context))
         self._memory: Any = llama.llama_get_memory(self._context)
 
     @property
@@ -218,7 +220,9 @@ class Session:
             )
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         begin = len(self.tokens)
-        self.tokens.extend(tokens)  # before the step, so that an interrupt right after it loses nothing
+        self.tokens.extend(
+            tokens
+        )  # before the step, so that an interrupt right after it loses nothing
         status = binding.ecl_step(self.handle, array, len(tokens), begin, 0, _OUTPUTS[outputs])
         if status != 0:
             del self.tokens[begin:]
@@ -243,8 +247,8 @@ class Session:
             self.step(part, outputs="last" if last else "none")
 
     def logits(self, index: int = -1) -> npt.NDArray[np.float32]:
-        """The logits of one kept output of the last step: float32 [n_vocab], not copied, valid until
-        the next step. Negative indices count from the end."""
+        """The logits of one kept output of the last step: float32 [n_vocab], not copied, valid
+        until the next step. Negative indices count from the end."""
         pointer = llama.llama_get_logits_ith(self.handle, index)
         if not pointer:
             raise EdgeConflayersError(f"the last step kept no logits for token {index}")
@@ -254,11 +258,9 @@ class Session:
         """The most likely token by one kept output of the last step."""
         return int(binding.ecl_argmax(self.handle, index, None))
 
-    def draft(
-        self, mask: LayerMask, first: int, *, limit: int, stop_probability: float
-    ) -> Draft:
-        """Drafts greedily under a mask, from ``first``, which is not in the cache yet; the cache and
-        the session's mask stay as they are.
+    def draft(self, mask: LayerMask, first: int, *, limit: int, stop_probability: float) -> Draft:
+        """Drafts greedily under a mask, from ``first``, which is not in the cache yet; the cache
+        and the session's mask stay as they are.
 
         Args:
             limit: most tokens to draft.
@@ -306,8 +308,8 @@ class Session:
     def probe(
         self, window: Sequence[int]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-        """Confidences of every sub-layer's output over a window of tokens, read as a text of its own;
-        the session's own sequence stays as it is.
+        """Confidences of every sub-layer's output over a window of tokens, read as a text of its
+        own; the session's own sequence stays as it is.
 
         Returns:
             Attention and feed-forward, float32 [n_layer] each, NaN where a layer has none; None if
@@ -404,7 +406,9 @@ class Session:
     def _raise(self, status: int) -> None:
         why = self._last_error()
         if status == _NO_ROOM:
-            raise ContextFull("the KV cache has no room for this step; start with a larger context (-c)")
+            raise ContextFull(
+                "the KV cache has no room for this step; start with a larger context (-c)"
+            )
         if "cannot be served" in why:
             raise BadInput(f"{why}; use --method plain")
         raise EdgeConflayersError(f"the model could not be run: {why or f'code {status}'}")
@@ -419,8 +423,8 @@ def _context_size(model: Model, wanted: int | None) -> int:
 
 
 def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:
-    """Bytes of keys and values for n_ctx tokens if every layer keeps all of them (sliding windows keep
-    fewer)."""
+    """Bytes of keys and values for n_ctx tokens if every layer keeps all of them (sliding windows
+    keep fewer)."""
     meta, arch = model.metadata, model.architecture
 
     def largest(key: str, default: int) -> int:

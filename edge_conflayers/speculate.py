@@ -1,10 +1,11 @@
 """The draft/verify loop.
 
-A round: the drafter proposes tokens to follow the last one drawn; one step of the full model over all
-of them gives the logits at every position; the user's sampler draws position by position and goes on
-as long as it draws what was drafted. Every token of the text is thus drawn from the full model's
-logits by the same sampler in the same order as in plain decoding (Leviathan et al., arXiv 2211.17192,
-in the form that keeps the text of a seed), and a drafter can only change how long that takes.
+A round: the drafter proposes tokens to follow the last one drawn; one step of the full model over
+all of them gives the logits at every position; the user's sampler draws position by position and
+goes on as long as it draws what was drafted. Every token of the text is thus drawn from the full
+model's logits by the same sampler in the same order as in plain decoding (Leviathan et al., arXiv
+2211.17192, in the form that keeps the text of a seed), and a drafter can only change how long that
+takes.
 """
 
 from __future__ import annotations

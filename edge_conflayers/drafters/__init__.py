@@ -32,8 +32,8 @@ class Drafter(Protocol):
         ...
 
     def learn(self, session: Session, round: Round) -> None:
-        """Called after each round, outside the draft and verify times; the session holds the text so
-        far, less its last token."""
+        """Called after each round, outside the draft and verify times; the session holds the text
+        so far, less its last token."""
         ...
 
     def report(self) -> dict[str, Any]:

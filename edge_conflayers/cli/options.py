@@ -1,0 +1,105 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_conflayers.errors import BadInput
+
+_Command = Callable[..., Any]
+
+_SAMPLING = (
+    click.option(
+        "--temp",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="Sampling temperature; 0 takes the most likely token.",
+    ),
+    click.option(
+        "--top-k",
+        type=int,
+        default=40,
+        show_default=True,
+        help="Keep the k most likely tokens; 0 keeps all.",
+    ),
+    click.option(
+        "--top-p",
+        type=float,
+        default=0.95,
+        show_default=True,
+        help="Keep the most likely tokens up to this probability.",
+    ),
+    click.option(
+        "--min-p",
+        type=float,
+        default=0.05,
+        show_default=True,
+        help="Drop tokens less likely than this share of the best.",
+    ),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
+    ),
+    click.option(
+        "--repeat-penalty",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Penalty on recent tokens; 1 is none.",
+    ),
+)
+_CONTEXT = (
+    click.option(
+        "-c",
+        "--ctx-size",
+        "ctx",
+        type=int,
+        help="Tokens that fit in the context; 0 for what the model was trained for.  [default: what
+        is needed, at least 4096]",
+    ),
+    click.option(
+        "-t",
+        "--threads",
+        type=click.IntRange(min=1),
+        help="CPU threads.  [default: physical cores]",
+    ),
+    click.option(
+        "-ngl",
+        "--gpu-layers",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Layers on the GPU, if built for one; -1 for all.",
+    ),
+)
+
+
+def _all(options: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Command], _Command]:
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+sampling_options = _all(_SAMPLING)
+context_options = _all(_CONTEXT)
+
+
+def read_text(path: Path, what: str) -> str:
+    """A file's text.
+
+    Raises:
+        BadInput: not there, not readable, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"the {what} {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"the {what} {path} is not UTF-8 text; convert it") from None

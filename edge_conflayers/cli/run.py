@@ -1,0 +1,241 @@
+"""``edge-conflayers run``: text from a model, as fast as this machine gives it."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from edge_conflayers.cli.models import pull_progress
+from edge_conflayers.cli.options import context_options, read_text, sampling_options
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.models import resolve
+
+if TYPE_CHECKING:
+    from edge_conflayers.methods import Method
+    from edge_conflayers.model import Model
+    from edge_conflayers.sampling import SamplerSettings
+    from edge_conflayers.speculate import Stats
+
+_LEAST_CONTEXT = 4096
+
+
+@click.command()
+@click.argument("model")
+@click.option("-p", "--prompt", help="The prompt.  [default: standard input]")
+@click.option(
+    "-f",
+    "--file",
+    "prompt_file",
+    type=click.Path(path_type=Path),
+    help="Read the prompt from a file.",
+)
+@click.option(
+    "-n",
+    "--predict",
+    type=click.IntRange(min=-1),
+    default=512,
+    show_default=True,
+    help="Most tokens to write; -1 for as many as fit.",
+)
+@context_options
+@sampling_options
+@click.option(
+    "--grammar-file",
+    type=click.Path(path_type=Path),
+    help="GBNF grammar that the text must follow.",
+)
+@click.option("--json-schema", help="JSON schema that the text must follow.")
+@click.option("--system", help="System message of the chat template.")
+@click.option("--raw", is_flag=True, help="Give the prompt as it is, without the chat template.")
+@click.option(
+    "--method",
+    type=click.Choice(["plain", "conflayers"]),
+    default="plain",
+    show_default=True,
+    help="How to decode; the text is the same.",
+)
+@click.option(
+    "--fresh", is_flag=True, help="Forget what was learned about this model on this machine."
+)
+@click.option(
+    "--stats-json", type=click.Path(path_type=Path), help="Write the statistics to a file."
+)
+def run(
+    model: str,
+    prompt: str | None,
+    prompt_file: Path | None,
+    predict: int,
+    ctx: int | None,
+    threads: int | None,
+    gpu_layers: int,
+    grammar_file: Path | None,
+    json_schema: str | None,
+    system: str | None,
+    raw: bool,
+    method: str,
+    fresh: bool,
+    stats_json: Path | None,
+    **sampling: Any,
+) -> None:
+    """Write text with MODEL: a .gguf file, or a name of `models list` (pulled on first use)."""
+    text = _prompt(prompt, prompt_file)
+    with pull_progress() as progress:
+        path = resolve(model, progress)
+
+    from edge_conflayers.methods import make_method
+    from edge_conflayers.model import Model
+    from edge_conflayers.sampling import Sampler
+    from edge_conflayers.session import Session
+    from edge_conflayers.speculate import Stats
+
+    settings = _sampler_settings(grammar_file, json_schema, **sampling)
+    with Model(path, gpu_layers=gpu_layers) as loaded:
+        tokens = _prompt_tokens(loaded, text, system, raw)
+        if ctx is None:
+            wanted = len(tokens) + (predict if predict >= 0 else 0)
+            ctx = min(max(_LEAST_CONTEXT, wanted), loaded.n_ctx_train)
+        chosen = make_method(method, loaded)
+        with (
+            Session(loaded, n_ctx=ctx, threads=threads) as session,
+            closing(Sampler(loaded, settings)) as sampler,
+        ):
+            stats = Stats()
+            profile = _Profile(chosen, path, session.threads, gpu_layers)
+            profile.load(fresh=fresh)
+            interrupted = False
+            try:
+                _stream(session, tokens, sampler, chosen, predict, stats)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                profile.save()
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            _show(stats, method)
+            if stats_json is not None:
+                _write_json(stats_json, model=str(path), method=method, stats=stats)
+    if interrupted:
+        sys.exit(130)
+
+
+def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
+    if prompt is not None and prompt_file is not None:
+        raise BadInput("both -p and -f are given; choose one")
+    if prompt_file is not None:
+        return read_text(prompt_file, "prompt file")
+    if prompt is not None:
+        return prompt
+    if sys.stdin.isatty():
+        raise BadInput("there is no prompt; give one with -p, -f or on standard input")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise BadInput("standard input is not UTF-8 text; convert it") from None
+
+
+def _prompt_tokens(model: Model, text: str, system: str | None, raw: bool) -> list[int]:
+    if raw or (model.chat_template is None and system is None):
+        tokens = model.tokenize(text)
+    else:
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": text})
+        tokens = model.tokenize(model.format_chat(messages), parse_special=True)
+    if not tokens:
+        raise BadInput("the prompt is empty; give at least one character")
+    return tokens
+
+
+def _sampler_settings(
+    grammar_file: Path | None, json_schema: str | None, temp: float, **rest: Any
+) -> SamplerSettings:
+    from edge_conflayers.sampling import SamplerSettings, json_schema_grammar
+
+    grammar = None
+    if grammar_file is not None and json_schema is not None:
+        raise BadInput("both --grammar-file and --json-schema are given; choose one")
+    if grammar_file is not None:
+        grammar = read_text(grammar_file, "grammar file")
+    elif json_schema is not None:
+        grammar = json_schema_grammar(json_schema)
+    return SamplerSettings(temperature=temp, grammar=grammar, **rest)
+
+
+def _stream(
+    session: Any, tokens: list[int], sampler: Any, method: Method, predict: int, stats: Stats
+) -> None:
+    from edge_conflayers.speculate import generate
+
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    written = generate(
+        session,
+        tokens,
+        sampler,
+        drafter=method.drafter,
+        max_tokens=None if predict < 0 else predict,
+        stats=stats,
+    )
+    with closing(written):  # an interrupt still completes the statistics
+        for token in written:
+            sys.stdout.write(decoder.decode(session.model.piece(token)))
+            sys.stdout.flush()
+    sys.stdout.write(decoder.decode(b"", final=True))
+
+
+class _Profile:
+    """What the method has learned, on disk between runs."""
+
+    def __init__(self, method: Method, path: Path, threads: int, gpu_layers: int) -> None:
+        from edge_conflayers.profiles import ProfileKey, ProfileStore
+
+        self._method = method
+        self._store = ProfileStore()
+        self._key = ProfileKey.for_model(path, method.settings(), threads, gpu_layers)
+
+    def load(self, *, fresh: bool) -> None:
+        state = None if fresh or self._method.state() is None else self._store.load(self._key)
+        if state is not None:
+            self._method.resume(state)
+
+    def save(self) -> None:
+        state = self._method.state()
+        if state is not None:
+            self._store.save(self._key, state)
+
+
+def _show(stats: Stats, method: str) -> None:
+    parts = [f"{stats.tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
+    if method != "plain":
+        rate = stats.acceptance_rate
+        dropped = stats.drafter.get("skip_set", [])
+        parts += [
+            f"{stats.tokens_per_round:.2f} tokens/round",
+            f"{'no' if rate is None else f'{rate:.0%} of'} drafted tokens accepted",
+            f"{len(dropped)} layers dropped",
+            f"draft {stats.draft_seconds:.2f} s",
+        ]
+    parts.append(f"verify {stats.verify_seconds:.2f} s")
+    if method != "plain":
+        parts.append(f"search {stats.search_seconds:.2f} s")
+    parts.append(f"prompt {stats.prompt_tokens} tokens in {stats.prompt_seconds:.2f} s")
+    if stats.finish_reason == "interrupted":
+        parts.append("interrupted")
+    elif stats.finish_reason == "context":
+        parts.append("stopped: the context is full (-c)")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[dim]{method}: {', '.join(parts)}[/dim]")
+
+
+def _write_json(path: Path, *, stats: Stats, **rest: Any) -> None:
+    try:
+        path.write_text(json.dumps({**rest, **stats.to_json()}, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EdgeConflayersError(
+            f"the statistics cannot be written to {path}: {error.strerror}"
+        ) from None
