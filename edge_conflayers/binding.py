@@ -25,8 +25,8 @@ from typing import Any
 import edge_conflayers
 from edge_conflayers.errors import EdgeConflayersError
 
-# Another build of the library to load instead, for comparisons; one without ecl_* is upstream's
-own. LIBRARY_VARIABLE = "EDGE_CONFLAYERS_LIB"
+# Another build of the library to load instead, for comparisons; one without ecl_* is upstream's.
+LIBRARY_VARIABLE = "EDGE_CONFLAYERS_LIB"
 
 DROP_ATTENTION = 1
 DROP_FFN = 2

@@ -32,14 +32,14 @@ _SAMPLING = (
         type=float,
         default=0.95,
         show_default=True,
-        help="Keep the most likely tokens up to this probability.",
+        help="Keep the most likely tokens up to this probability together.",
     ),
     click.option(
         "--min-p",
         type=float,
         default=0.05,
         show_default=True,
-        help="Drop tokens less likely than this share of the best.",
+        help="Drop tokens less likely than this share of the most likely one.",
     ),
     click.option(
         "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
@@ -58,8 +58,8 @@ _CONTEXT = (
         "--ctx-size",
         "ctx",
         type=int,
-        help="Tokens that fit in the context; 0 for what the model was trained for.  [default: what
-        is needed, at least 4096]",
+        help="Tokens that fit in the context; 0 for what the model was trained for."
+        "  [default: what is needed, at least 4096]",
     ),
     click.option(
         "-t",
