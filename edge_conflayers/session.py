@@ -448,6 +448,6 @@ def _check_memory(model: Model, n_ctx: int, kv_type: KVType) -> None:
     if needed > free:
         fits = int(n_ctx * free / needed) // 1024 * 1024
         raise BadInput(
-            f"a context of {n_ctx} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are"
-            f" free; try -c {fits} or less"
+            f"a context of {n_ctx} tokens needs {needed / 2**30:.1f} GiB,"
+            f" {free / 2**30:.1f} GiB are free; try -c {fits} or less"
         )

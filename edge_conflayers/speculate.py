@@ -11,7 +11,7 @@ takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -90,7 +90,7 @@ def generate(
     drafter: Drafter | None = None,
     max_tokens: int | None = None,
     stats: Stats | None = None,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Yields the tokens that the model writes after a prompt, each as soon as it is certain.
 
     Args:
@@ -124,7 +124,7 @@ def _write(
     drafter: Drafter | None,
     max_tokens: int | None,
     stats: Stats,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """The loop itself; the session's last step holds the logits for the first token."""
     limit = max_tokens if max_tokens is not None else session.n_ctx
     if limit <= 0:
