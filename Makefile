@@ -1,0 +1,57 @@
+# One line a chore; the work is done by pip, CMake, pytest and the package's own commands.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODEL ?= smollm2-135m
+PROMPT ?= Write a Python function that merges two sorted lists.
+
+SOURCES := pyproject.toml CMakeLists.txt $(shell find edge_conflayers native models -type f \
+	-not -path '*/_native/*' -not -name '*.pyc')
+
+.PHONY: demo test test-all native-test bench bench-kernels upstream dev lint clean
+
+demo: $(VENV)/.installed  ## the main job on real input
+	$(BIN)/edge-conflayers run $(MODEL) -p "$(PROMPT)" -n 128 --method conflayers
+
+test: $(VENV)/.installed upstream  ## everything but the 1.5B model and the long forms
+	$(BIN)/pytest -m "not large and not long"
+
+test-all: $(VENV)/.installed upstream
+	$(BIN)/pytest
+
+bench: $(VENV)/.installed upstream  ## PROMPTS=file.jsonl
+	$(BIN)/edge-conflayers bench $(MODEL) --prompts $(PROMPTS) --methods upstream,plain,conflayers \
+		--limit 8 -n 128 --json bench.json
+
+native-test:  ## the C++ tests, with the address and undefined-behaviour sanitizers
+	cmake -S . -B build/native-test -G Ninja -DECL_BUILD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+		-DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/native-test && ctest --test-dir build/native-test --output-on-failure
+
+bench-kernels: $(VENV)/.installed
+	cmake -S . -B build/bench -G Ninja -DECL_BUILD_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/bench --target bench_kernels && build/bench/bench_kernels
+
+upstream: build/upstream/.built  ## llama.cpp as it is, to compare with
+
+build/upstream/.built: CMakeLists.txt native/upstream.toml native/fetch_upstream.py | $(VENV)/.installed
+	$(BIN)/cmake -S . -B build/upstream -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+		-DECL_UNPATCHED=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	$(BIN)/cmake --build build/upstream --target llama
+	touch $@
+
+$(VENV)/.installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[dev]"
+	touch $@
+
+dev:  ## an editable install; run again after a change of C++ (seconds)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet scikit-build-core ninja cmake patch-ng
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
+
+lint:
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:
+	rm -rf build $(VENV)
