@@ -15,6 +15,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -166,3 +167,35 @@ ecl_graph_stats = _declare(
 ecl_last_error = _declare("ecl_last_error", ctypes.c_char_p, _context)
 
 PATCHED = ecl_step is not None
+
+
+def _cpu_kernels() -> Any:
+    """The library of ggml's CPU backend, which libllama has loaded already; None if it has no
+    kernels of ours (upstream's own build, or a compiler that cannot build them)."""
+    for suffix in (".so", ".dylib", ".dll"):
+        for prefix in ("lib", ""):
+            path = Path(_library._name).parent / f"{prefix}ggml-cpu{suffix}"
+            if path.exists():
+                cpu = ctypes.CDLL(str(path))
+                return cpu if hasattr(cpu, "ecl_kernels_describe") else None
+    return None
+
+
+_cpu = _cpu_kernels()
+if _cpu is not None:
+    _cpu.ecl_kernels_describe.restype = ctypes.c_char_p
+
+
+def enable_kernels(enabled: bool) -> None:
+    """Whether models loaded from now on use our CPU kernels (the default) or upstream's."""
+    if _cpu is not None:
+        _cpu.ecl_kernels_enable(int(enabled))
+
+
+def kernels() -> dict[str, Any]:
+    """Which CPU kernel serves each weight format here: ``{"enabled": bool, "isa": name, "formats":
+    {format: isa or "upstream"}}``."""
+    if _cpu is None:
+        return {"enabled": False, "isa": "none", "formats": {}}
+    described: dict[str, Any] = json.loads(_cpu.ecl_kernels_describe())
+    return described

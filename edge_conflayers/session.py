@@ -290,10 +290,18 @@ class Session:
         """Forgets everything from position ``length`` on.
 
         Raises:
-            EdgeConflayersError: the model's memory cannot be rolled back (recurrent models).
+            EdgeConflayersError: the model's memory cannot be rolled back (recurrent models), or not
+                so far (sliding windows keep little more than the window).
         """
         if length >= len(self.tokens):
             return
+        window = llama.llama_model_n_swa(self.model.handle)
+        needed = max(0, length - window + 1)
+        if window and llama.llama_memory_seq_pos_min(self._memory, 0) > needed and length > 0:
+            raise EdgeConflayersError(
+                f"position {length} is too far back: the {window} tokens before it are not all kept;"
+                " clear the session and read its text again"
+            )
         if not llama.llama_memory_seq_rm(self._memory, 0, length, -1):
             raise EdgeConflayersError(
                 f"architecture '{self.model.architecture}' cannot forget tokens; use --method plain"
@@ -434,7 +442,7 @@ def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:
 
     heads = largest("attention.head_count", 1)
     heads_kv = largest("attention.head_count_kv", heads)
-    head_dim = model.n_embd // heads
+    head_dim = model.n_embd // max(heads, 1)  # recurrent models have none
     key = largest("attention.key_length", head_dim)
     value = largest("attention.value_length", head_dim)
     return int(n_ctx * model.n_layer * heads_kv * (key + value) * _KV_TYPES[kv_type][1])

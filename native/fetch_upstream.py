@@ -123,7 +123,7 @@ def bring(destination: Path, *, patched: bool) -> None:
     """
     pin_file = NATIVE / "upstream.toml"
     pin = tomllib.loads(pin_file.read_text(encoding="utf-8"))
-    patches = sorted((NATIVE / "patches").glob("*.patch")) if patched else []
+    patches = sorted((NATIVE / "patches").glob("*.patch" if patched else "fix-*.patch"))
     local = os.environ.get("ECL_UPSTREAM_DIR", "")
     wanted = stamp(pin_file, patches, local)
     stamp_file = destination / ".stamp"
@@ -160,7 +160,9 @@ def keep_unchanged_times(new: Path, old: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("destination", type=Path)
-    parser.add_argument("--unpatched", action="store_true", help="upstream as it is, to compare with")
+    parser.add_argument(
+        "--unpatched", action="store_true", help="upstream with its fixes only"
+    )
     options = parser.parse_args()
     try:
         bring(options.destination, patched=not options.unpatched)

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from edge_conflayers import __version__
+from edge_conflayers.cli.bench import bench
+from edge_conflayers.cli.cost import cost
 from edge_conflayers.cli.models import models
 from edge_conflayers.cli.run import run
 from edge_conflayers.errors import EdgeConflayersError
@@ -48,5 +50,5 @@ def main(debug: bool) -> None:
         binding.log.show = True
 
 
-for command in (run, models):
+for command in (run, models, bench, cost):
     main.add_command(command)

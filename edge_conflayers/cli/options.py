@@ -78,6 +78,26 @@ _CONTEXT = (
 )
 
 
+def _choose_kernels(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if value == "upstream":
+        from edge_conflayers import binding
+
+        binding.enable_kernels(False)
+    return value
+
+
+kernels_option = click.option(
+    "--kernels",
+    type=click.Choice(["ecl", "upstream"]),
+    default="ecl",
+    show_default=True,
+    expose_value=False,
+    callback=_choose_kernels,
+    help="CPU matrix and attention kernels. Only with ours does a token come out the same to the"
+    " bit alone and in a batch.",
+)
+
+
 def _all(options: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Command], _Command]:
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):

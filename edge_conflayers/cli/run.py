@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import context_options, read_text, sampling_options
+from edge_conflayers.cli.options import context_options, kernels_option, read_text, sampling_options
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.models import resolve
 
@@ -46,6 +46,7 @@ _LEAST_CONTEXT = 4096
 )
 @context_options
 @sampling_options
+@kernels_option
 @click.option(
     "--grammar-file",
     type=click.Path(path_type=Path),

@@ -186,6 +186,9 @@ int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, ll
 
 int32_t ecl_probe(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
                   float * attention, float * ffn, int32_t n_layer) {
+    if (const std::string why = why_no_masks(ctx->get_model()); !why.empty()) {
+        return fail(ctx, unsupported(ctx, why));
+    }
     if (static_cast<uint32_t>(n) > ctx->n_ubatch()) {
         return fail(ctx, "a probe takes at most n_ubatch = " + std::to_string(ctx->n_ubatch()) + " tokens");
     }

@@ -8,7 +8,7 @@ namespace ecl {
 void live_graphs::activate(live_graph_ref context, const graph_options & options, uint32_t n_tokens,
                            uint32_t n_outputs, llm_graph_type type, const make_sched & make) {
     key wanted;
-    if (n_tokens <= max_tokens) {
+    if (n_tokens <= max_tokens && !options.probe) {
         wanted.upstream  = false;
         wanted.options   = options;
         wanted.n_tokens  = n_tokens;

@@ -3,7 +3,7 @@
 // Upstream keeps one reusable graph and one scheduler for it. Drafting and verification alternate
 // between graphs, so each switch would build, split and allocate anew. Here every small batch shape
 // with its mask has a graph and a scheduler of its own; switching swaps pointers. Large batches
-// (prompts) stay on upstream's own pair.
+// (prompts) and probes, which are rare and keep many tensors, stay on upstream's own pair.
 //
 // What must hold: llama_context's members are always the active graph's, so upstream's code reads
 // the right one without knowing; and upstream's own pair is active whenever upstream resets it.
@@ -45,8 +45,7 @@ struct live_graph_ref {
 
 class live_graphs {
   public:
-    // Batches up to this size get a graph of their own; also the size of the largest probe window
-    // that is worth one.
+    // Batches up to this size get a graph of their own.
     static constexpr uint32_t max_tokens = 32;
     // Least recently used graphs beyond this number are freed.
     static constexpr size_t max_graphs = 8;

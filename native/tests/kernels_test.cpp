@@ -193,7 +193,6 @@ void test_case(const KernelSet & set, Format f, Blocks kind, int64_t rows, int64
     const size_t row_bytes = ggml_row_size(type_of(f), k);
     const int64_t groups = (rows + group_rows - 1) / group_rows, kp = padded_k(f, k);
     const size_t size = group_bytes(f, k);
-    // Kernels prefetch, but never read, beyond the end.
     Aligned packed(groups * size);
     repack(f, w.data(), row_bytes, rows, k, 0, groups, packed.data);
 
@@ -239,30 +238,52 @@ void test_case(const KernelSet & set, Format f, Blocks kind, int64_t rows, int64
     }
 }
 
-}  // namespace
-
-int main() {
-    const KernelSet * set = active_kernels();
-    if (!set) {
-        std::printf("this CPU has no kernel: nothing to test\n");
-        return 0;
-    }
+int test_set(const KernelSet & set, const char * variant) {
     int cases = 0;
+    const int failed_before = failures;
     for (int i = 0; i < n_formats; ++i) {
         const Format f = (Format) i;
         const int64_t block = ggml_blck_size(type_of(f));
         for (int kind = 0; kind < 5; ++kind) {
             for (const int64_t rows : { 16, 1, 23, 48 }) {
-                // 32-block formats also with a k that is not a multiple of 64
+                // 32-block formats also with a k that is not a multiple of 64, F16 with odd ones
                 for (const int64_t k : { (int64_t) 256, (int64_t) 1536, block, 3 * block, 21 * block }) {
-                    if (set->multiply[i][0]) {
-                        test_case(*set, f, (Blocks) kind, rows, k);
-                        ++cases;
-                    }
+                    test_case(set, f, (Blocks) kind, rows, k);
+                    ++cases;
                 }
             }
         }
     }
-    std::printf("%s: %d cases, %d failures\n", set->name, cases, failures);
+    std::printf("%s%s: %d cases, %d failures\n", set.name, variant, cases, failures - failed_before);
+    return cases;
+}
+
+}  // namespace
+
+// The sets named on the command line, which must exist, or all that this CPU has.
+int main(int argc, char ** argv) {
+    const KernelSet * sets[max_sets];
+    const int n = available_kernels(sets);
+    int cases = 0;
+    for (int i = 0; i < n; ++i) {
+        bool wanted = argc == 1;
+        for (int j = 1; j < argc; ++j) {
+            wanted = wanted || std::string(argv[j]) == sets[i]->name;
+        }
+        if (wanted) {
+            cases += test_set(*sets[i], "");
+#if defined(__x86_64__)
+            for (const bool few : { false, true }) {
+                if (sets[i] == kernels_avx512vnni(!few)) {
+                    test_set(*kernels_avx512vnni(few), " (the other way to broadcast)");
+                }
+            }
+#endif
+        }
+    }
+    expect(cases > 0 || (n == 0 && argc == 1), "no kernel set was tested");
+    if (n == 0) {
+        std::printf("this CPU has no kernel: nothing to test\n");
+    }
     return failures ? 1 : 0;
 }

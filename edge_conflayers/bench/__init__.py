@@ -1,0 +1,1 @@
+"""Compares methods on a user's prompts: workloads, runner, report."""

@@ -1,0 +1,278 @@
+"""What a benchmark measured: totals, comparisons, JSON, table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edge_conflayers import machine, profiles
+from edge_conflayers.errors import BadInput
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from edge_conflayers.bench.runner import Generation, TaskRuns
+    from edge_conflayers.sampling import SamplerSettings
+
+# An installed package carries the pin inside; a checkout has it beside the package.
+_PACKAGE = Path(__file__).resolve().parent.parent
+_UPSTREAM_FILES = (_PACKAGE / "upstream.toml", _PACKAGE.parent / "native" / "upstream.toml")
+
+REFERENCE = "plain"
+UPSTREAM = "upstream"
+_TOTALS = (
+    "tokens",
+    "seconds",
+    "rounds",
+    "drafted",
+    "accepted",
+    "draft_seconds",
+    "verify_seconds",
+    "search_seconds",
+)
+
+
+def about(model: Path, threads: int) -> dict[str, Any]:
+    """What was measured where, for the head of a JSON report."""
+    return {
+        "model": model.name,
+        "machine": {
+            "cpu": profiles.cpu_name(),
+            "cores": machine.default_threads(),
+            "logical_cpus": os.cpu_count(),
+            "memory_bytes": _memory_bytes(),
+            "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        },
+        "threads": threads,
+        "upstream_version": upstream_version(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def upstream_version() -> str:
+    """The pinned upstream release, such as "llama-cpp-python 0.3.36"."""
+    file = next(path for path in _UPSTREAM_FILES if path.is_file())
+    pin = tomllib.loads(file.read_text(encoding="utf-8"))
+    return f"{pin['package']} {pin['version']}"
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def median_run(runs: Sequence[Generation]) -> Generation:
+    """The run of median time (of an even number the quicker of the middle two), whole, so that its
+    parts add up."""
+    return sorted(runs, key=lambda run: run.stats.seconds)[(len(runs) - 1) // 2]
+
+
+def first_difference(runs: Sequence[Generation], reference: Sequence[int]) -> int | None:
+    """Index of the first token at which a run leaves the reference; None if none does."""
+    for run in runs:
+        if list(run.tokens) != list(reference):
+            pairs = zip(run.tokens, reference, strict=False)
+            shorter = min(len(run.tokens), len(reference))
+            return next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), shorter)
+    return None
+
+
+def make_report(
+    head: Mapping[str, Any],
+    results: Sequence[TaskRuns],
+    *,
+    complete: bool,
+    max_tokens: int,
+    sampling: SamplerSettings,
+) -> dict[str, Any]:
+    """The report as JSON keeps it.
+
+    Per method: tokens, seconds and the like are sums over the prompts' median runs;
+    ``speedup`` and ``speedup_over_upstream`` are ratios of tokens per second; ``identical`` says
+    whether every run of every prompt has the tokens of ``plain``'s first run. What needs a method
+    that was not run is null.
+
+    Args:
+        results: at least one prompt, each with at least one run of every method.
+        complete: whether these are all the runs that were asked for.
+    """
+    names = list(results[0].runs)
+    methods = {
+        name: _total([median_run(result.runs[name]) for result in results]) for name in names
+    }
+    prompts = [_prompt(result, max_tokens, sampling) for result in results]
+    for name, total in methods.items():
+        total["speedup"] = _over(total, methods.get(REFERENCE))
+        total["speedup_over_upstream"] = _over(total, methods.get(UPSTREAM))
+        verdicts = [prompt["methods"][name]["identical"] for prompt in prompts]
+        total["identical"] = None if None in verdicts else all(verdicts)
+    return {**head, "complete": complete, "methods": methods, "prompts": prompts}
+
+
+def _total(runs: Sequence[Generation]) -> dict[str, Any]:
+    sums = {name: sum(getattr(run.stats, name) for run in runs) for name in _TOTALS}
+    drafted, accepted = sums.pop("drafted"), sums.pop("accepted")
+    rounds, seconds = sums["rounds"], sums["seconds"]
+    return {
+        **sums,
+        "tokens_per_second": sums["tokens"] / seconds if seconds > 0 else 0.0,
+        "tokens_per_round": sums["tokens"] / rounds if rounds else 0.0,
+        "acceptance_rate": accepted / drafted if drafted else None,
+    }
+
+
+def _over(total: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | None:
+    if other is None or not other["tokens_per_second"]:
+        return None
+    return float(total["tokens_per_second"] / other["tokens_per_second"])
+
+
+def _prompt(result: TaskRuns, max_tokens: int, sampling: SamplerSettings) -> dict[str, Any]:
+    reference = result.runs[REFERENCE][0].tokens if REFERENCE in result.runs else None
+    return {
+        "id": result.task.prompt.id,
+        "category": result.task.prompt.category,
+        "prompt_tokens": len(result.task.tokens),
+        "max_tokens": max_tokens,
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
+        "methods": {name: _runs(runs, reference) for name, runs in result.runs.items()},
+    }
+
+
+def _runs(runs: Sequence[Generation], reference: Sequence[int] | None) -> dict[str, Any]:
+    median = median_run(runs)
+    differs = None if reference is None else first_difference(runs, reference)
+    return {
+        **_total([median]),
+        "prompt_seconds": median.stats.prompt_seconds,
+        "finish_reason": median.stats.finish_reason,
+        "identical": None if reference is None else differs is None,
+        "first_difference": differs,
+        "all_seconds": [run.stats.seconds for run in runs],
+    }
+
+
+HEADER = (
+    "method",
+    "tokens",
+    "seconds",
+    "tokens/s",
+    "x plain",
+    "x upstream",
+    "tokens/round",
+    "accepted",
+    "draft s",
+    "verify s",
+    "search s",
+    "identical",
+)
+
+
+def table_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A report's methods as rows under ``HEADER``."""
+    return [
+        (
+            name,
+            str(total["tokens"]),
+            f"{total['seconds']:.2f}",
+            f"{total['tokens_per_second']:.1f}",
+            _number(total["speedup"], ".2f"),
+            _number(total["speedup_over_upstream"], ".2f"),
+            f"{total['tokens_per_round']:.2f}",
+            _number(total["acceptance_rate"], ".0%"),
+            f"{total['draft_seconds']:.2f}",
+            f"{total['verify_seconds']:.2f}",
+            f"{total['search_seconds']:.2f}",
+            "-" if total["identical"] is None else "yes" if total["identical"] else "NO",
+        )
+        for name, total in report["methods"].items()
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table on standard output: drawn on a terminal, else aligned plain text. All columns
+    but the first hold numbers."""
+    if sys.stdout.isatty():
+        table = Table()
+        for i, name in enumerate(header):
+            table.add_column(name, justify="right" if i else "left")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    for row in (header, *rows):
+        first, *rest = (cell for cell in row)
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def check_writable(path: Path) -> None:
+    """Finds out before hours of measuring whether the result can be written.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            _usual_permissions(name)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _usual_permissions(name: str) -> None:
+    """Those of any new file; mkstemp's file is for its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(name, 0o666 & ~mask)
+
+
+def _unwritable(path: Path, error: OSError) -> BadInput:
+    return BadInput(f"{path} cannot be written ({error.strerror}); give another --json file")

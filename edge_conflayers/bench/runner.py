@@ -1,0 +1,193 @@
+"""Runs methods over prompts, interleaved, so that a machine's bad minutes hit all of them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edge_conflayers.bench.workloads import Prompt
+from edge_conflayers.errors import BadInput
+from edge_conflayers.methods import make_method
+from edge_conflayers.model import Model
+from edge_conflayers.sampling import Sampler, SamplerSettings
+from edge_conflayers.session import Session
+from edge_conflayers.speculate import Stats, generate
+
+_LEAST_CONTEXT = 4096
+_WARM_UP_PROMPT = 16
+_WARM_UP_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt as the model reads it."""
+
+    prompt: Prompt
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One text and what it took; ``stats.seconds`` excludes reading the prompt."""
+
+    tokens: tuple[int, ...]
+    stats: Stats
+
+
+@dataclass
+class TaskRuns:
+    """What every method wrote for one prompt, once a repeat."""
+
+    task: Task
+    runs: dict[str, list[Generation]] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A method that can be asked for texts."""
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
+        """One text from a fresh session."""
+        ...
+
+    def restart(self) -> None:
+        """Forgets what was learned."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LocalEngine:
+    """A method of this package, in this process.
+
+    Args:
+        name: as in ``methods.METHODS``.
+        n_ctx, threads: as for ``Session``.
+
+    Raises:
+        BadInput: there is no such method, or the model is too small for it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        sampling: SamplerSettings,
+        *,
+        n_ctx: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._name = name
+        self._model = model
+        self._sampling = sampling
+        self._n_ctx = n_ctx
+        self._threads = threads
+        self.restart()
+
+    def restart(self) -> None:
+        self._method = make_method(self._name, self._model)
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
+        stats = Stats()
+        with (
+            Session(self._model, n_ctx=self._n_ctx, threads=self._threads) as session,
+            closing(Sampler(self._model, self._sampling)) as sampler,
+        ):
+            drafter = self._method.drafter
+            written = generate(
+                session, prompt, sampler, drafter=drafter, max_tokens=max_tokens, stats=stats
+            )
+            tokens = tuple(written)
+        return Generation(tokens, stats)
+
+    def close(self) -> None:
+        pass
+
+
+def make_task(model: Model, prompt: Prompt, *, raw: bool) -> Task:
+    """Tokenizes a prompt, in the model's chat template unless ``raw`` or it has none.
+
+    Raises:
+        BadInput: the template fails.
+    """
+    if raw or model.chat_template is None:
+        return Task(prompt, tuple(model.tokenize(prompt.text)))
+    text = model.format_chat([{"role": "user", "content": prompt.text}])
+    return Task(prompt, tuple(model.tokenize(text, parse_special=True)))
+
+
+def context_for(model: Model, tasks: Sequence[Task], max_tokens: int, wanted: int | None) -> int:
+    """A context that every text fits in: ``wanted`` if given (0: what the model was trained for),
+    else what is needed, at least 4096 and at most what the model was trained for.
+
+    Raises:
+        BadInput: a prompt and its text do not fit.
+    """
+    longest = max(tasks, key=lambda task: len(task.tokens))
+    needed = len(longest.tokens) + max_tokens
+    if wanted is None:
+        size = min(max(_LEAST_CONTEXT, needed), model.n_ctx_train)
+    else:
+        size = wanted or model.n_ctx_train
+    if needed > size:
+        raise BadInput(
+            f"prompt {longest.prompt.id} has {len(longest.tokens)} tokens and -n asks for"
+            f" {max_tokens} more, but the context holds {size}; give a smaller -n, a larger -c or"
+            " other prompts"
+        )
+    return size
+
+
+def warm_up(engines: Mapping[str, Engine], task: Task) -> None:
+    """Brings weights into memory and graphs into being, then forgets what was learned."""
+    for engine in engines.values():
+        engine.generate(task.tokens[:_WARM_UP_PROMPT], _WARM_UP_TOKENS)
+        engine.restart()
+
+
+def run(
+    engines: Mapping[str, Engine],
+    tasks: Sequence[Task],
+    *,
+    max_tokens: int,
+    repeat: int = 1,
+    fresh: bool = False,
+    on_progress: Callable[[int, int, Mapping[str, Generation]], None] | None = None,
+) -> tuple[list[TaskRuns], bool]:
+    """Runs all engines on each prompt before the next, in rotating order.
+
+    What an engine learns is carried from prompt to prompt. Each repeat starts without it, so that
+    repeats do the same work and their median means something.
+
+    Args:
+        fresh: forget before every prompt instead.
+        on_progress: called with prompts done, prompts in all (repeats counted), and the last runs.
+
+    Returns:
+        The prompts that every engine has finished at least once, and whether nothing is missing:
+        False after Ctrl-C.
+    """
+    results = [TaskRuns(task, {name: [] for name in engines}) for task in tasks]
+    names = list(engines)
+    done = 0
+    try:
+        for turn in range(repeat):
+            for engine in engines.values():
+                engine.restart()
+            for index, result in enumerate(results):
+                first = (index + turn) % len(names)
+                cell = {}
+                for name in names[first:] + names[:first]:
+                    if fresh:
+                        engines[name].restart()
+                    cell[name] = engines[name].generate(result.task.tokens, max_tokens)
+                for name, generation in cell.items():
+                    result.runs[name].append(generation)
+                done += 1
+                if on_progress is not None:
+                    on_progress(done, repeat * len(tasks), cell)
+    except KeyboardInterrupt:
+        pass
+    finished = [result for result in results if all(result.runs.values())]
+    return finished, done == repeat * len(tasks)

@@ -1,0 +1,127 @@
+"""Plain decoding by upstream's own library, in a process of its own.
+
+``python -m edge_conflayers.bench.upstream``, with EDGE_CONFLAYERS_LIB naming the unpatched build.
+Reads one JSON request a line from standard input and answers each with one line: first ``load``,
+then any number of ``generate``. A request that fails is answered ``{"error", "exit_code"}``. Uses
+functions of llama.h alone, and a loop with nothing in it but the step and the sampler.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edge_conflayers import binding
+from edge_conflayers.binding import llama
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.model import Model
+from edge_conflayers.sampling import Sampler, SamplerSettings
+from edge_conflayers.session import ContextFull, Outputs, Session
+from edge_conflayers.speculate import Stats
+
+
+class UpstreamSession(Session):
+    """A session of the same settings whose steps are ``llama_decode``; it keeps the logits of a
+    step's last token and has no masks."""
+
+    def step(self, tokens: Sequence[int], *, outputs: Outputs = "last") -> None:
+        if len(tokens) > self.room:
+            raise ContextFull(
+                f"{len(tokens)} more tokens do not fit; start with a larger context (-c)"
+            )
+        array = (llama.llama_token * len(tokens))(*tokens)
+        status = llama.llama_decode(self.handle, llama.llama_batch_get_one(array, len(tokens)))
+        if status != 0:
+            raise EdgeConflayersError(f"upstream's llama_decode failed with code {status}")
+        self.tokens.extend(tokens)
+
+    def argmax(self, index: int = -1) -> int:
+        return int(self.logits(index).argmax())
+
+
+def decode(
+    session: Session, prompt: Sequence[int], sampler: Sampler, max_tokens: int
+) -> tuple[list[int], Stats]:
+    """Decodes plainly; the text ends where ``speculate.generate`` ends it."""
+    model, stats = session.model, Stats(prompt_tokens=len(prompt))
+    begun = time.perf_counter()
+    session.read(prompt)
+    sampler.read(prompt)
+    started = time.perf_counter()
+    stats.prompt_seconds = started - begun
+    written = [sampler.sample(session, -1)]
+    while not model.ends_text(written[-1]) and len(written) < max_tokens and session.room > 0:
+        before = time.perf_counter()
+        session.step(written[-1:])
+        stats.verify_seconds += time.perf_counter() - before
+        written.append(sampler.sample(session, -1))
+    stats.seconds = time.perf_counter() - started
+    stats.tokens, stats.rounds = len(written), len(written) - 1
+    if model.ends_text(written[-1]):
+        stats.finish_reason = "end"
+    else:
+        stats.finish_reason = "length" if len(written) >= max_tokens else "context"
+    return written, stats
+
+
+class Worker:
+    """Answers requests; holds the model from ``load`` on."""
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+        self._session: dict[str, Any] = {}
+        self._sampling = SamplerSettings()
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Carries out one request.
+
+        Raises:
+            BadInput, EdgeConflayersError: as the model, session or sampler does.
+        """
+        if request["do"] == "load":
+            return self._load(request)
+        return self._generate(request["prompt"], request["max_tokens"])
+
+    def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+        if binding.PATCHED:
+            library = os.environ.get(binding.LIBRARY_VARIABLE, "the package's own folder")
+            raise BadInput(
+                f"the library in {library} is not upstream's; build it with `make upstream`"
+            )
+        self._model = Model(Path(request["model"]), gpu_layers=request["gpu_layers"])
+        self._session = {"n_ctx": request["n_ctx"], "threads": request["threads"]}
+        self._sampling = SamplerSettings(**request["sampling"])
+        return {"loaded": self._model.description}
+
+    def _generate(self, prompt: list[int], max_tokens: int) -> dict[str, Any]:
+        assert self._model is not None, "load comes first"
+        with (
+            UpstreamSession(self._model, **self._session) as session,
+            closing(Sampler(self._model, self._sampling)) as sampler,
+        ):
+            written, stats = decode(session, prompt, sampler, max_tokens)
+        return {"tokens": written, "stats": asdict(stats)}
+
+
+def main() -> None:
+    """Serves requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not get between the answers
+    worker = Worker()
+    for line in sys.stdin:
+        try:
+            answer = worker.answer(json.loads(line))
+        except EdgeConflayersError as error:
+            answer = {"error": str(error), "exit_code": error.exit_code}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""``edge-conflayers bench``: methods compared on the user's own prompts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_conflayers.bench import workloads
+from edge_conflayers.cli.models import pull_progress
+from edge_conflayers.cli.options import context_options, sampling_options
+from edge_conflayers.errors import BadInput
+from edge_conflayers.models import resolve
+
+if TYPE_CHECKING:
+    from edge_conflayers.bench.runner import Engine, Generation
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--prompts",
+    "prompts_file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="JSON lines with `turns` (its first is used), `prompt` or `question`; or text, one prompt"
+    " per block between blank lines.",
+)
+@click.option(
+    "--methods",
+    default="plain,conflayers",
+    show_default=True,
+    help="Comma-separated; `upstream` is the unpatched library in a process of its own. Speed-ups"
+    " and `identical` are given over `plain`.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Most prompts, spread evenly over their categories.  [default: all]",
+)
+@click.option(
+    "-n",
+    "--predict",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Most tokens to write for each prompt.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Runs of everything; medians are reported.",
+)
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Start each prompt without what was learned on the ones before. (What was learned in"
+    " earlier uses is never read here.)",
+)
+@click.option("--raw", is_flag=True, help="Give prompts as they are, without the chat template.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
+@click.option(
+    "--upstream-lib",
+    type=click.Path(path_type=Path),
+    help="Folder of the unpatched library.  [default: that of `make upstream`]",
+)
+@context_options
+@sampling_options
+def bench(
+    model: str,
+    prompts_file: Path,
+    methods: str,
+    limit: int | None,
+    predict: int,
+    repeat: int,
+    fresh: bool,
+    raw: bool,
+    json_file: Path | None,
+    upstream_lib: Path | None,
+    ctx: int | None,
+    threads: int | None,
+    gpu_layers: int,
+    temp: float,
+    **sampling: Any,
+) -> None:
+    """Compare decoding methods of MODEL on prompts, interleaved within one run.
+
+    Ctrl-C keeps the prompts that all methods have finished.
+    """
+    prompts = workloads.spread(workloads.load(prompts_file), limit)
+
+    from edge_conflayers import machine
+    from edge_conflayers.bench import report as reports
+    from edge_conflayers.bench.runner import LocalEngine, context_for, make_task, run, warm_up
+    from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
+    from edge_conflayers.model import Model
+    from edge_conflayers.sampling import SamplerSettings
+
+    names = _method_names(methods)
+    library = find_library(upstream_lib) if reports.UPSTREAM in names else None
+    settings = SamplerSettings(temperature=temp, **sampling)
+    if json_file is not None:
+        reports.check_writable(json_file)
+    with pull_progress() as progress:
+        path = resolve(model, progress)
+    threads = threads or machine.default_threads()
+    with ExitStack() as stack:
+        loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers))
+        tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
+        n_ctx = context_for(loaded, tasks, predict, ctx)
+        engines: dict[str, Engine] = {}
+        for name in names:
+            engine: Engine
+            if library is not None and name == reports.UPSTREAM:
+                engine = UpstreamEngine(
+                    path, library, settings, n_ctx=n_ctx, threads=threads, gpu_layers=gpu_layers
+                )
+            else:
+                engine = LocalEngine(name, loaded, settings, n_ctx=n_ctx, threads=threads)
+            engines[name] = stack.enter_context(closing(engine))
+        warm_up(engines, tasks[0])
+        results, complete = run(
+            engines, tasks, max_tokens=predict, repeat=repeat, fresh=fresh, on_progress=_tell
+        )
+    if results:
+        report = reports.make_report(
+            reports.about(path, threads),
+            results,
+            complete=complete,
+            max_tokens=predict,
+            sampling=settings,
+        )
+        if json_file is not None:
+            reports.write_json(json_file, report)
+        reports.print_table(reports.HEADER, reports.table_rows(report))
+    if not complete:
+        click.echo(f"interrupted: {len(results)} of {len(tasks)} prompts reported", err=True)
+        sys.exit(130)
+
+
+def _method_names(given: str) -> list[str]:
+    from edge_conflayers.bench.report import UPSTREAM
+    from edge_conflayers.methods import METHODS
+
+    known = [UPSTREAM, *METHODS]
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    if not names:
+        raise BadInput(f"--methods names no method; choose from {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise BadInput(f"there is no method '{name}'; choose from {', '.join(known)}")
+    return names
+
+
+def _tell(done: int, total: int, runs: Mapping[str, Generation]) -> None:
+    rates = (f"{name} {run.stats.tokens_per_second:.1f}" for name, run in runs.items())
+    click.echo(f"{done}/{total}: {', '.join(rates)} tokens/s", err=True)

@@ -1,0 +1,80 @@
+"""``edge-conflayers cost``: what steps of a model cost on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edge_conflayers.cli.models import pull_progress
+from edge_conflayers.models import resolve
+
+
+@click.command()
+@click.argument("model")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result here.")
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Tokens in the cache before each step.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Times that everything is measured; medians are reported.",
+)
+@click.option(
+    "-t", "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: physical cores]"
+)
+@click.option(
+    "-ngl",
+    "--gpu-layers",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Layers on the GPU, if built for one; -1 for all.",
+)
+def cost(
+    model: str,
+    json_file: Path | None,
+    context: int,
+    repeat: int,
+    threads: int | None,
+    gpu_layers: int,
+) -> None:
+    """Measure what a step of MODEL costs: with one token (T1), with 2 to 16 as in verification
+    (V), and with layers dropped as in drafting (c)."""
+    from edge_conflayers.bench import report as reports
+    from edge_conflayers.cost import ROOM, measure, rows
+    from edge_conflayers.model import Model
+    from edge_conflayers.session import Session
+
+    if json_file is not None:
+        reports.check_writable(json_file)
+    with pull_progress() as progress:
+        path = resolve(model, progress)
+    with (
+        Model(path, gpu_layers=gpu_layers) as loaded,
+        Session(loaded, n_ctx=context + ROOM, threads=threads) as session,
+        click.progressbar(length=repeat, label="measuring", file=sys.stderr) as bar,
+    ):
+        costs = measure(
+            session, context=context, repeat=repeat, on_progress=lambda done, total: bar.update(1)
+        )
+    if json_file is not None:
+        reports.write_json(json_file, {**reports.about(path, costs.threads), **costs.to_json()})
+    reports.print_table(("step", "over T1", "ms"), list(rows(costs)))
+    if not costs.c:
+        click.echo(f"layers of architecture '{loaded.architecture}' cannot be dropped")
+    switch = costs.graph_switch
+    click.echo(
+        f"switching graphs: {switch.graphs_built:.2f} built, {switch.build_ms:.3f} ms building,"
+        f" {switch.wall_ms:.3f} ms in all"
+    )
+    if costs.memory_gb_per_s is not None:
+        click.echo(f"memory read by {costs.threads} threads: {costs.memory_gb_per_s:.1f} GB/s")

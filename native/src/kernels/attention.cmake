@@ -1,0 +1,12 @@
+# The attention kernels and the column-by-column path; included by kernels.cmake.
+set(ECL_ATTENTION_SOURCES attention.cpp columns.cpp)
+if(GGML_SYSTEM_ARCH STREQUAL "x86")
+    list(APPEND ECL_ATTENTION_SOURCES attention_avx2.cpp attention_avx512.cpp)
+    ecl_kernel_source(attention_avx2.cpp -march=x86-64-v3)
+    ecl_kernel_source(attention_avx512.cpp -march=x86-64-v4)
+else()
+    list(APPEND ECL_ATTENTION_SOURCES attention_neon.cpp)
+    ecl_kernel_source(attention_neon.cpp -march=armv8-a)
+endif()
+list(TRANSFORM ECL_ATTENTION_SOURCES PREPEND ${ECL_KERNELS_DIR}/)
+target_sources(${GGML_CPU_NAME} PRIVATE ${ECL_ATTENTION_SOURCES})

@@ -1,0 +1,197 @@
+"""The arithmetic of a benchmark's report, its JSON and its table."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_conflayers.bench import report as reports
+from edge_conflayers.bench.runner import Generation, Task, TaskRuns
+from edge_conflayers.bench.workloads import Prompt
+from edge_conflayers.errors import BadInput
+from edge_conflayers.sampling import SamplerSettings
+from edge_conflayers.speculate import Stats
+
+METHOD_KEYS = {
+    "tokens",
+    "seconds",
+    "tokens_per_second",
+    "speedup",
+    "speedup_over_upstream",
+    "tokens_per_round",
+    "acceptance_rate",
+    "rounds",
+    "draft_seconds",
+    "verify_seconds",
+    "search_seconds",
+    "identical",
+}
+
+
+def generation(seconds: float, tokens: str = "abcd", **stats: Any) -> Generation:
+    ids = tuple(map(ord, tokens))
+    filled = Stats(tokens=len(ids), seconds=seconds, rounds=len(ids) - 1, finish_reason="length")
+    for name, value in stats.items():
+        setattr(filled, name, value)
+    return Generation(ids, filled)
+
+
+def runs(**methods: list[Generation]) -> TaskRuns:
+    return TaskRuns(Task(Prompt("q1", "qa", "text"), (1, 2, 3)), methods)
+
+
+def report(*results: TaskRuns, complete: bool = True) -> dict[str, Any]:
+    return reports.make_report(
+        reports.about(Path("folder/model.gguf"), 2),
+        results,
+        complete=complete,
+        max_tokens=4,
+        sampling=SamplerSettings(seed=5),
+    )
+
+
+def test_totals_speedups_and_rates() -> None:
+    made = report(
+        runs(
+            upstream=[generation(1.5)],
+            plain=[generation(1.0)],
+            conflayers=[
+                generation(0.5, rounds=2, drafted=4, accepted=2, draft_seconds=0.2),
+            ],
+        ),
+        runs(
+            upstream=[generation(1.5)],
+            plain=[generation(1.0)],
+            conflayers=[
+                generation(1.5, rounds=1, drafted=6, accepted=3, search_seconds=0.1),
+            ],
+        ),
+    )
+    methods = made["methods"]
+    assert list(methods) == ["upstream", "plain", "conflayers"]
+    assert methods["plain"]["tokens_per_second"] == 4.0
+    assert methods["plain"]["speedup"] == methods["upstream"]["speedup_over_upstream"] == 1.0
+    assert methods["plain"]["speedup_over_upstream"] == pytest.approx(1.5)
+    assert methods["plain"]["acceptance_rate"] is None
+    ours = methods["conflayers"]
+    assert (ours["tokens"], ours["rounds"], ours["seconds"]) == (8, 3, 2.0)
+    assert ours["tokens_per_round"] == pytest.approx(8 / 3)
+    assert ours["acceptance_rate"] == 0.5
+    assert (ours["draft_seconds"], ours["search_seconds"]) == (0.2, 0.1)
+    assert ours["speedup"] == 1.0
+    assert all(method["identical"] is True for method in methods.values())
+
+
+def test_the_median_run_counts_whole() -> None:
+    slow, middle, quick = (generation(s, draft_seconds=s / 10) for s in (3.0, 2.0, 1.0))
+    made = report(runs(plain=[slow, quick, middle]))
+    assert made["methods"]["plain"]["seconds"] == 2.0
+    assert made["methods"]["plain"]["draft_seconds"] == 0.2
+    assert made["prompts"][0]["methods"]["plain"]["all_seconds"] == [3.0, 1.0, 2.0]
+    assert reports.median_run([slow, quick]) is quick
+
+
+def test_one_different_token_in_one_repeat_is_told() -> None:
+    good = runs(plain=[generation(1.0)] * 2, other=[generation(1.0)] * 2)
+    bad = runs(plain=[generation(1.0)] * 2, other=[generation(1.0), generation(2.0, "abxd")])
+    made = report(good, bad)
+    assert made["methods"]["plain"]["identical"] is True
+    assert made["methods"]["other"]["identical"] is False
+    first, second = (prompt["methods"]["other"] for prompt in made["prompts"])
+    assert (first["identical"], first["first_difference"]) == (True, None)
+    assert (second["identical"], second["first_difference"]) == (False, 2)
+    assert reports.table_rows(made)[1][-1] == "NO"
+
+
+@pytest.mark.parametrize(
+    ("text", "index"), [("abcd", None), ("xbcd", 0), ("abc", 3), ("abcde", 4), ("", 0)]
+)
+def test_first_difference(text: str, index: int | None) -> None:
+    reference = tuple(map(ord, "abcd"))
+    assert reports.first_difference([generation(1.0, text)], reference) == index
+
+
+def test_plain_that_contradicts_itself_is_told() -> None:
+    made = report(runs(plain=[generation(1.0), generation(1.0, "abcx")]))
+    assert made["methods"]["plain"]["identical"] is False
+
+
+def test_without_plain_and_upstream_there_is_nothing_to_compare_with() -> None:
+    made = report(runs(conflayers=[generation(1.0)]))
+    method = made["methods"]["conflayers"]
+    assert method["speedup"] is method["speedup_over_upstream"] is method["identical"] is None
+    assert reports.table_rows(made)[0][4:6] == ("-", "-")
+
+
+def test_a_text_of_one_token_has_no_round() -> None:
+    made = report(runs(plain=[generation(0.0, "a")]))
+    method = made["methods"]["plain"]
+    assert (method["tokens_per_round"], method["tokens_per_second"]) == (0.0, 0.0)
+    assert method["speedup"] is None
+
+
+def test_the_keys() -> None:
+    made = report(runs(plain=[generation(1.0)]), complete=False)
+    assert set(made) == {
+        "model",
+        "machine",
+        "threads",
+        "upstream_version",
+        "date",
+        "complete",
+        "methods",
+        "prompts",
+    }
+    assert set(made["methods"]["plain"]) == METHOD_KEYS
+    assert made["model"] == "model.gguf"
+    assert made["threads"] == 2
+    assert made["complete"] is False
+    assert set(made["machine"]) == {"cpu", "cores", "logical_cpus", "memory_bytes", "os"}
+    assert made["machine"]["cores"] >= 1
+    assert made["upstream_version"].startswith("llama-cpp-python ")
+    prompt = made["prompts"][0]
+    assert (prompt["id"], prompt["category"], prompt["prompt_tokens"]) == ("q1", "qa", 3)
+    assert (prompt["max_tokens"], prompt["temperature"], prompt["seed"]) == (4, 0.0, 5)
+    assert prompt["methods"]["plain"]["finish_reason"] == "length"
+    json.dumps(made, allow_nan=False)
+
+
+def test_every_row_fits_the_header(capsys: pytest.CaptureFixture[str]) -> None:
+    made = report(runs(plain=[generation(1.0)], conflayers=[generation(2.0)]))
+    rows = reports.table_rows(made)
+    assert all(len(row) == len(reports.HEADER) for row in rows)
+    reports.print_table(reports.HEADER, rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["method", "plain", "conflayers"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    file.write_text("before")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        reports.write_json(file, {"a": float("nan")})
+    assert file.read_text() == "before"
+    reports.write_json(file, {"a": 1})
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]
+    usual = tmp_path / "usual"
+    usual.touch()
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["missing/out.json", "."])
+def test_a_file_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    for write in (reports.check_writable, lambda path: reports.write_json(path, {})):
+        with pytest.raises(BadInput, match="cannot be written"):
+            write(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
+    reports.check_writable(tmp_path / "out.json")
+    assert list(tmp_path.iterdir()) == []

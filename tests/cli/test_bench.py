@@ -1,0 +1,144 @@
+"""``bench``, run in this process."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from gguf_models import write_tiny_model
+
+from edge_conflayers import models as store
+from edge_conflayers.bench.runner import LocalEngine
+from edge_conflayers.bench.upstream_client import find_library
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+
+# The module: as an attribute of the package the name may also be the command.
+command = importlib.import_module("edge_conflayers.cli.bench")
+
+
+def bench(*arguments: object) -> Result:
+    return CliRunner().invoke(command.bench, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny.gguf", "llama", n_layer=6)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.jsonl"
+    lines = (
+        {"question_id": i, "category": "ab"[i % 2], "turns": [f"Name {i + 2} fruits."]}
+        for i in range(6)
+    )
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.mark.model
+def test_a_short_run_on_a_real_model(prompts: Path, tmp_path: Path) -> None:
+    methods = ["plain", "conflayers"]
+    try:
+        find_library(None)
+        methods.insert(0, "upstream")
+    except BadInput:
+        pass  # the library for comparisons is not built
+    model, out = store.resolve("smollm2-135m"), tmp_path / "out.json"
+    done = bench(
+        *(model, "--prompts", prompts, "--methods", ",".join(methods)),
+        *("--limit", 2, "-n", 12, "-t", 1, "--json", out),
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads(out.read_text())
+    assert report["complete"] is True
+    assert list(report["methods"]) == methods
+    for total in report["methods"].values():
+        assert 2 <= total["tokens"] <= 24
+        assert total["seconds"] > 0
+        assert total["speedup"] > 0
+    plain, ours = report["methods"]["plain"], report["methods"]["conflayers"]
+    assert plain["identical"] is True and plain["acceptance_rate"] is None
+    assert ours["draft_seconds"] > 0 and 0 <= ours["acceptance_rate"] <= 1
+    assert [prompt["category"] for prompt in report["prompts"]] == ["a", "b"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["method", *methods]
+
+
+def test_methods_agree_on_a_tiny_model(tiny: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    arguments = (tiny, "--prompts", prompts, "-n", 80, "-t", 1, "-c", 512, "--json", out)
+    for sampling in ((), ("--temp", 1, "--seed", 3)):
+        done = bench(*arguments, *sampling, "--repeat", 2)
+        assert done.exit_code == 0, done.output
+        report = json.loads(out.read_text())
+        assert list(report["methods"]) == ["plain", "conflayers"]
+        assert all(method["identical"] for method in report["methods"].values())
+        assert report["methods"]["plain"]["speedup_over_upstream"] is None
+        runs = [prompt["methods"]["plain"]["all_seconds"] for prompt in report["prompts"]]
+        assert [len(seconds) for seconds in runs] == [2] * 6
+
+
+def test_an_interrupt_keeps_what_is_complete(
+    tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.json"
+    calls: list[Any] = []
+    generate = LocalEngine.generate
+
+    def interrupted(self: LocalEngine, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2 * (1 + 3) + 1:  # two methods: warm-up, three prompts, half a prompt
+            raise KeyboardInterrupt
+        return generate(self, *arguments)
+
+    monkeypatch.setattr(LocalEngine, "generate", interrupted)
+    done = bench(tiny, "--prompts", prompts, "-n", 5, "-t", 1, "--json", out)
+    assert done.exit_code == 130
+    report = json.loads(out.read_text())
+    assert report["complete"] is False
+    assert len(report["prompts"]) == 3
+    assert "3 of 6 prompts" in done.stderr
+    assert "conflayers" in done.stdout
+
+
+def test_an_interrupt_before_anything_is_complete_writes_nothing(
+    tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.json"
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        return [], False
+
+    monkeypatch.setattr("edge_conflayers.bench.runner.run", interrupted)
+    done = bench(tiny, "--prompts", prompts, "-t", 1, "--json", out)
+    assert done.exit_code == 130
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--methods", "plain,nonsense"), "no method 'nonsense'; choose from upstream, plain"),
+        (("--methods", ","), "names no method"),
+        (("--methods", "upstream", "--upstream-lib", "nowhere"), "holds no llama library"),
+        (("--json", "no/such/folder/out.json"), "cannot be written"),
+        (("-n", "9999"), "the context holds 4096"),
+        (("--temp", "-1"), "temperature is -1"),
+    ],
+)
+def test_bad_arguments(tiny: Path, prompts: Path, arguments: tuple[str, ...], what: str) -> None:
+    done = bench(tiny, "--prompts", prompts, *arguments)
+    assert isinstance(done.exception, BadInput), done.output
+    assert what in str(done.exception)
+
+
+def test_bad_files(tiny: Path, prompts: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"prompt": "fine"}\n{"nothing": 1}\n')
+    assert f"{broken}:2:" in str(bench(tiny, "--prompts", broken).exception)
+    absent = bench(tmp_path / "absent.gguf", "--prompts", prompts)
+    assert isinstance(absent.exception, EdgeConflayersError)

@@ -1,0 +1,80 @@
+"""Models for the tests: tiny random ones written once per run, real ones from the registry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Threads that sleep while they wait: test machines are shared, and spinning threads starve each
+# other. Read when the library loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pytest
+from gguf_models import write_tiny_model
+from steps import ModelAt, RealModel, Tiny, TinyPath
+
+from edge_conflayers import models
+from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.model import Model
+
+_ON_REQUEST = ("large", "long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = str(config.getoption("markexpr"))
+    for item in items:
+        for marker in _ON_REQUEST:
+            if item.get_closest_marker(marker) is not None and marker not in chosen:
+                item.add_marker(pytest.mark.skip(reason=f"runs only with -m {marker}"))
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> TinyPath:
+    """Writes a tiny random model (``gguf_models.write_tiny_model``'s arguments), once per kind."""
+    folder = tmp_path_factory.mktemp("tiny")
+    written: dict[tuple[Any, ...], Path] = {}
+
+    def path(arch: str, **settings: Any) -> Path:
+        key = (arch, *sorted(settings.items()))
+        if key not in written:
+            written[key] = write_tiny_model(folder / f"{len(written)}.gguf", arch, **settings)
+        return written[key]
+
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_at() -> Iterator[ModelAt]:
+    """Loads a model file, once per run."""
+    loaded: dict[Path, Model] = {}
+
+    def model(path: Path) -> Model:
+        if path not in loaded:
+            loaded[path] = Model(path)
+        return loaded[path]
+
+    yield model
+    for each in loaded.values():
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path: TinyPath, model_at: ModelAt) -> Tiny:
+    """A loaded tiny random model."""
+    return lambda arch, **settings: model_at(tiny_path(arch, **settings))
+
+
+@pytest.fixture(scope="session")
+def real_model(model_at: ModelAt) -> RealModel:
+    """A loaded model of the registry, fetched on first use."""
+
+    def model(name: str) -> Model:
+        try:
+            path = models.resolve(name)
+        except EdgeConflayersError as error:
+            pytest.skip(f"{name} cannot be had here: {error}")
+        return model_at(path)
+
+    return model

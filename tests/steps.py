@@ -1,0 +1,77 @@
+"""Steps of a session as arrays, and their comparison to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_conflayers.model import Model
+from edge_conflayers.session import LayerMask, Session
+
+Logits = npt.NDArray[np.float32]
+
+# conftest.py's fixtures
+TinyPath = Callable[..., Path]
+Tiny = Callable[..., Model]
+ModelAt = Callable[[Path], Model]
+RealModel = Callable[[str], Model]
+
+
+def random_tokens(model: Model, n: int, seed: int = 0) -> list[int]:
+    """Tokens of the model, control tokens left out."""
+    rng = np.random.default_rng(seed)
+    return [int(t) for t in rng.integers(3, model.n_vocab, n)]
+
+
+def step(session: Session, tokens: Sequence[int]) -> Logits:
+    """Every token's logits of one step: float32 [tokens, n_vocab], copied."""
+    session.step(tokens, outputs="all")
+    return np.stack([session.logits(i) for i in range(len(tokens))])
+
+
+def decode(session: Session, tokens: Sequence[int], sizes: Sequence[int]) -> Logits:
+    """Every token's logits, the tokens taken in steps of these sizes (which repeat)."""
+    rows: list[Logits] = []
+    begin = 0
+    while begin < len(tokens):
+        size = sizes[len(rows) % len(sizes)]
+        rows.append(step(session, tokens[begin : begin + size]))
+        begin += size
+    return np.concatenate(rows)
+
+
+def text_logits(
+    model: Model, tokens: Sequence[int], prompt: int, mask: LayerMask | None = None, **settings: Any
+) -> Logits:
+    """Every token's logits of a prompt batch and what follows it: single tokens, then small batches.
+
+    The mask holds from the first token on, so what follows looks back at masked keys and values.
+    """
+    settings = {"n_ctx": 512, "threads": 1, **settings}
+    with Session(model, **settings) as session:
+        if mask is not None:
+            session.set_mask(mask)
+        rest = tokens[prompt:]
+        half = len(rest) // 2
+        return np.concatenate(
+            [
+                step(session, tokens[:prompt]),
+                decode(session, rest[:half], [1]),
+                decode(session, rest[half:], [2, 3, 5, 8]),
+            ]
+        )
+
+
+def assert_same_bits(one: Logits, other: Logits) -> None:
+    assert one.shape == other.shape
+    assert np.isfinite(one).all()
+    different = one.view(np.uint32) != other.view(np.uint32)
+    rows = different.reshape(len(different), -1).any(axis=1)
+    assert not rows.any(), (
+        f"{rows.sum()} of {len(rows)} rows differ, first {rows.argmax()},"
+        f" by up to {np.abs(one - other).max():.3g}"
+    )

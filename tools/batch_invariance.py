@@ -1,0 +1,353 @@
+"""Does a token's result depend on how many tokens are evaluated with it?
+
+Text equal to plain decoding needs a verification step over n tokens to give each of them the bits
+that a one-token step gives. This program counts, per batch size, at how many positions the logits
+differ, at how many the most likely token differs, and which operators are the cause: each node of
+the batched graph is compared with the same node of one-token graphs and, where it differs,
+overwritten with the one-token result, so that every operator is judged on equal inputs.
+
+    python tools/batch_invariance.py smollm2-135m --prefix 32 600 --flash on --upstream-kernels
+
+CPU only: it reads the tensors' memory. EDGE_CONFLAYERS_LIB chooses the library that is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_TEXT = Path(__file__).read_text(encoding="utf-8")
+_FLASH = {"auto": -1, "off": 0, "on": 1}
+_KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2, "bf16": 30}
+# Nodes that compute nothing, and those whose result is a view of the whole KV cache.
+_SKIPPED = {"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "SET_ROWS", "CPY"}
+_ITEM = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+class _Tensor(ctypes.Structure):
+    """struct ggml_tensor of ggml.h."""
+
+
+_Tensor._fields_ = [
+    ("type", ctypes.c_int),
+    ("buffer", ctypes.c_void_p),
+    ("ne", ctypes.c_int64 * 4),
+    ("nb", ctypes.c_size_t * 4),
+    ("op", ctypes.c_int),
+    ("op_params", ctypes.c_int32 * 16),
+    ("flags", ctypes.c_int32),
+    ("src", ctypes.POINTER(_Tensor) * 10),
+    ("view_src", ctypes.POINTER(_Tensor)),
+    ("view_offs", ctypes.c_size_t),
+    ("data", ctypes.c_void_p),
+    ("name", ctypes.c_char * 64),
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the library is asked for."""
+
+    flash: str = "auto"
+    kv_type: str = "f16"
+    repack: bool = True
+    threads: int = 2
+
+
+@dataclass
+class SizeCount:
+    """One batch size: positions compared, differing in any logit, differing in the argmax."""
+
+    positions: int = 0
+    logits: int = 0
+    argmax: int = 0
+    largest: float = 0.0
+
+
+@dataclass
+class Cause:
+    """An operator whose result depends on the batch size although its inputs are equal."""
+
+    nodes: int = 0
+    values: int = 0
+    largest: float = 0.0
+    example: str = ""
+
+
+@dataclass
+class Report:
+    """Per batch size the counts, and per (batch size, operator, operand types) the causes."""
+
+    sizes: dict[int, SizeCount] = field(default_factory=dict)
+    causes: dict[int, dict[str, Cause]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Node:
+    key: str
+    name: str
+    bits: npt.NDArray[Any]
+
+
+class _Watch:
+    """ggml's evaluation callback: records every node, or compares it with recorded ones."""
+
+    def __init__(self, llama: Any) -> None:
+        self._library = llama._lib
+        for name in ("ggml_op_name", "ggml_type_name"):
+            getattr(self._library, name).restype = ctypes.c_char_p
+            getattr(self._library, name).argtypes = [ctypes.c_int]
+        self.callback = llama.ggml_backend_sched_eval_callback(self._call)
+        self.mode = "off"
+        self.single: list[list[_Node]] = []
+        self.found: dict[str, Cause] = {}
+        self._index = 0
+
+    def begin(self, mode: str) -> None:
+        self.mode = mode
+        self._index = 0
+        if mode == "record":
+            self.single.append([])
+
+    def _call(self, address: int, ask: bool, _data: Any) -> bool:
+        tensor = ctypes.cast(address, ctypes.POINTER(_Tensor)).contents
+        op = self._op(tensor)
+        if ask:
+            return self.mode != "off" and op not in _SKIPPED
+        bits = _bits(tensor)
+        if self.mode == "record":
+            self.single[-1].append(_Node(op, tensor.name.decode(), bits.copy()))
+        else:
+            self._compare(tensor, op, bits)
+        self._index += 1
+        return True
+
+    def _compare(self, tensor: _Tensor, op: str, bits: npt.NDArray[Any]) -> None:
+        singles = [nodes[self._index] for nodes in self.single]
+        if singles[0].key != op:
+            raise RuntimeError(f"the graphs differ at {self._index}: {singles[0].key} and {op}")
+        n = len(singles)
+        shapes = singles[0].bits.shape, bits.shape
+        axes = [i for i, (one, many) in enumerate(zip(*shapes, strict=True)) if one != many]
+        if len(axes) != 1 or shapes[1][axes[0]] != n * shapes[0][axes[0]]:
+            raise RuntimeError(f"{op} {singles[0].name} has no token axis: {shapes}")
+        expected = np.concatenate([node.bits for node in singles], axis=axes[0])
+        different = bits != expected
+        if different.any():
+            cause = self.found.setdefault(self._describe(tensor, op), Cause())
+            cause.nodes += 1
+            cause.values += int(different.sum())
+            cause.example = cause.example or singles[0].name
+            if bits.dtype == np.uint32 and tensor.type == 0:
+                gap = np.abs(bits.view(np.float32) - expected.view(np.float32))
+                cause.largest = max(cause.largest, float(np.nanmax(gap)))
+            bits[...] = expected
+
+    def _op(self, tensor: _Tensor) -> str:
+        return str(self._library.ggml_op_name(tensor.op).decode())
+
+    def _describe(self, tensor: _Tensor, op: str) -> str:
+        operands = [
+            str(self._library.ggml_type_name(source.contents.type).decode())
+            for source in tensor.src
+            if source
+        ]
+        return f"{op}({', '.join(operands)})"
+
+
+def _bits(tensor: _Tensor) -> npt.NDArray[Any]:
+    """A tensor's memory as unsigned integers, numpy's axis order, not copied."""
+    kind = _ITEM[tensor.nb[0]]
+    span = 1 + sum((tensor.ne[i] - 1) * tensor.nb[i] // tensor.nb[0] for i in range(4))
+    flat = np.ctypeslib.as_array(
+        ctypes.cast(tensor.data, ctypes.POINTER(np.ctypeslib.as_ctypes_type(kind))), shape=(span,)
+    )
+    return np.lib.stride_tricks.as_strided(
+        flat, shape=tuple(tensor.ne)[::-1], strides=tuple(tensor.nb)[::-1]
+    )
+
+
+class Context:
+    """A context of a model through llama.h alone, so that upstream's library can be measured."""
+
+    def __init__(self, llama: Any, path: Path, settings: Settings, n_ctx: int) -> None:
+        self.llama = llama
+        self.watch = _Watch(llama)
+        params = llama.llama_model_default_params()
+        params.use_extra_bufts = settings.repack
+        params.n_gpu_layers = 0
+        self.model = llama.llama_model_load_from_file(str(path).encode(), params)
+        if not self.model:
+            raise SystemExit(f"{path} cannot be loaded")
+        self.n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
+        context = llama.llama_context_default_params()
+        context.n_ctx = n_ctx
+        context.n_batch = context.n_ubatch = 512
+        context.n_threads = context.n_threads_batch = settings.threads
+        context.flash_attn_type = _FLASH[settings.flash]
+        context.type_k = context.type_v = _KV_TYPES[settings.kv_type]
+        context.swa_full = False
+        self._watched = context
+        self._watched.cb_eval = self.watch.callback
+        self.handle = llama.llama_init_from_model(self.model, self._watched)
+        if not self.handle:
+            raise SystemExit(f"no context for {path} with {settings}")
+        self.memory = llama.llama_get_memory(self.handle)
+        self._batch = llama.llama_batch_init(512, 0, 1)
+
+    def tokenize(self, text: str) -> list[int]:
+        vocab = self.llama.llama_model_get_vocab(self.model)
+        data = text.encode()
+        buffer = (ctypes.c_int32 * (len(data) + 8))()
+        n = self.llama.llama_tokenize(vocab, data, len(data), buffer, len(buffer), True, False)
+        return list(buffer[:n])
+
+    def decode(self, tokens: Sequence[int], begin: int, *, mode: str = "off") -> npt.NDArray[Any]:
+        """One step with every token's logits: float32 [tokens, n_vocab]."""
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i] = token
+            batch.pos[i] = begin + i
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = 0
+            batch.logits[i] = 1
+        self.watch.begin(mode)
+        if self.llama.llama_decode(self.handle, batch) != 0:
+            raise SystemExit("a step failed")
+        self.watch.mode = "off"
+        rows = self.llama.llama_get_logits(self.handle)
+        logits: npt.NDArray[Any] = np.ctypeslib.as_array(rows, shape=(len(tokens), self.n_vocab))
+        return logits.copy()
+
+    def forget(self, begin: int) -> None:
+        if not self.llama.llama_memory_seq_rm(self.memory, 0, begin, -1):
+            raise SystemExit("this model cannot forget tokens")
+
+    def close(self) -> None:
+        self.llama.llama_batch_free(self._batch)
+        self.llama.llama_free(self.handle)
+        self.llama.llama_model_free(self.model)
+
+
+def measure(
+    context: Context, prefix: int, sizes: Sequence[int], groups: int, trace_groups: int
+) -> Report:
+    """Compares batched steps with one-token steps over equal caches, from position `prefix` on."""
+    report = Report({n: SizeCount() for n in sizes}, {n: {} for n in sizes})
+    tokens = context.tokenize(_TEXT)
+    most = max(sizes)
+    while len(tokens) < prefix + groups * most:
+        tokens += tokens[1:]
+    for begin in range(0, prefix, 512):
+        context.decode(tokens[begin : min(begin + 512, prefix)], begin)
+    for group in range(groups):
+        begin = prefix + group * most
+        window = tokens[begin : begin + most]
+        trace = group < trace_groups
+        # Once before, so that cells of later tokens, which the mask hides, hold the same keys below.
+        for i, token in enumerate(window):
+            context.decode([token], begin + i)
+        context.forget(begin)
+        context.watch.single.clear()
+        mode = "record" if trace else "off"
+        single = np.concatenate(
+            [context.decode([t], begin + i, mode=mode) for i, t in enumerate(window)]
+        )
+        recorded = context.watch.single
+        for n in sizes:
+            context.forget(begin)
+            batched = context.decode(window[:n], begin)
+            _count(report.sizes[n], batched, single[:n])
+            if trace:
+                context.forget(begin)
+                context.watch.single = recorded[:n]
+                context.watch.found = report.causes[n]
+                context.decode(window[:n], begin, mode="compare")
+        context.forget(begin)
+        for i, token in enumerate(window):  # the next group starts from one-token steps' cache
+            context.decode([token], begin + i)
+    return report
+
+
+def _count(count: SizeCount, batched: npt.NDArray[Any], single: npt.NDArray[Any]) -> None:
+    count.positions += len(single)
+    count.logits += int((batched.view(np.uint32) != single.view(np.uint32)).any(axis=1).sum())
+    count.argmax += int((batched.argmax(axis=1) != single.argmax(axis=1)).sum())
+    count.largest = max(count.largest, float(np.abs(batched - single).max()))
+
+
+def _print(prefix: int, report: Report) -> None:
+    print(f"\nfrom position {prefix}")
+    print("  n   positions  logits differ  argmax differs  largest difference")
+    for n, count in report.sizes.items():
+        print(
+            f"  {n:<3} {count.positions:9}  {count.logits:13}  {count.argmax:14}"
+            f"  {count.largest:18.3g}"
+        )
+    rows: dict[str, dict[int, Cause]] = collections.defaultdict(dict)
+    for n, causes in report.causes.items():
+        for key, cause in causes.items():
+            rows[key][n] = cause
+    if not rows:
+        print("  no operator depends on the batch size")
+    for key, by_size in rows.items():
+        first = next(iter(by_size.values()))
+        where = ", ".join(f"{n}: {c.nodes} nodes/{c.values} values" for n, c in by_size.items())
+        worst = max(c.largest for c in by_size.values())
+        print(f"  {key} at {first.example}, up to {worst:.3g}; {where}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="a .gguf file or a registry name")
+    parser.add_argument("--prefix", type=int, nargs="+", default=[32], help="tokens before")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 3, 4, 5, 6, 7, 8])
+    parser.add_argument("--groups", type=int, default=8, help="of max(sizes) positions each")
+    parser.add_argument("--trace", type=int, default=1, help="groups whose operators are compared")
+    parser.add_argument("--flash", choices=_FLASH, default="auto")
+    parser.add_argument("--kv-type", choices=_KV_TYPES, default="f16")
+    parser.add_argument("--no-repack", action="store_true", help="weights as they are in the file")
+    parser.add_argument("--upstream-kernels", action="store_true", help="without ours")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.upstream_kernels:
+        os.environ["ECL_KERNELS"] = "upstream"
+
+    from edge_conflayers import models
+    from edge_conflayers.binding import llama
+
+    settings = Settings(
+        arguments.flash, arguments.kv_type, not arguments.no_repack, arguments.threads
+    )
+    path = models.resolve(arguments.model)
+    reports = {}
+    for prefix in arguments.prefix:
+        n_ctx = prefix + arguments.groups * max(arguments.sizes) + 16
+        context = Context(llama, path, settings, n_ctx)
+        reports[prefix] = measure(
+            context, prefix, arguments.sizes, arguments.groups, arguments.trace
+        )
+        context.close()
+        _print(prefix, reports[prefix])
+        sys.stdout.flush()
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps(reports, default=lambda value: value.__dict__, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
