@@ -23,20 +23,23 @@ bench: $(VENV)/.installed upstream  ## PROMPTS=file.jsonl
 	$(BIN)/edge-conflayers bench $(MODEL) --prompts $(PROMPTS) --methods upstream,plain,conflayers \
 		--limit 8 -n 128 --json bench.json
 
-native-test:  ## the C++ tests, with the address and undefined-behaviour sanitizers
-	cmake -S . -B build/native-test -G Ninja -DECL_BUILD_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-		-DPython_EXECUTABLE=$(abspath $(BIN)/python)
-	cmake --build build/native-test && ctest --test-dir build/native-test --output-on-failure
+NATIVE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	-DPython_EXECUTABLE=$(abspath $(BIN)/python)
+
+native-test: $(VENV)/.installed  ## the C++ tests, with the address and undefined-behaviour sanitizers
+	$(NATIVE) -B build/native-test -DECL_BUILD_TESTS=ON -DECL_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(BIN)/cmake --build build/native-test
+	$(BIN)/ctest --test-dir build/native-test --output-on-failure
 
 bench-kernels: $(VENV)/.installed
-	cmake -S . -B build/bench -G Ninja -DECL_BUILD_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
-	cmake --build build/bench --target bench_kernels && build/bench/bench_kernels
+	$(NATIVE) -B build/bench -DECL_BUILD_TESTS=ON
+	$(BIN)/cmake --build build/bench --target bench_kernels
+	build/bench/lib/bench_kernels
 
 upstream: build/upstream/.built  ## llama.cpp as it is, to compare with
 
 build/upstream/.built: CMakeLists.txt native/upstream.toml native/fetch_upstream.py | $(VENV)/.installed
-	$(BIN)/cmake -S . -B build/upstream -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
-		-DECL_UNPATCHED=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	$(NATIVE) -B build/upstream -DECL_UNPATCHED=ON
 	$(BIN)/cmake --build build/upstream --target llama
 	touch $@
 

@@ -124,7 +124,7 @@ class LogBuffer:
         for line in self.recent:
             if any(word in line.lower() for word in ("error", "failed", "unknown", "invalid")):
                 return _FUNCTION_NAMES.sub("", line)
-        return ""
+        return _FUNCTION_NAMES.sub("", self.recent[-1]) if self.recent else ""
 
 
 log = LogBuffer()

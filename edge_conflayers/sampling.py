@@ -14,6 +14,10 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
 from edge_conflayers.session import Session
 
+# The converter's strings may hold control characters, which JSON (RFC 8259, section 7) forbids.
+_CONVERTERS_CHAR = r'char ::= [^"\\] |'
+_JSON_CHAR = r'char ::= [^"\\\x7F\x00-\x1F] |'
+
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
@@ -22,13 +26,14 @@ class SamplerSettings:
     """What is asked of sampling; names and meanings are llama.cpp's.
 
     Attributes:
-        temperature: 0 takes the most likely token each time; the other filters then do nothing.
+        temperature: 0 takes the most likely token each time; the other filters do nothing then.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the most likely tokens that reach this probability together.
         min_p: drop tokens less likely than this share of the most likely one.
         seed: of the random numbers; the same seed gives the same text.
         repeat_penalty: divides the logits of recent tokens; 1 does nothing.
-        repeat_last_n: how many recent tokens the penalties look at; 0 for none, -1 for the context.
+        repeat_last_n: how many recent tokens the penalties look at; 0 for none, -1 for as many as
+            the model was trained for.
         frequency_penalty, presence_penalty: taken off the logits of recent tokens.
         grammar: GBNF that the text must follow.
         logit_bias: added to single tokens' logits.
@@ -80,7 +85,8 @@ class SamplerSettings:
 
 
 def json_schema_grammar(schema: str) -> str:
-    """A grammar for texts that follow a JSON schema.
+    """A grammar for texts that follow a JSON schema, by llama-cpp-python's converter, which does not
+    know the limits of numbers (``minimum`` and its kin): they are not kept.
 
     Raises:
         BadInput: not a JSON schema that can be turned into a grammar.
@@ -88,10 +94,11 @@ def json_schema_grammar(schema: str) -> str:
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
     try:
-        return str(json_schema_to_gbnf(schema))
+        grammar = str(json_schema_to_gbnf(schema))
     except Exception as error:  # the converter raises whatever its walk meets
         why = " ".join(str(error).split())
         raise BadInput(f"the JSON schema cannot be used: {why}; check it") from error
+    return grammar.replace(_CONVERTERS_CHAR, _JSON_CHAR)
 
 
 class Sampler:
@@ -110,9 +117,10 @@ class Sampler:
         self._candidates: Any = None
         self._chain = self._make_chain()
         if settings.grammar is not None:
-            self._grammar = llama.llama_sampler_init_grammar(
-                model.vocab, settings.grammar.encode("utf-8"), b"root"
-            )
+            if settings.grammar.strip():  # llama.cpp takes an empty grammar for none
+                self._grammar = llama.llama_sampler_init_grammar(
+                    model.vocab, settings.grammar.encode("utf-8"), b"root"
+                )
             if not self._grammar:
                 self.close()
                 raise BadInput("the grammar does not parse; it must be GBNF with a rule named root")
@@ -177,7 +185,9 @@ class Sampler:
         if settings.penalizes:
             add(
                 llama.llama_sampler_init_penalties(
-                    settings.repeat_last_n,
+                    self.model.n_vocab,
+                    # As llama.cpp's programs do; its library takes no -1.
+                    self.model.n_ctx_train if settings.repeat_last_n < 0 else settings.repeat_last_n,
                     settings.repeat_penalty,
                     settings.frequency_penalty,
                     settings.presence_penalty,

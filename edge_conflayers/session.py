@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ _KV_TYPES: dict[str, tuple[int, float]] = {
 }
 _DEFAULT_CONTEXT = 4096
 _PROBE_SEQUENCE = 1
+_MOST_OUTPUTS = (
+    32  # memory is reserved for the logits of so many; a larger step makes room when asked
+)
 _NO_ROOM = 1
 _NO_ROOM_DRAFTING = -101
 
@@ -151,6 +155,7 @@ class Session:
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self._batch
         params.n_seq_max = 1
+        params.n_outputs_max = min(_MOST_OUTPUTS, self._batch)
         params.kv_unified = True  # lets probes use a sequence of their own in the same cache
         params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = {None: -1, False: 0, True: 1}[flash_attention]
@@ -163,7 +168,8 @@ class Session:
         if not self._context:
             why = binding.log.first_error() or "not enough memory"
             raise BadInput(
-                f"a context of {self.n_ctx} tokens cannot be made: {why}; try a smaller one"
+                f"a context of {self.n_ctx} tokens cannot be made: {why};"
+                " try a smaller one or another kind of cache"
             )
         self.n_ctx = min(self.n_ctx, llama.llama_n_ctx(self._context))
         self._memory: Any = llama.llama_get_memory(self._context)
@@ -299,8 +305,8 @@ class Session:
         needed = max(0, length - window + 1)
         if window and llama.llama_memory_seq_pos_min(self._memory, 0) > needed and length > 0:
             raise EdgeConflayersError(
-                f"position {length} is too far back: the {window} tokens before it are not all kept;"
-                " clear the session and read its text again"
+                f"position {length} is too far back: the {window} tokens before it are not all"
+                " kept; clear the session and read its text again"
             )
         if not llama.llama_memory_seq_rm(self._memory, 0, length, -1):
             raise EdgeConflayersError(
@@ -362,17 +368,28 @@ class Session:
         return GraphStats(built.value, spent.value / 1e6, alive.value)
 
     def save(self, path: Path) -> None:
-        """Writes the sequence (tokens, keys, values) to a file.
+        """Writes the sequence (tokens, keys, values) to a file, with its SHA-256 at the end.
 
         Raises:
             EdgeConflayersError: the file cannot be written.
         """
         tokens = (ctypes.c_int32 * len(self.tokens))(*self.tokens)
+        part = path.with_name(path.name + ".part")
         saved = llama.llama_state_seq_save_file(
-            self.handle, str(path).encode(), 0, tokens, len(self.tokens)
+            self.handle, str(part).encode(), 0, tokens, len(self.tokens)
         )
-        if saved == 0:
-            raise EdgeConflayersError(f"the session cannot be written to {path}; check the folder")
+        try:
+            if saved == 0:
+                raise OSError
+            digest = _sha256(part)
+            with part.open("ab") as stream:
+                stream.write(digest)
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise EdgeConflayersError(
+                f"the session cannot be written to {path}; check the folder"
+            ) from None
 
     def load(self, path: Path) -> None:
         """Goes on from a file that ``save`` wrote; the next step needs at least one new token.
@@ -383,10 +400,10 @@ class Session:
         tokens = (ctypes.c_int32 * self.n_ctx)()
         count = ctypes.c_size_t()
         self.clear()
-        loaded = llama.llama_state_seq_load_file(
+        # llama.cpp ends the process over a file that was cut off.
+        if not _is_whole(path) or not llama.llama_state_seq_load_file(
             self.handle, str(path).encode(), 0, tokens, self.n_ctx, ctypes.byref(count)
-        )
-        if loaded == 0:
+        ):
             self.clear()
             raise BadInput(f"{path} is not a saved session of this model; start without it")
         self.tokens = list(tokens[: count.value])
@@ -420,6 +437,28 @@ class Session:
         if "cannot be served" in why:
             raise BadInput(f"{why}; use --method plain")
         raise EdgeConflayersError(f"the model could not be run: {why or f'code {status}'}")
+
+
+def _sha256(path: Path, length: int | None = None) -> bytes:
+    """Of a file's first bytes, or of all."""
+    digest = hashlib.sha256()
+    left = path.stat().st_size if length is None else length
+    with path.open("rb") as stream:
+        while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.digest()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends with the SHA-256 of what is before it."""
+    try:
+        length = path.stat().st_size - hashlib.sha256().digest_size
+        with path.open("rb") as stream:
+            stream.seek(max(length, 0))
+            return length > 0 and stream.read() == _sha256(path, length)
+    except OSError:
+        return False
 
 
 def _context_size(model: Model, wanted: int | None) -> int:

@@ -17,7 +17,11 @@ from typing import Any, Literal
 
 from edge_conflayers.drafters import Drafter, Round
 from edge_conflayers.sampling import Sampler
-from edge_conflayers.session import Draft, Session
+from edge_conflayers.session import Session
+
+# A step over more tokens is a prompt's to the CPU kernels (ECL_SMALL_BATCH of native/src/kernels), whose
+# results are not those of one token to the bit.
+MOST_VERIFIED = 32
 
 FinishReason = Literal["end", "length", "context", "interrupted"]
 
@@ -94,7 +98,8 @@ def generate(
     """Yields the tokens that the model writes after a prompt, each as soon as it is certain.
 
     Args:
-        session: the prompt is added to what it holds.
+        session: the prompt is added to what it holds; however the iteration ends, it then also holds
+            the text less its last token.
         prompt: at least one token.
         drafter: None decodes plainly.
         max_tokens: None for as many as fit in the context.
@@ -145,36 +150,40 @@ def _write(
         clock.last = time.perf_counter()
 
         begin = len(session)
-        draft = Draft()
+        drafted: tuple[int, ...] = ()
         if drafter is not None:
-            most = min(limit - stats.tokens - 1, session.room - 1)
-            draft = drafter.draft(session, token, most)
+            most = max(0, min(limit - stats.tokens, session.room, MOST_VERIFIED) - 1)
+            drafted = drafter.draft(session, token, most).tokens[:most]
             clock.charge("draft_seconds")
-        session.step([token, *draft.tokens], outputs="all")
+        session.step([token, *drafted], outputs="all")
         stats.rounds += 1
-        stats.drafted += len(draft.tokens)
+        stats.drafted += len(drafted)
         clock.charge("verify_seconds")
 
         accepted = 0
-        for position, drafted in enumerate([*draft.tokens, None]):
-            token = sampler.sample(session, position)
-            if token != drafted:
-                break
-            accepted += 1
-            stats.accepted += 1
-            clock.charge("sample_seconds")
-            stats.tokens += 1
-            if session.model.ends_text(token):
-                stats.finish_reason = "end"
-                session.rollback(begin + accepted)
+        kept = begin + 1  # what is known to be text, less a token that is just being yielded
+        try:
+            for position, expected in enumerate([*drafted, None]):
+                token = sampler.sample(session, position)
+                if token != expected:
+                    break
+                accepted += 1
+                kept = begin + accepted
+                stats.accepted += 1
+                clock.charge("sample_seconds")
+                stats.tokens += 1
+                if session.model.ends_text(token):
+                    stats.finish_reason = "end"
+                    yield token
+                    return
                 yield token
-                return
-            yield token
-            clock.last = time.perf_counter()
-        session.rollback(begin + 1 + accepted)
+                clock.last = time.perf_counter()
+            kept = begin + 1 + accepted
+        finally:
+            session.rollback(kept)
         clock.charge("sample_seconds")
         if drafter is not None:
-            drafter.learn(session, Round(len(draft.tokens), accepted, stats.tokens + 1))
+            drafter.learn(session, Round(len(drafted), accepted, stats.tokens + 1))
             clock.charge("search_seconds")
 
 

@@ -174,5 +174,5 @@ def test_memory_stays_bounded(real_model: RealModel) -> None:
         text=True,
     )
     first, *later = (int(line) for line in run.stdout.split())
-    assert max(later) <= 1.01 * later[0]
+    assert max(later) <= 1.03 * later[0]  # graphs differ in size
     assert later[0] - first <= 40 * 1024  # eight graphs of up to 8 tokens, with their logits

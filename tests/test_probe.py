@@ -177,8 +177,8 @@ def test_a_probe_runs_the_full_model_whatever_the_mask(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=4)
     window, tokens = random_tokens(model, WINDOW, 1), random_tokens(model, 24, 2)
     with Session(model, n_ctx=128, threads=1) as session:
-        full = session.probe(window)
         step(session, tokens[:12])
+        full = session.probe(window)
         session.set_mask(LayerMask.layers({1, 2}))
         masked = session.probe(window)
         assert full is not None and masked is not None

@@ -23,7 +23,7 @@ ECL_KERNELS_API void ecl_kernels_enable(int on);
 
 // One line of JSON: {"enabled": bool, "isa": name, "formats": {"Q4_0": name, ...}}, where each
 // name is the instruction set whose kernel serves the format on this CPU, or "upstream". The
-// environment variable ECL_KERNELS_ISA (avx2, avxvnni, avx512vnni, amx, neon, i8mm or none) asks
+// environment variable ECL_KERNELS_ISA (avx2, avxvnni, avx512vnni, neon, i8mm or none) asks
 // for a particular set; one that the CPU lacks is ignored. The string lives until the next call
 // on the same thread.
 ECL_KERNELS_API const char * ecl_kernels_describe(void);

@@ -6,7 +6,8 @@
 namespace ecl {
 
 void live_graphs::activate(live_graph_ref context, const graph_options & options, uint32_t n_tokens,
-                           uint32_t n_outputs, llm_graph_type type, const make_sched & make) {
+                           uint32_t n_outputs, llm_graph_type type,
+                           const std::vector<ggml_backend_buffer_type_t> & buffer_types, const make_sched & make) {
     key wanted;
     if (n_tokens <= max_tokens && !options.probe) {
         wanted.upstream  = false;
@@ -16,11 +17,13 @@ void live_graphs::activate(live_graph_ref context, const graph_options & options
         wanted.type      = type;
     }
     if (!(wanted == current)) {
-        switch_to(context, wanted, make);
+        switch_to(context, wanted, buffer_types, make);
     }
 }
 
-void live_graphs::switch_to(live_graph_ref context, const key & wanted, const make_sched & make) {
+void live_graphs::switch_to(live_graph_ref context, const key & wanted,
+                            const std::vector<ggml_backend_buffer_type_t> & buffer_types, const make_sched & make) {
+    arena.expect(std::max(wanted.n_tokens, 1u), max_tokens);
     live_graph next;
     const auto found =
         std::find_if(parked.begin(), parked.end(), [&](const entry & e) { return e.name == wanted; });
@@ -28,7 +31,7 @@ void live_graphs::switch_to(live_graph_ref context, const key & wanted, const ma
         next = std::move(found->graph);
         parked.erase(found);
     } else {
-        next.sched.reset(make());
+        next.sched.reset(make(arena.shared(buffer_types)));
     }
     context.swap(next);
     parked.push_front({ std::move(current), std::move(next) });
@@ -51,13 +54,18 @@ void live_graphs::reset(live_graph_ref context) {
         context.swap(upstream->graph);
     }
     parked.clear();
+    arena.clear();
     current = key();
 }
 
 size_t live_graphs::parked_buffer_size(ggml_backend_t backend) const {
-    size_t size = 0;
+    // Upstream's own pair has its buffers to itself; on the CPU all others share the arena.
+    const bool shared = ggml_backend_get_default_buffer_type(backend) == ggml_backend_cpu_buffer_type();
+    size_t     size   = shared && current.upstream ? arena.used() : 0;
     for (const entry & e : parked) {
-        size += ggml_backend_sched_get_buffer_size(e.graph.sched.get(), backend);
+        if (e.name.upstream || !shared) {
+            size += ggml_backend_sched_get_buffer_size(e.graph.sched.get(), backend);
+        }
     }
     return size;
 }

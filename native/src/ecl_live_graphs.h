@@ -9,6 +9,7 @@
 // the right one without knowing; and upstream's own pair is active whenever upstream resets it.
 #pragma once
 
+#include "ecl_arena.h"
 #include "ecl_graph.h"
 
 #include "ggml-cpp.h"
@@ -20,6 +21,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <vector>
 
 namespace ecl {
 
@@ -50,16 +52,18 @@ class live_graphs {
     // Least recently used graphs beyond this number are freed.
     static constexpr size_t max_graphs = 8;
 
-    using make_sched = std::function<ggml_backend_sched_t()>;
+    // Makes a scheduler that allocates from buffers of these types, one a backend.
+    using make_sched = std::function<ggml_backend_sched_t(std::vector<ggml_backend_buffer_type_t>)>;
 
     // Makes the graph for this step's shape the context's own.
     void activate(live_graph_ref context, const graph_options & options, uint32_t n_tokens, uint32_t n_outputs,
-                  llm_graph_type type, const make_sched & make);
+                  llm_graph_type type, const std::vector<ggml_backend_buffer_type_t> & buffer_types,
+                  const make_sched & make);
 
     // Makes upstream's own pair active and frees all others.
     void reset(live_graph_ref context);
 
-    // Bytes of compute buffers of the graphs that are not active, for one backend.
+    // Bytes of compute buffers that these graphs take besides the active one's, for one backend.
     size_t parked_buffer_size(ggml_backend_t backend) const;
 
     size_t size() const { return parked.size(); }
@@ -83,10 +87,12 @@ class live_graphs {
         live_graph graph;
     };
 
+    compute_arena    arena;  // before the graphs that lie in it, so that it is freed after them
     key              current;
     std::list<entry> parked;  // most recently parked first
 
-    void switch_to(live_graph_ref context, const key & wanted, const make_sched & make);
+    void switch_to(live_graph_ref context, const key & wanted,
+                   const std::vector<ggml_backend_buffer_type_t> & buffer_types, const make_sched & make);
 };
 
 }  // namespace ecl

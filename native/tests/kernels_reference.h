@@ -50,7 +50,7 @@ enum class Blocks {
     quantized,  // of random floats, as a file would hold
     random,     // every bit random, scales finite and moderate
     zero,
-    extreme,    // all quants and sub-block scales at their largest, scales at the ends of f16
+    extreme,    // quants and sub-block scales at their ends, scales at the ends of f16
     subnormal,  // f16 scales below 2^-14
 };
 
@@ -97,10 +97,12 @@ inline std::vector<uint8_t> make_weights(ecl::Format f, Blocks kind, int64_t row
         return w;
     }
     const size_t block = ggml_type_size(type);
-    for (size_t i = 0; i < w.size(); ++i) {
-        w[i] = kind == Blocks::zero ? 0 : kind == Blocks::extreme ? (r() % 4 ? 0xff : 0x80) : (uint8_t) r();
-    }
     for (size_t i = 0; i < w.size(); i += block) {
+        const unsigned ends = r() % 3;  // extreme: all bits set, only the top bits, or both kinds of bytes
+        for (size_t j = i; j < i + block; ++j) {
+            const uint8_t extreme = ends == 0 || (ends == 2 && r() % 2) ? 0xff : 0x80;
+            w[j] = kind == Blocks::zero ? 0 : kind == Blocks::extreme ? extreme : (uint8_t) r();
+        }
         for (const size_t field : half_fields(f)) {
             const uint16_t h = half_pattern(kind, f, r);
             std::memcpy(w.data() + i + field, &h, sizeof h);

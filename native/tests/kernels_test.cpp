@@ -161,16 +161,20 @@ float scalar_dot(Format f, const uint8_t * row, int64_t k, const Column & c) {
     return sum;
 }
 
+static_assert(max_columns == 8, "one kind of column each");
+
 std::vector<float> make_column(int64_t k, int kind, Random & r) {
     std::vector<float> x((size_t) k);
     for (size_t i = 0; i < x.size(); ++i) {
-        switch (kind % 6) {
+        switch (kind) {
             case 0: x[i] = uniform(r) + uniform(r); break;
             case 1: x[i] = uniform(r) * 1e4f + 3; break;
             case 2: x[i] = i % 97 == 5 ? -300.0f : uniform(r) * 0.01f; break;  // an outlier channel
             case 3: x[i] = i / 64 % 2 ? 0.0f : uniform(r); break;
             case 4: x[i] = uniform(r) * 1e-30f; break;
-            default: x[i] = i % 2 ? 1.0f : -1.0f; break;
+            case 5: x[i] = i % 2 ? 1.0f : -1.0f; break;
+            case 6: x[i] = -2.5f; break;  // every quant at its end: the largest integer sums
+            default: x[i] = i % 2 ? 1e-42f : 0.5f; break;
         }
     }
     return x;

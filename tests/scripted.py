@@ -1,0 +1,64 @@
+"""Drafters for tests, which know the text to come or guess at random."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edge_conflayers.drafters import Round
+from edge_conflayers.session import Draft, LayerMask, Session
+
+# What to draft when this many tokens of the text are known (the last one not in the cache yet).
+Script = Callable[[int, int], Sequence[int]]
+
+
+class ScriptedDrafter:
+    """Drafts what a script says and keeps the rounds that it hears of."""
+
+    def __init__(self, script: Script, prompt: int) -> None:
+        self.script = script
+        self.prompt = prompt
+        self.rounds: list[Round] = []
+        self.limits: list[int] = []
+
+    def draft(self, session: Session, first: int, limit: int) -> Draft:
+        self.limits.append(limit)
+        tokens = tuple(self.script(len(session) - self.prompt + 1, limit))
+        return Draft(tokens, (1.0,) * len(tokens))
+
+    def learn(self, session: Session, round: Round) -> None:
+        self.rounds.append(round)
+
+    def report(self) -> dict[str, Any]:
+        return {"rounds": len(self.rounds)}
+
+
+class RandomSkipSetDrafter(ScriptedDrafter):
+    """Drafts with the model's own layers, another random half of them dropped each round."""
+
+    def __init__(self, seed: int = 0, max_draft: int = 8) -> None:
+        super().__init__(lambda known, limit: (), 0)
+        self.random = random.Random(seed)
+        self.max_draft = max_draft
+
+    def draft(self, session: Session, first: int, limit: int) -> Draft:
+        layers = range(session.model.n_layer)
+        mask = LayerMask(
+            attention=frozenset(self.random.sample(layers, self.random.randint(0, len(layers)))),
+            mlp=frozenset(self.random.sample(layers, self.random.randint(0, len(layers) // 2))),
+        )
+        most = min(limit, self.random.randint(1, self.max_draft))
+        return session.draft(mask, first, limit=most, stop_probability=0.0)
+
+
+def partly_right(text: Sequence[int], n_vocab: int, seed: int = 0, longest: int = 9) -> Script:
+    """Right for a random number of tokens, then random ones."""
+    source = random.Random(seed)
+
+    def script(known: int, limit: int) -> list[int]:
+        right = list(text[known : known + source.randint(0, longest)])
+        wrong = [source.randrange(3, n_vocab) for _ in range(source.randint(0, 3))]
+        return [*right, *wrong][:limit]
+
+    return script

@@ -1,0 +1,224 @@
+"""The promise: the text is plain decoding's, token by token, whoever drafts.
+
+Short form by default. ``-m long`` runs 20 prompts of 128 tokens for each model, ``-m large`` adds the
+1.5B model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from scripted import RandomSkipSetDrafter, ScriptedDrafter, partly_right
+from steps import RealModel, Tiny, random_tokens
+
+from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters.layers import LayersDrafter
+from edge_conflayers.model import Model
+from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
+from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
+from edge_conflayers.session import Session
+from edge_conflayers.speculate import Stats, generate
+
+PROMPTS = (
+    "Write a Python function that merges two sorted lists.",
+    "The capital of France is",
+    "Explain in two sentences why the sky is blue.",
+    "Question: A train travels 60 miles in 1.5 hours. What is its average speed?\nAnswer:",
+    "def fibonacci(n):\n    ",
+    "Translate to German: The weather is nice today, and we are going for a walk.",
+    "List the first ten prime numbers, separated by commas.",
+    "Once upon a time, in a village by the sea, there lived",
+    "Summarize: The committee met on Tuesday to discuss the budget. After three hours no decision was"
+    " reached, and the meeting was adjourned until Friday. Summary:",
+    "SELECT name, COUNT(*) FROM orders",
+    "Write a short poem about autumn.",
+    "What are the differences between TCP and UDP? Answer as a numbered list.",
+    "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):",
+    "Repeat after me: one two three four one two three four one two three four",
+    "Ingredients: 200 g flour, 3 eggs, a pinch of salt. Instructions:\n1.",
+    "If all bloops are razzies and all razzies are lazzies, are all bloops lazzies? Think aloud.",
+    "Dear Sir or Madam,\n\nI am writing to",
+    "Convert this to JSON: name Anna, age 31, city Oslo.",
+    "<html>\n<head>\n<title>",
+    "Die Hauptstadt von Italien ist Rom. Die Hauptstadt von Spanien ist",
+)
+GRAMMAR = 'root ::= line{1,40}\nline ::= [A-Za-z0-9 ,.()=:"\'+*/-]{1,60} "\\n"'
+SCHEMA = (
+    '{"type": "object", "properties": {"answer": {"type": "string"}, "steps": {"type": "array",'
+    ' "items": {"type": "string"}}}, "required": ["answer", "steps"]}'
+)
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampled": {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "seed": 42},
+    "penalties": {"temperature": 0.7, "seed": 7, "repeat_penalty": 1.2},
+    "grammar": {"grammar": GRAMMAR},
+    "json": {"temperature": 0.8, "seed": 1, "grammar": json_schema_grammar(SCHEMA)},
+}
+
+
+def conflayers(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """The published method, online."""
+    settings = ConfLayersSettings()
+    search = ConfLayersSearch(model.n_layer, model.architecture, settings)
+    return LayersDrafter(
+        search, stop_probability=settings.stop_threshold, max_draft=settings.max_draft
+    )
+
+
+def eager(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """The same with a search that changes its mind often and drafts that go on when unsure."""
+    settings = ConfLayersSettings(search_interval=2, context_window=16, skip_ratio=0.2)
+    search = ConfLayersSearch(model.n_layer, model.architecture, settings)
+    return LayersDrafter(search, stop_probability=0.1, max_draft=7)
+
+
+def random_skip_sets(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    return RandomSkipSetDrafter(seed=prompt)
+
+
+def scripted(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """Drafts of up to 26 tokens, right for a random part."""
+    return ScriptedDrafter(partly_right(text, model.n_vocab, seed=prompt, longest=24), prompt)
+
+
+DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
+    "conflayers": conflayers,
+    "eager": eager,
+    "random": random_skip_sets,
+    "scripted": scripted,
+}
+
+
+def write(
+    model: Model,
+    prompt: list[int],
+    kind: dict[str, Any],
+    n: int,
+    drafter: Drafter | None,
+    **settings: Any,
+) -> tuple[list[int], Stats]:
+    stats = Stats()
+    with Session(model, **{"n_ctx": 1024, "threads": 2, **settings}) as session:
+        sampler = Sampler(model, SamplerSettings(**kind))
+        try:
+            text = list(
+                generate(session, prompt, sampler, drafter=drafter, max_tokens=n, stats=stats)
+            )
+        finally:
+            sampler.close()
+    return text, stats
+
+
+def check(
+    model: Model,
+    prompt: list[int],
+    kind: dict[str, Any],
+    n: int,
+    drafters: Sequence[str],
+    **settings: Any,
+) -> int:
+    """Compares every drafter's text with the plain one; how many drafted tokens were accepted."""
+    plain, stats = write(model, prompt, kind, n, None, **settings)
+    assert plain
+    accepted = 0
+    for name in drafters:
+        drafter = DRAFTERS[name](model, plain, len(prompt))
+        found, drafted = write(model, prompt, kind, n, drafter, **settings)
+        same = next(
+            (i for i, (a, b) in enumerate(zip(found, plain, strict=False)) if a != b),
+            min(len(found), len(plain)),
+        )
+        assert found == plain, (
+            f"{name} differs from token {same} of {len(plain)} on: plain"
+            f" {model.text(plain[same : same + 8])!r}, drafted {model.text(found[same : same + 8])!r}"
+        )
+        assert drafted.finish_reason == stats.finish_reason
+        accepted += drafted.accepted
+    return accepted
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("arch", "kind"),
+    [
+        ("llama", {"quant": "f32"}),
+        ("llama", {"quant": "q4_0", "n_embd": 256, "n_ff": 512}),
+        ("qwen2", {"quant": "q8_0", "n_embd": 256, "n_ff": 512}),
+        ("qwen2", {"quant": "f16"}),
+        ("gemma3", {"quant": "f32"}),
+        ("gemma3", {"quant": "q5_0", "n_embd": 128}),
+        ("qwen2moe", {"quant": "q4_0", "n_embd": 256, "n_ff": 256}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["quant"],
+)
+def test_tiny_models(tiny: Tiny, arch: str, kind: dict[str, Any], sampler: str) -> None:
+    model = tiny(arch, n_layer=6, layer_gain=0.2, **kind)
+    accepted = 0
+    for seed in range(2):
+        prompt = random_tokens(model, 20 + seed, seed)
+        accepted += check(model, prompt, SAMPLERS[sampler], 60, tuple(DRAFTERS))
+    assert accepted > 0
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"flash_attention": True},
+        {"flash_attention": False},
+        {"flash_attention": True, "kv_type": "q8_0"},
+        {"flash_attention": True, "threads": 1},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_contexts_that_grow(tiny: Tiny, arch: str, settings: dict[str, Any]) -> None:
+    """Past 256 and 512 cells, where padded cache lengths and upstream's kernels change."""
+    model = tiny(arch, n_layer=6, n_embd=128, layer_gain=0.2)
+    for prompt in (225, 470):
+        check(
+            model,
+            random_tokens(model, prompt),
+            SAMPLERS["sampled"],
+            80,
+            ("random", "scripted"),
+            **settings,
+        )
+
+
+MODELS = (
+    pytest.param("smollm2-135m", marks=pytest.mark.model),
+    pytest.param("gemma3-270m", marks=pytest.mark.model),
+    pytest.param("qwen2.5-coder-0.5b", marks=pytest.mark.model),
+    pytest.param("qwen2.5-coder-1.5b", marks=pytest.mark.large),
+)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("name", MODELS)
+def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
+    model = real_model(name)
+    number = tuple(SAMPLERS).index(sampler)
+    prompt = model.tokenize(PROMPTS[number])
+    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_real_models_in_a_longer_context(real_model: RealModel, name: str) -> None:
+    model = real_model(name)
+    prompt = model.tokenize("\n".join(PROMPTS) * 3)[:500]
+    assert len(prompt) == 500
+    check(model, prompt, SAMPLERS["greedy"], 32, ("random", "scripted"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", range(len(PROMPTS)))
+@pytest.mark.parametrize("name", MODELS)
+def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
+    """Greedy and one other sampler each, 128 tokens."""
+    model = real_model(name)
+    prompt = model.tokenize(PROMPTS[number])
+    other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
+    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random"))
+    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted"))

@@ -1,0 +1,258 @@
+"""The draft/verify loop: whatever is drafted, the text is plain decoding's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from scripted import RandomSkipSetDrafter, Script, ScriptedDrafter, partly_right
+from steps import Tiny, random_tokens
+
+from edge_conflayers.drafters import Drafter
+from edge_conflayers.model import Model
+from edge_conflayers.sampling import Sampler, SamplerSettings
+from edge_conflayers.session import ContextFull, Session
+from edge_conflayers.speculate import MOST_VERIFIED, Stats, generate
+
+PROMPT = 12
+END = 2
+NEVER = float("-inf")
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampled": {"temperature": 1.0, "seed": 11, "logit_bias": {END: NEVER}},
+    "penalties": {
+        **{"temperature": 0.7, "seed": 3, "repeat_penalty": 1.3},
+        **{"frequency_penalty": 0.2, "logit_bias": {END: NEVER}},
+    },
+    "ends": {"temperature": 1.0, "seed": 5, "logit_bias": {END: 2.0}},
+    "grammar": {"temperature": 1.0, "seed": 2, "grammar": "root ::= [a-z]{3,30}"},
+}
+
+
+def scripts(text: Sequence[int], n_vocab: int) -> dict[str, Script]:
+    """Drafts by someone who knows the text."""
+    source = random.Random(1)
+
+    def right(known: int, n: int) -> list[int]:
+        return list(text[known : known + n])
+
+    return {
+        "right": lambda known, limit: right(known, min(limit, 5)),
+        "as-long-as-may-be": right,
+        "wrong": lambda known, limit: [3 + (t + 1) % 300 for t in right(known, min(limit, 4))],
+        "wrong-at-the-end": lambda known, limit: [*right(known, 3), 7][:limit],
+        "partly-right": partly_right(text, n_vocab),
+        "random": lambda known, limit: [source.randrange(n_vocab) for _ in range(min(limit, 6))],
+        "too-long": lambda known, limit: [*right(known, limit + 20), *[9] * 30],
+        "end-inside": lambda known, limit: [*right(known, 2), END, 5, 6][:limit],
+        "only-the-end": lambda known, limit: [END],
+        "empty": lambda known, limit: [],
+        "now-and-then": lambda known, limit: right(known, min(limit, 4)) if known % 3 else [],
+    }
+
+
+KINDS = tuple(scripts([], 3))
+
+
+def write(
+    model: Model,
+    kind: dict[str, Any],
+    drafter: Drafter | None,
+    *,
+    max_tokens: int | None,
+    n_ctx: int = 256,
+) -> tuple[list[int], Stats, list[int]]:
+    """The text, what was counted, and what the session holds afterwards."""
+    stats = Stats()
+    with Session(model, n_ctx=n_ctx, threads=1) as session:
+        sampler = Sampler(model, SamplerSettings(**kind))
+        text = list(
+            generate(
+                session,
+                random_tokens(model, PROMPT),
+                sampler,
+                drafter=drafter,
+                max_tokens=max_tokens,
+                stats=stats,
+            )
+        )
+        sampler.close()
+        return text, stats, session.tokens[PROMPT:]
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Tiny) -> Model:
+    return tiny("llama", layer_gain=0.3)
+
+
+@pytest.fixture(scope="module")
+def plain(model: Model) -> Callable[..., tuple[list[int], Stats, list[int]]]:
+    known: dict[Any, Any] = {}
+
+    def text(sampler: str, max_tokens: int | None, n_ctx: int = 256) -> Any:
+        key = (sampler, max_tokens, n_ctx)
+        if key not in known:
+            known[key] = write(
+                model, SAMPLERS[sampler], None, max_tokens=max_tokens, n_ctx=n_ctx
+            )
+        return known[key]
+
+    return text
+
+
+def check(found: Any, expected: Any) -> None:
+    text, stats, held = found
+    plain_text, plain_stats, plain_held = expected
+    assert text == plain_text
+    assert stats.finish_reason == plain_stats.finish_reason
+    assert held == plain_held == text[:-1]
+    assert stats.tokens == len(text) and stats.prompt_tokens == PROMPT
+    assert 0 <= stats.accepted <= stats.drafted
+    # Each round gives its accepted tokens and one more, unless the last accepted one ended the text;
+    # the first token comes from the prompt.
+    assert stats.tokens - 1 - (stats.rounds + stats.accepted) in (0, -1)
+    parts = stats.draft_seconds + stats.verify_seconds + stats.search_seconds
+    assert parts + stats.sample_seconds <= stats.seconds
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_any_draft_gives_the_same_text(
+    model: Model, plain: Callable[..., Any], sampler: str, kind: str
+) -> None:
+    expected = plain(sampler, 40)
+    drafter = ScriptedDrafter(scripts(expected[0], model.n_vocab)[kind], PROMPT)
+    found = write(model, SAMPLERS[sampler], drafter, max_tokens=40)
+    check(found, expected)
+    if kind in ("right", "as-long-as-may-be") and len(expected[0]) > 10:
+        assert found[1].acceptance_rate == 1.0
+        assert found[1].rounds <= len(expected[0]) // 4
+    if kind == "wrong":
+        assert found[1].accepted == 0
+    if kind == "empty":
+        assert found[1].acceptance_rate is None
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "ends"])
+@pytest.mark.parametrize("kind", ["right", "partly-right", "too-long", "end-inside"])
+def test_any_length(
+    model: Model, plain: Callable[..., Any], sampler: str, kind: str
+) -> None:
+    longest = plain(sampler, 20)[0]
+    for n in range(1, 21):
+        expected = plain(sampler, n)
+        assert expected[0] == longest[:n]
+        drafter = ScriptedDrafter(scripts(longest, model.n_vocab)[kind], PROMPT)
+        check(write(model, SAMPLERS[sampler], drafter, max_tokens=n), expected)
+        assert all(0 <= limit < n for limit in drafter.limits)
+
+
+def test_no_step_is_larger_than_the_kernels_small_batches(
+    model: Model, plain: Callable[..., Any]
+) -> None:
+    expected = plain("sampled", 100)
+    drafter = ScriptedDrafter(scripts(expected[0], model.n_vocab)["too-long"], PROMPT)
+    check(write(model, SAMPLERS["sampled"], drafter, max_tokens=100), expected)
+    assert max(drafter.limits) == MOST_VERIFIED - 1
+    assert [r.drafted for r in drafter.rounds[:3]] == [MOST_VERIFIED - 1] * 3
+
+
+@pytest.mark.parametrize("n", [0, -3])
+def test_no_length(model: Model, n: int) -> None:
+    text, stats, held = write(model, {}, None, max_tokens=n)
+    assert (text, stats.finish_reason, held) == ([], "length", [])
+
+
+def test_the_samplers_above_end_as_they_should(plain: Callable[..., Any]) -> None:
+    assert plain("ends", 40)[1].finish_reason == "end"
+    assert 3 < len(plain("ends", 40)[0]) < 40
+    assert plain("grammar", 40)[1].finish_reason == "end"
+    assert plain("greedy", 40)[1].finish_reason == "length"
+
+
+@pytest.mark.parametrize("n_ctx", [PROMPT, PROMPT + 1, PROMPT + 2, 33, 64])
+@pytest.mark.parametrize("kind", ["right", "as-long-as-may-be", "partly-right", "too-long", "empty"])
+def test_until_the_context_is_full(
+    model: Model, plain: Callable[..., Any], n_ctx: int, kind: str
+) -> None:
+    expected = plain("sampled", None, n_ctx)
+    assert expected[1].finish_reason == "context"
+    assert len(expected[0]) == n_ctx - PROMPT + 1
+    drafter = ScriptedDrafter(scripts(expected[0], model.n_vocab)[kind], PROMPT)
+    check(write(model, SAMPLERS["sampled"], drafter, max_tokens=None, n_ctx=n_ctx), expected)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("n_ctx", [40, 256])
+def test_random_skip_sets(
+    model: Model, plain: Callable[..., Any], sampler: str, n_ctx: int
+) -> None:
+    for seed in range(4):
+        drafter = RandomSkipSetDrafter(seed)
+        found = write(model, SAMPLERS[sampler], drafter, max_tokens=50, n_ctx=n_ctx)
+        check(found, plain(sampler, 50, n_ctx))
+
+
+def test_what_a_drafter_learns(model: Model, plain: Callable[..., Any]) -> None:
+    text = plain("sampled", 40)[0]
+    drafter = ScriptedDrafter(partly_right(text, model.n_vocab), PROMPT)
+    _, stats, _ = write(model, SAMPLERS["sampled"], drafter, max_tokens=40)
+    assert len(drafter.rounds) == stats.rounds
+    assert sum(r.drafted for r in drafter.rounds) == stats.drafted
+    assert sum(r.accepted for r in drafter.rounds) == stats.accepted
+    generated = 1
+    for each in drafter.rounds:
+        generated += each.accepted + 1
+        assert each.generated == generated
+    assert stats.drafter == {"rounds": stats.rounds}
+    assert stats.to_json()["tokens_per_round"] == stats.tokens / stats.rounds
+
+
+@pytest.mark.parametrize("taken", [1, 2, 5, 6, 7, 13])
+def test_stopping_early_leaves_a_session_that_can_go_on(
+    model: Model, plain: Callable[..., Any], taken: int
+) -> None:
+    """Between any two tokens, also in the middle of a round."""
+    text = plain("greedy", 40)[0]
+    drafter = ScriptedDrafter(lambda known, limit: text[known : known + 6], PROMPT)
+    with Session(model, n_ctx=256, threads=1) as session:
+        prompt = random_tokens(model, PROMPT)
+        stats = Stats()
+        sampler = Sampler(model, SamplerSettings())
+        writing = generate(
+            session, prompt, sampler, drafter=drafter, max_tokens=40, stats=stats
+        )
+        found = [next(writing) for _ in range(taken)]
+        writing.close()
+        assert found == text[:taken]
+        assert session.tokens == [*prompt, *text[: taken - 1]]
+        assert (stats.finish_reason, stats.tokens) == ("interrupted", taken)
+        # What was taken is the next prompt.
+        rest = list(generate(session, found[-1:], sampler, drafter=drafter, max_tokens=40 - taken))
+        assert rest == text[taken:]
+
+
+def test_a_second_turn(model: Model) -> None:
+    """A session that was drafted on answers the next prompt as one that was not."""
+    second = random_tokens(model, 9, seed=4)
+    turns = []
+    for drafter in (None, RandomSkipSetDrafter(2)):
+        with Session(model, n_ctx=256, threads=1) as session:
+            sampler = Sampler(model, SamplerSettings(temperature=0.9, seed=1))
+            turns.append(
+                [
+                    list(generate(session, prompt, sampler, drafter=drafter, max_tokens=25))
+                    for prompt in (random_tokens(model, PROMPT), second)
+                ]
+            )
+    assert turns[0] == turns[1]
+
+
+def test_a_prompt_that_does_not_fit(model: Model) -> None:
+    with Session(model, n_ctx=16, threads=1) as session:
+        sampler = Sampler(model, SamplerSettings())
+        with pytest.raises(ContextFull, match="17 tokens"):
+            list(generate(session, random_tokens(model, 17), sampler))
+        assert len(session) == 0
