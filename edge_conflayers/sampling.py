@@ -85,8 +85,8 @@ class SamplerSettings:
 
 
 def json_schema_grammar(schema: str) -> str:
-    """A grammar for texts that follow a JSON schema, by llama-cpp-python's converter, which does not
-    know the limits of numbers (``minimum`` and its kin): they are not kept.
+    """A grammar for texts that follow a JSON schema, by llama-cpp-python's converter, which does
+    not know the limits of numbers (``minimum`` and its kin): they are not kept.
 
     Raises:
         BadInput: not a JSON schema that can be turned into a grammar.
@@ -183,11 +183,14 @@ class Sampler:
         if settings.logit_bias:
             add(self._bias())
         if settings.penalizes:
+            # As llama.cpp's programs do; its library takes no -1.
+            last_n = (
+                settings.repeat_last_n if settings.repeat_last_n >= 0 else self.model.n_ctx_train
+            )
             add(
                 llama.llama_sampler_init_penalties(
                     self.model.n_vocab,
-                    # As llama.cpp's programs do; its library takes no -1.
-                    self.model.n_ctx_train if settings.repeat_last_n < 0 else settings.repeat_last_n,
+                    last_n,
                     settings.repeat_penalty,
                     settings.frequency_penalty,
                     settings.presence_penalty,

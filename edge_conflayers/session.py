@@ -39,9 +39,6 @@ _KV_TYPES: dict[str, tuple[int, float]] = {
 }
 _DEFAULT_CONTEXT = 4096
 _PROBE_SEQUENCE = 1
-_MOST_OUTPUTS = (
-    32  # memory is reserved for the logits of so many; a larger step makes room when asked
-)
 _NO_ROOM = 1
 _NO_ROOM_DRAFTING = -101
 
@@ -126,6 +123,7 @@ class Session:
         kv_type: how keys and values are kept.
         offload_kv: keep the KV cache on the GPU with offloaded layers.
         batch: most tokens evaluated at once when reading a prompt.
+        max_outputs: most tokens of one step whose logits are kept; memory is reserved for them.
 
     Raises:
         BadInput: a context that does not fit in memory, or settings that do not go together.
@@ -141,6 +139,7 @@ class Session:
         kv_type: KVType = "f16",
         offload_kv: bool = True,
         batch: int = 512,
+        max_outputs: int = 32,
     ) -> None:
         self.model = model
         self.tokens: list[int] = []  # what is in the cache, in order
@@ -149,13 +148,14 @@ class Session:
         self._context: Any = None
         self._mask = NO_MASK
         self._batch = min(batch, self.n_ctx)
+        self.max_outputs = min(max_outputs, self._batch)
         _check_memory(model, self.n_ctx, kv_type)
 
         params = llama.llama_context_default_params()
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self._batch
         params.n_seq_max = 1
-        params.n_outputs_max = min(_MOST_OUTPUTS, self._batch)
+        params.n_outputs_max = self.max_outputs
         params.kv_unified = True  # lets probes use a sequence of their own in the same cache
         params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = {None: -1, False: 0, True: 1}[flash_attention]
@@ -217,8 +217,13 @@ class Session:
         Raises:
             ContextFull: no room; nothing was kept.
             BadInput: a mask that the model's architecture cannot be served by.
-            EdgeConflayersError: the step failed.
+            EdgeConflayersError: the step failed, or is to keep more logits than there is room for.
         """
+        if outputs == "all" and len(tokens) > self.max_outputs:
+            raise EdgeConflayersError(
+                f"a step keeps the logits of at most {self.max_outputs} tokens, not {len(tokens)};"
+                " take fewer, or open the session with more max_outputs"
+            )
         if len(tokens) > self.room:
             raise ContextFull(
                 f"{len(tokens)} more tokens do not fit: {len(self)} of {self.n_ctx} are taken;"

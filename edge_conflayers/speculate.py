@@ -19,8 +19,8 @@ from edge_conflayers.drafters import Drafter, Round
 from edge_conflayers.sampling import Sampler
 from edge_conflayers.session import Session
 
-# A step over more tokens is a prompt's to the CPU kernels (ECL_SMALL_BATCH of native/src/kernels), whose
-# results are not those of one token to the bit.
+# The CPU kernels take a step over more tokens for a prompt (ECL_SMALL_BATCH of native/src/kernels),
+# whose results are not a one-token step's to the bit.
 MOST_VERIFIED = 32
 
 FinishReason = Literal["end", "length", "context", "interrupted"]
@@ -98,8 +98,8 @@ def generate(
     """Yields the tokens that the model writes after a prompt, each as soon as it is certain.
 
     Args:
-        session: the prompt is added to what it holds; however the iteration ends, it then also holds
-            the text less its last token.
+        session: the prompt is added to what it holds; however the iteration ends, it then also
+            holds the text less its last token.
         prompt: at least one token.
         drafter: None decodes plainly.
         max_tokens: None for as many as fit in the context.
@@ -152,7 +152,8 @@ def _write(
         begin = len(session)
         drafted: tuple[int, ...] = ()
         if drafter is not None:
-            most = max(0, min(limit - stats.tokens, session.room, MOST_VERIFIED) - 1)
+            together = min(limit - stats.tokens, session.room, session.max_outputs, MOST_VERIFIED)
+            most = max(0, together - 1)
             drafted = drafter.draft(session, token, most).tokens[:most]
             clock.charge("draft_seconds")
         session.step([token, *drafted], outputs="all")

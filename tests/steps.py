@@ -27,6 +27,11 @@ def random_tokens(model: Model, n: int, seed: int = 0) -> list[int]:
     return [int(t) for t in rng.integers(3, model.n_vocab, n)]
 
 
+def open_session(model: Model, **settings: Any) -> Session:
+    """A session on one thread that keeps the logits of steps of any size."""
+    return Session(model, **{"threads": 1, "max_outputs": 512, **settings})
+
+
 def step(session: Session, tokens: Sequence[int]) -> Logits:
     """Every token's logits of one step: float32 [tokens, n_vocab], copied."""
     session.step(tokens, outputs="all")
@@ -47,12 +52,11 @@ def decode(session: Session, tokens: Sequence[int], sizes: Sequence[int]) -> Log
 def text_logits(
     model: Model, tokens: Sequence[int], prompt: int, mask: LayerMask | None = None, **settings: Any
 ) -> Logits:
-    """Every token's logits of a prompt batch and what follows it: single tokens, then small batches.
+    """Every token's logits of a prompt batch and what follows: single tokens, then small batches.
 
     The mask holds from the first token on, so what follows looks back at masked keys and values.
     """
-    settings = {"n_ctx": 512, "threads": 1, **settings}
-    with Session(model, **settings) as session:
+    with open_session(model, **{"n_ctx": 512, **settings}) as session:
         if mask is not None:
             session.set_mask(mask)
         rest = tokens[prompt:]

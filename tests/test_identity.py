@@ -1,7 +1,7 @@
 """The promise: the text is plain decoding's, token by token, whoever drafts.
 
-Short form by default. ``-m long`` runs 20 prompts of 128 tokens for each model, ``-m large`` adds the
-1.5B model.
+Short form by default. ``-m long`` runs 20 prompts of 128 tokens for each model, ``-m large`` the
+1.5B model (``-m "long or large"`` both).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ PROMPTS = (
     "Translate to German: The weather is nice today, and we are going for a walk.",
     "List the first ten prime numbers, separated by commas.",
     "Once upon a time, in a village by the sea, there lived",
-    "Summarize: The committee met on Tuesday to discuss the budget. After three hours no decision was"
-    " reached, and the meeting was adjourned until Friday. Summary:",
+    "Summarize: The committee met on Tuesday to discuss the budget. After three hours no decision"
+    " was reached, and the meeting was adjourned until Friday. Summary:",
     "SELECT name, COUNT(*) FROM orders",
     "Write a short poem about autumn.",
     "What are the differences between TCP and UDP? Answer as a numbered list.",
@@ -130,9 +130,10 @@ def check(
             (i for i, (a, b) in enumerate(zip(found, plain, strict=False)) if a != b),
             min(len(found), len(plain)),
         )
+        there = slice(same, same + 8)
         assert found == plain, (
             f"{name} differs from token {same} of {len(plain)} on: plain"
-            f" {model.text(plain[same : same + 8])!r}, drafted {model.text(found[same : same + 8])!r}"
+            f" {model.text(plain[there])!r}, drafted {model.text(found[there])!r}"
         )
         assert drafted.finish_reason == stats.finish_reason
         accepted += drafted.accepted

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from steps import RealModel, Tiny, assert_same_bits, decode, random_tokens, step
+from steps import RealModel, Tiny, assert_same_bits, decode, open_session, random_tokens, step
 
 from edge_conflayers.session import LayerMask, Session
 
@@ -34,7 +34,7 @@ def alternate(session: Session, tokens: list[int], masks: list[LayerMask]) -> No
 def test_switching_builds_nothing(tiny: Tiny, arch: str, flash: bool) -> None:
     model = tiny(arch)
     tokens = random_tokens(model, 40)
-    with Session(model, n_ctx=256, threads=1, flash_attention=flash) as session:
+    with open_session(model, n_ctx=256, flash_attention=flash) as session:
         session.read(tokens)
         masks = [LayerMask.layers({1}), LayerMask.layers({2, 3})]
         alternate(session, tokens, masks)
@@ -50,7 +50,7 @@ def test_drafting_builds_nothing(tiny: Tiny) -> None:
     model = tiny("llama")
     tokens = random_tokens(model, 40)
     mask = LayerMask.layers({1, 2})
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         session.read(tokens)
 
         def round_() -> None:
@@ -69,7 +69,7 @@ def test_a_longer_context_builds_each_graph_once_more(tiny: Tiny) -> None:
     """Graphs hold the padded length of the cache, which grows every 256 tokens."""
     model = tiny("llama")
     tokens = random_tokens(model, 300)
-    with Session(model, n_ctx=1024, threads=1) as session:
+    with open_session(model, n_ctx=1024) as session:
         session.read(tokens[:200])
         alternate(session, tokens, [LayerMask.layers({1})] * 2)
         before = session.graph_stats().built
@@ -83,7 +83,7 @@ def test_a_longer_context_builds_each_graph_once_more(tiny: Tiny) -> None:
 def test_only_the_latest_graphs_stay(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=6)
     tokens = random_tokens(model, 40)
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         session.read(tokens)
         masks = [LayerMask.layers({i, j}) for i in range(6) for j in range(i)]
         for mask in masks:
@@ -101,7 +101,7 @@ def test_reused_graphs_compute_the_same(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=6)
     tokens = random_tokens(model, 70)
     masks = [LayerMask(), LayerMask.layers({1, 4}), LayerMask(frozenset({2}), frozenset({0}))]
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         session.read(tokens[:40])
         for _ in range(3):
             for mask in masks:
@@ -109,7 +109,7 @@ def test_reused_graphs_compute_the_same(tiny: Tiny) -> None:
                     session.set_mask(mask)
                     found = decode(session, tokens[40:], sizes)
                     session.rollback(40)
-                    with Session(model, n_ctx=256, threads=1) as fresh:
+                    with open_session(model, n_ctx=256) as fresh:
                         fresh.read(tokens[:40])
                         fresh.set_mask(mask)
                         assert_same_bits(found, decode(fresh, tokens[40:], sizes))
@@ -118,7 +118,7 @@ def test_reused_graphs_compute_the_same(tiny: Tiny) -> None:
 def test_outputs_are_part_of_a_graphs_name(tiny: Tiny) -> None:
     model = tiny("llama")
     tokens = random_tokens(model, 48)
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         session.read(tokens[:40])
         every = step(session, tokens[40:])
         for _ in range(2):

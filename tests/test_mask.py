@@ -22,6 +22,7 @@ from steps import (
     TinyPath,
     assert_same_bits,
     decode,
+    open_session,
     random_tokens,
     step,
     text_logits,
@@ -30,7 +31,7 @@ from steps import (
 from edge_conflayers import binding
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
-from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session import LayerMask
 
 ROOT = Path(__file__).parents[1]
 N_LAYER = 5
@@ -154,8 +155,7 @@ def test_sublayers_of_quantized_models(
     [
         ("smollm2-135m", {3, 4, 11, 17, 29}),
         ("smollm2-135m", {0, 8, 9, 10}),
-        ("qwen2.5-coder-0.5b", {0, 5, 6, 12}),
-        ("qwen2.5-coder-0.5b", {2, 9, 13, 23}),
+        ("qwen2.5-coder-0.5b", {0, 5, 6, 12, 23}),
     ],
 )
 def test_masked_layers_equal_removed_layers_of_real_models(
@@ -169,11 +169,8 @@ def test_masked_layers_equal_removed_layers_of_real_models(
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-0.5b"])
-def test_masked_sublayers_of_real_models(
-    real_model: RealModel, tmp_path: Path, name: str
-) -> None:
-    model = real_model(name)
+def test_masked_sublayers_of_a_real_model(real_model: RealModel, tmp_path: Path) -> None:
+    model = real_model("smollm2-135m")
     mask = LayerMask(frozenset({0, 7, 8}), frozenset({3, 8, 20}))
     tokens = model.tokenize("def merge(left, right):\n    result = []\n" * 4)[:40]
     masked = text_logits(model, tokens, 30, mask, threads=2)
@@ -184,20 +181,22 @@ def test_masked_sublayers_of_real_models(
 
 def test_recurrent_architectures_are_refused_by_name(tiny: Tiny) -> None:
     model = tiny("mamba")
-    with Session(model, n_ctx=64, threads=1) as session:
+    with open_session(model, n_ctx=64) as session:
         with pytest.raises(BadInput, match="'mamba'"):
             session.set_mask(LayerMask.layers({1}))
         tokens = random_tokens(model, 8)
         logits = step(session, tokens)  # and goes on without one
-    with Session(model, n_ctx=64, threads=1) as session:
+    with open_session(model, n_ctx=64) as session:
         assert_same_bits(logits, step(session, tokens))
 
 
 @pytest.mark.parametrize("layer", [-1, N_LAYER])
 def test_a_layer_that_is_not_there(tiny: Tiny, layer: int) -> None:
-    with Session(tiny("llama", n_layer=N_LAYER), n_ctx=64, threads=1) as session:
-        with pytest.raises(BadInput, match=f"no layer {layer}"):
-            session.set_mask(LayerMask.layers({layer}))
+    with (
+        open_session(tiny("llama", n_layer=N_LAYER), n_ctx=64) as session,
+        pytest.raises(BadInput, match=f"no layer {layer}"),
+    ):
+        session.set_mask(LayerMask.layers({layer}))
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
@@ -230,7 +229,7 @@ def test_a_mask_may_change_from_step_to_step(
     """After a rollback, what was done under a mask leaves no trace."""
     model = model_at(tiny_path("llama", n_layer=N_LAYER))
     tokens = random_tokens(model, 60)
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         plain = decode(session, tokens, [40, 1])
         session.rollback(40)
         for layers in ({1}, {2, 3}, {0, 1, 2, 3, 4}):
@@ -258,7 +257,7 @@ def test_no_mask_after_any_masks_is_as_before(
 ) -> None:
     model = tiny(arch, n_layer=N_LAYER)
     tokens = random_tokens(model, 60)
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         plain = decode(session, tokens, [20, 1, 4, 1])
         session.rollback(20)
         for mask, n in masks:
@@ -285,9 +284,9 @@ def logits_of(library: Path | None, folder: Path, *arguments: str) -> Logits:
         environment[binding.LIBRARY_VARIABLE] = str(library)
     out = folder / f"{'ours' if library is None else 'upstream'}.npy"
     model, tokens, sizes, *rest = arguments
+    program = str(ROOT / "tests" / "upstream_steps.py")
     subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "upstream_steps.py")]
-        + [model, tokens, sizes, str(out), *rest],
+        [sys.executable, program, model, tokens, sizes, str(out), *rest],
         env=environment,
         check=True,
         timeout=300,

@@ -6,7 +6,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from gguf_models import FAMILIES, zero_sublayers
-from steps import ModelAt, RealModel, Tiny, TinyPath, assert_same_bits, decode, random_tokens, step
+from steps import (
+    ModelAt,
+    RealModel,
+    Tiny,
+    TinyPath,
+    assert_same_bits,
+    decode,
+    open_session,
+    random_tokens,
+    step,
+)
 
 from edge_conflayers.binding import AFTER_ATTENTION, AFTER_FFN, BEFORE_ATTENTION
 from edge_conflayers.errors import BadInput, EdgeConflayersError
@@ -30,7 +40,7 @@ def close_in_float16(confidence: float, expected: np.float16) -> bool:
 
 def check_confidences(model: Model, *, threads: int = 1, kv_type: str = "f16") -> None:
     tokens = random_tokens(model, WINDOW)
-    with Session(model, n_ctx=256, threads=threads) as session:
+    with open_session(model, n_ctx=256, threads=threads) as session:
         found = session.probe(tokens)
         assert found is not None
         attention, mlp = found
@@ -67,7 +77,7 @@ def test_experts(tiny: Tiny, arch: str) -> None:
 def test_confidences_of_real_models(real_model: RealModel, name: str) -> None:
     model = real_model(name)
     tokens = model.tokenize("The quick brown fox jumps over the lazy dog. " * 8)[:WINDOW]
-    with Session(model, n_ctx=256, threads=2) as session:
+    with open_session(model, n_ctx=256, threads=2) as session:
         found = session.probe(tokens)
         assert found is not None
         for layer in range(model.n_layer):
@@ -77,15 +87,13 @@ def test_confidences_of_real_models(real_model: RealModel, name: str) -> None:
             )
             # Real streams reach thousands in single places, where a difference of two of them
             # keeps fewer digits: a tenth of a percent.
-            for values, difference in zip(
-                found, (middle - before, after - middle), strict=True
-            ):
+            for values, difference in zip(found, (middle - before, after - middle), strict=True):
                 assert values[layer] == pytest.approx(module_confidence(difference), abs=1e-3)
 
 
 def test_streams_of_neighbouring_layers_meet(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=5)
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         assert session.probe(random_tokens(model, WINDOW)) is not None
         for layer in range(4):
             after = stream(session, layer, AFTER_FFN)
@@ -103,7 +111,7 @@ def test_the_first_stream_is_the_embedding(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=5)
     first, other = random_tokens(model, WINDOW, 1), random_tokens(model, WINDOW, 2)
     other[3] = first[9]
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         session.probe(first)
         row = stream(session, 0, BEFORE_ATTENTION)[9]
         session.probe(other)
@@ -113,7 +121,7 @@ def test_the_first_stream_is_the_embedding(tiny: Tiny) -> None:
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_a_probe_of_every_architecture(tiny: Tiny, arch: str) -> None:
     model = tiny(arch, n_layer=4)
-    with Session(model, n_ctx=128, threads=1) as session:
+    with open_session(model, n_ctx=128) as session:
         found = session.probe(random_tokens(model, WINDOW))
         assert found is not None
         for values in found:
@@ -126,10 +134,8 @@ def test_a_sublayer_that_adds_nothing_has_no_confidence(
 ) -> None:
     """All-zero outputs have the flattest softmax there is."""
     source = tiny_path("llama", n_layer=4)
-    model = model_at(
-        zero_sublayers(source, tmp_path_factory.mktemp("zero") / "m.gguf", {1}, {2})
-    )
-    with Session(model, n_ctx=128, threads=1) as session:
+    model = model_at(zero_sublayers(source, tmp_path_factory.mktemp("zero") / "m.gguf", {1}, {2}))
+    with open_session(model, n_ctx=128) as session:
         found = session.probe(random_tokens(model, WINDOW))
     assert found is not None
     attention, mlp = found
@@ -144,7 +150,7 @@ def test_a_probe_leaves_the_session_as_it_was(tiny: Tiny, arch: str, flash: bool
     tokens = random_tokens(model, 60)
 
     def run(*, probing: bool) -> npt.NDArray[np.float32]:
-        with Session(model, n_ctx=256, threads=1, flash_attention=flash) as session:
+        with open_session(model, n_ctx=256, flash_attention=flash) as session:
             rows = [decode(session, tokens[:40], [30, 1])]
             for token in tokens[40:]:
                 if probing:
@@ -161,7 +167,7 @@ def test_a_probe_leaves_a_sliding_window_as_it_was(tiny: Tiny) -> None:
     tokens = random_tokens(model, 330)
 
     def run(*, probing: bool) -> npt.NDArray[np.float32]:
-        with Session(model, n_ctx=512, threads=1, batch=64) as session:
+        with open_session(model, n_ctx=512, batch=64) as session:
             session.read(tokens[:200])
             rows = []
             for token in tokens[200:]:
@@ -176,7 +182,7 @@ def test_a_probe_leaves_a_sliding_window_as_it_was(tiny: Tiny) -> None:
 def test_a_probe_runs_the_full_model_whatever_the_mask(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=4)
     window, tokens = random_tokens(model, WINDOW, 1), random_tokens(model, 24, 2)
-    with Session(model, n_ctx=128, threads=1) as session:
+    with open_session(model, n_ctx=128) as session:
         step(session, tokens[:12])
         full = session.probe(window)
         session.set_mask(LayerMask.layers({1, 2}))
@@ -185,7 +191,7 @@ def test_a_probe_runs_the_full_model_whatever_the_mask(tiny: Tiny) -> None:
         for one, other in zip(full, masked, strict=True):
             assert_same_bits(one, other)
         after_probe = step(session, tokens[12:])  # still under the mask
-    with Session(model, n_ctx=128, threads=1) as session:
+    with open_session(model, n_ctx=128) as session:
         step(session, tokens[:12])
         session.set_mask(LayerMask.layers({1, 2}))
         assert_same_bits(after_probe, step(session, tokens[12:]))
@@ -194,33 +200,37 @@ def test_a_probe_runs_the_full_model_whatever_the_mask(tiny: Tiny) -> None:
 def test_no_room_for_a_window(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=4)
     tokens = random_tokens(model, 257)
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         step(session, tokens[:250])
         assert session.probe(tokens[:WINDOW]) is None
         assert len(session) == 250
         rest = step(session, tokens[250:256])
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         step(session, tokens[:250])
         assert_same_bits(step(session, tokens[250:256]), rest)
 
 
 def test_a_window_larger_than_a_batch(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=4)
-    with Session(model, n_ctx=256, threads=1, batch=16) as session:
-        with pytest.raises(EdgeConflayersError, match="16 tokens"):
-            session.probe(random_tokens(model, WINDOW))
+    with (
+        open_session(model, n_ctx=256, batch=16) as session,
+        pytest.raises(EdgeConflayersError, match="16 tokens"),
+    ):
+        session.probe(random_tokens(model, WINDOW))
 
 
 def test_architectures_without_sublayers_are_refused(tiny: Tiny) -> None:
     model = tiny("mamba")
-    with Session(model, n_ctx=128, threads=1) as session:
-        with pytest.raises(BadInput, match="'mamba'"):
-            session.probe(random_tokens(model, WINDOW))
+    with (
+        open_session(model, n_ctx=128) as session,
+        pytest.raises(BadInput, match="'mamba'"),
+    ):
+        session.probe(random_tokens(model, WINDOW))
 
 
 def test_a_stream_that_was_not_probed(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=4)
-    with Session(model, n_ctx=128, threads=1) as session:
+    with open_session(model, n_ctx=128) as session:
         step(session, random_tokens(model, 4))
         with pytest.raises(EdgeConflayersError, match="layer 2"):
             stream(session, 2, AFTER_FFN)

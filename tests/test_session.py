@@ -13,6 +13,7 @@ from steps import (
     Tiny,
     assert_same_bits,
     decode,
+    open_session,
     random_tokens,
     step,
     text_logits,
@@ -35,7 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_the_same_tokens_after_a_rollback(tiny: Tiny, arch: str, kind: str) -> None:
     model = tiny(arch, n_embd=128)
     tokens = random_tokens(model, 60)
-    with Session(model, **{"n_ctx": 256, "threads": 1, **KINDS[kind]}) as session:
+    with open_session(model, **{"n_ctx": 256, "threads": 1, **KINDS[kind]}) as session:
         session.read(tokens[:30])
         first = decode(session, tokens[30:], [1])
         for length in (59, 45, 31, 30):
@@ -52,7 +53,7 @@ def test_logits_do_not_depend_on_the_batch(tiny: Tiny, arch: str, kind: str) -> 
     """What verification needs: tokens evaluated together get the bits they would get one by one."""
     model = tiny(arch, n_embd=128)
     tokens = random_tokens(model, 150)
-    with Session(model, **{"n_ctx": 256, "threads": 1, **KINDS[kind]}) as session:
+    with open_session(model, **{"n_ctx": 256, "threads": 1, **KINDS[kind]}) as session:
         session.read(tokens[:30])
         single = decode(session, tokens[30:], [1])
         for sizes in ([2], [5], [8], [3, 1, 7, 26]):
@@ -63,7 +64,7 @@ def test_logits_do_not_depend_on_the_batch(tiny: Tiny, arch: str, kind: str) -> 
 def test_a_full_context(tiny: Tiny) -> None:
     model = tiny("llama")
     tokens = random_tokens(model, 300)
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         assert session.n_ctx == session.room == 256
         session.read(tokens[:250])
         assert session.room == 6
@@ -82,14 +83,14 @@ def test_a_full_context(tiny: Tiny) -> None:
         session.clear()
         assert session.room == 256 and session.tokens == []
         fresh = step(session, tokens[:40])
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         assert_same_bits(step(session, tokens[:40]), fresh)
 
 
 @pytest.mark.parametrize("n_ctx", [1, 7, 100])
 def test_a_context_is_as_large_as_asked_for(tiny: Tiny, n_ctx: int) -> None:
     model = tiny("llama")
-    with Session(model, n_ctx=n_ctx, threads=1) as session:
+    with open_session(model, n_ctx=n_ctx) as session:
         assert session.n_ctx == n_ctx
         tokens = random_tokens(model, n_ctx + 1)
         session.read(tokens[:-1])
@@ -99,18 +100,16 @@ def test_a_context_is_as_large_as_asked_for(tiny: Tiny, n_ctx: int) -> None:
 
 def test_a_context_larger_than_memory(tiny: Tiny) -> None:
     with pytest.raises(BadInput, match=r"a context of 1073741824 tokens .* try"):
-        Session(tiny("llama"), n_ctx=2**30, threads=1)
+        open_session(tiny("llama"), n_ctx=2**30)
     with pytest.raises(BadInput, match="makes no sense"):
-        Session(tiny("llama"), n_ctx=-5, threads=1)
+        open_session(tiny("llama"), n_ctx=-5)
 
 
 def test_a_cache_that_the_model_cannot_have(tiny: Tiny) -> None:
-    with pytest.raises(BadInput, match="q8_0 .* does not divide"):
-        Session(tiny("llama"), n_ctx=64, threads=1, flash_attention=True, kv_type="q8_0")
+    with pytest.raises(BadInput, match=r"q8_0 .* does not divide"):
+        open_session(tiny("llama"), n_ctx=64, flash_attention=True, kv_type="q8_0")
     with pytest.raises(BadInput, match="V cache requires flash"):
-        Session(
-            tiny("llama", n_embd=128), n_ctx=64, threads=1, flash_attention=False, kv_type="q8_0"
-        )
+        Session(tiny("llama", n_embd=128), n_ctx=64, flash_attention=False, kv_type="q8_0")
 
 
 def test_the_size_of_a_cache(tiny: Tiny) -> None:
@@ -123,7 +122,7 @@ def test_the_size_of_a_cache(tiny: Tiny) -> None:
 def test_logits_that_were_not_kept(tiny: Tiny) -> None:
     model = tiny("llama")
     tokens = random_tokens(model, 8)
-    with Session(model, n_ctx=64, threads=1) as session:
+    with open_session(model, n_ctx=64) as session:
         session.step(tokens[:4], outputs="last")
         assert session.logits(-1).shape == (model.n_vocab,)
         with pytest.raises(EdgeConflayersError, match="no logits for token 0"):
@@ -133,10 +132,24 @@ def test_logits_that_were_not_kept(tiny: Tiny) -> None:
             session.logits(-1)
 
 
+def test_more_logits_than_there_is_room_for(tiny: Tiny) -> None:
+    model = tiny("llama")
+    tokens = random_tokens(model, 100)
+    with Session(model, n_ctx=128, threads=1, max_outputs=8) as session:
+        session.read(tokens[:50])
+        with pytest.raises(EdgeConflayersError, match="at most 8 tokens, not 9"):
+            session.step(tokens[50:59], outputs="all")
+        assert len(session) == 50
+        found = step(session, tokens[50:58])
+    with open_session(model, n_ctx=128) as session:
+        session.read(tokens[:50])
+        assert_same_bits(step(session, tokens[50:58]), found)
+
+
 def test_argmax_is_the_first_of_the_largest(tiny: Tiny) -> None:
     model = tiny("llama", n_vocab=700)
     tokens = random_tokens(model, 50)
-    with Session(model, n_ctx=64, threads=1) as session:
+    with open_session(model, n_ctx=64) as session:
         rows = step(session, tokens)
         assert [session.argmax(i) for i in range(50)] == rows.argmax(axis=1).tolist()
 
@@ -146,7 +159,7 @@ def test_a_draft_is_greedy_decoding_under_the_mask(tiny: Tiny, arch: str) -> Non
     model = tiny(arch, layer_gain=0.5)
     tokens = random_tokens(model, 40)
     mask = LayerMask.layers({1, 2})
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         session.read(tokens)
         session.set_mask(mask)
         expected, probabilities, token = [], [], 17
@@ -184,11 +197,11 @@ def test_save_and_load(tiny: Tiny, tmp_path: Path, arch: str, length: int, kind:
     model = tiny(arch, n_embd=128)
     tokens = random_tokens(model, length + 20)
     settings = {"n_ctx": 512, "threads": 1, **KINDS[kind]}
-    with Session(model, **settings) as session:
+    with open_session(model, **settings) as session:
         session.read(tokens[:length])
         session.save(tmp_path / "s.bin")
         expected = decode(session, tokens[length:], [1, 4])
-    with Session(model, **settings) as session:
+    with open_session(model, **settings) as session:
         session.read(tokens[5:50])  # something else before
         session.load(tmp_path / "s.bin")
         assert session.tokens == tokens[:length]
@@ -198,7 +211,7 @@ def test_save_and_load(tiny: Tiny, tmp_path: Path, arch: str, length: int, kind:
 def test_a_damaged_save_leaves_an_empty_session(tiny: Tiny, tmp_path: Path) -> None:
     model = tiny("llama")
     tokens = random_tokens(model, 60)
-    with Session(model, n_ctx=256, threads=1) as session:
+    with open_session(model, n_ctx=256) as session:
         expected = step(session, tokens[:40])
         session.save(tmp_path / "good")
         good = (tmp_path / "good").read_bytes()
@@ -222,16 +235,18 @@ def test_a_damaged_save_leaves_an_empty_session(tiny: Tiny, tmp_path: Path) -> N
 
 
 def test_a_save_of_another_model(tiny: Tiny, tmp_path: Path) -> None:
-    with Session(tiny("llama"), n_ctx=128, threads=1) as session:
+    with open_session(tiny("llama"), n_ctx=128) as session:
         session.read(random_tokens(session.model, 20))
         session.save(tmp_path / "s")
-    with Session(tiny("llama", n_layer=6), n_ctx=128, threads=1) as session:
-        with pytest.raises(BadInput, match="not a saved session"):
-            session.load(tmp_path / "s")
+    with (
+        open_session(tiny("llama", n_layer=6), n_ctx=128) as session,
+        pytest.raises(BadInput, match="not a saved session"),
+    ):
+        session.load(tmp_path / "s")
 
 
 def test_a_closed_session(tiny: Tiny) -> None:
-    session = Session(tiny("llama"), n_ctx=64, threads=1)
+    session = open_session(tiny("llama"), n_ctx=64)
     session.close()
     session.close()
     with pytest.raises(EdgeConflayersError, match="closed"):
@@ -244,7 +259,7 @@ def drafted(
     """The logits of each token from `begin` on, drafting and rolling back before each round."""
     rng = np.random.default_rng(1)
     rows = []
-    with Session(model, **settings) as session:
+    with open_session(model, **settings) as session:
         session.read(tokens[:begin])
         while len(session) < len(tokens):
             position = len(session)
@@ -269,7 +284,7 @@ def test_rollback_beyond_a_sliding_window(tiny: Tiny, masked: bool, kind: str) -
     model = tiny("gemma3", n_embd=128)
     tokens = random_tokens(model, 490)
     settings = {"n_ctx": 512, "threads": 1, "batch": 64, **KINDS[kind]}
-    with Session(model, **settings) as session:
+    with open_session(model, **settings) as session:
         session.read(tokens[:100])
         plain = decode(session, tokens[100:], [1])
     mask = LayerMask.layers({1, 2}) if masked else None
@@ -290,7 +305,7 @@ def test_a_sliding_window_hides_what_is_before_it(tiny: Tiny) -> None:
 def test_too_far_back_for_a_sliding_window(tiny: Tiny) -> None:
     model = tiny("gemma3")
     tokens = random_tokens(model, 500)
-    with Session(model, n_ctx=512, threads=1, batch=64) as session:
+    with open_session(model, n_ctx=512, batch=64) as session:
         session.read(tokens)
         with pytest.raises(EdgeConflayersError, match="too far back"):
             session.rollback(100)
@@ -312,8 +327,8 @@ def test_rollback_beyond_gemmas_window(real_model: RealModel, begin: int) -> Non
     text = Path(__file__).read_text(encoding="utf-8")
     tokens = model.tokenize(text)[: begin + 32]
     assert len(tokens) == begin + 32
-    settings = {"n_ctx": 2048, "threads": 2, "flash_attention": True}
-    with Session(model, **settings) as session:
+    settings: dict[str, Any] = {"n_ctx": 2048, "threads": 2, "flash_attention": True}
+    with open_session(model, **settings) as session:
         session.read(tokens[:begin])
         plain = decode(session, tokens[begin:], [1])
     mask = LayerMask.layers({4, 5, 9})

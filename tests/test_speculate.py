@@ -94,9 +94,7 @@ def plain(model: Model) -> Callable[..., tuple[list[int], Stats, list[int]]]:
     def text(sampler: str, max_tokens: int | None, n_ctx: int = 256) -> Any:
         key = (sampler, max_tokens, n_ctx)
         if key not in known:
-            known[key] = write(
-                model, SAMPLERS[sampler], None, max_tokens=max_tokens, n_ctx=n_ctx
-            )
+            known[key] = write(model, SAMPLERS[sampler], None, max_tokens=max_tokens, n_ctx=n_ctx)
         return known[key]
 
     return text
@@ -110,8 +108,8 @@ def check(found: Any, expected: Any) -> None:
     assert held == plain_held == text[:-1]
     assert stats.tokens == len(text) and stats.prompt_tokens == PROMPT
     assert 0 <= stats.accepted <= stats.drafted
-    # Each round gives its accepted tokens and one more, unless the last accepted one ended the text;
-    # the first token comes from the prompt.
+    # Each round gives its accepted tokens and one more, unless the last accepted one ended the
+    # text; the first token comes from the prompt.
     assert stats.tokens - 1 - (stats.rounds + stats.accepted) in (0, -1)
     parts = stats.draft_seconds + stats.verify_seconds + stats.search_seconds
     assert parts + stats.sample_seconds <= stats.seconds
@@ -137,9 +135,7 @@ def test_any_draft_gives_the_same_text(
 
 @pytest.mark.parametrize("sampler", ["greedy", "ends"])
 @pytest.mark.parametrize("kind", ["right", "partly-right", "too-long", "end-inside"])
-def test_any_length(
-    model: Model, plain: Callable[..., Any], sampler: str, kind: str
-) -> None:
+def test_any_length(model: Model, plain: Callable[..., Any], sampler: str, kind: str) -> None:
     longest = plain(sampler, 20)[0]
     for n in range(1, 21):
         expected = plain(sampler, n)
@@ -159,6 +155,23 @@ def test_no_step_is_larger_than_the_kernels_small_batches(
     assert [r.drafted for r in drafter.rounds[:3]] == [MOST_VERIFIED - 1] * 3
 
 
+def test_no_step_is_larger_than_the_sessions_own_limit(
+    model: Model, plain: Callable[..., Any]
+) -> None:
+    text = plain("greedy", 40)[0]
+    drafter = ScriptedDrafter(scripts(text, model.n_vocab)["too-long"], PROMPT)
+    with Session(model, n_ctx=256, threads=1, batch=16, max_outputs=6) as session:
+        writing = generate(
+            session,
+            random_tokens(model, PROMPT),
+            Sampler(model, SamplerSettings()),
+            drafter=drafter,
+            max_tokens=40,
+        )
+        assert list(writing) == text
+    assert max(drafter.limits) == 5
+
+
 @pytest.mark.parametrize("n", [0, -3])
 def test_no_length(model: Model, n: int) -> None:
     text, stats, held = write(model, {}, None, max_tokens=n)
@@ -173,7 +186,7 @@ def test_the_samplers_above_end_as_they_should(plain: Callable[..., Any]) -> Non
 
 
 @pytest.mark.parametrize("n_ctx", [PROMPT, PROMPT + 1, PROMPT + 2, 33, 64])
-@pytest.mark.parametrize("kind", ["right", "as-long-as-may-be", "partly-right", "too-long", "empty"])
+@pytest.mark.parametrize("kind", ["right", "as-long-as-may-be", "too-long", "empty"])
 def test_until_the_context_is_full(
     model: Model, plain: Callable[..., Any], n_ctx: int, kind: str
 ) -> None:
@@ -221,9 +234,7 @@ def test_stopping_early_leaves_a_session_that_can_go_on(
         prompt = random_tokens(model, PROMPT)
         stats = Stats()
         sampler = Sampler(model, SamplerSettings())
-        writing = generate(
-            session, prompt, sampler, drafter=drafter, max_tokens=40, stats=stats
-        )
+        writing = generate(session, prompt, sampler, drafter=drafter, max_tokens=40, stats=stats)
         found = [next(writing) for _ in range(taken)]
         writing.close()
         assert found == text[:taken]

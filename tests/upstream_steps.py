@@ -17,7 +17,6 @@ from steps import Logits
 from edge_conflayers import binding
 from edge_conflayers.binding import llama
 from edge_conflayers.model import Model
-from edge_conflayers.session import Session
 
 _N_CTX = 1024
 _KV_TYPES = {"f16": 1, "q8_0": 8}
@@ -56,10 +55,10 @@ def upstream(
 def ours(
     model: Model, tokens: list[int], sizes: list[int], flash: bool, kv_type: Any, threads: int
 ) -> Logits:
-    from steps import decode
+    from steps import decode, open_session
 
     settings: dict[str, Any] = {"flash_attention": flash, "kv_type": kv_type, "threads": threads}
-    with Session(model, n_ctx=_N_CTX, **settings) as session:
+    with open_session(model, n_ctx=_N_CTX, **settings) as session:
         return decode(session, tokens, sizes)
 
 

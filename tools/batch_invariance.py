@@ -228,8 +228,7 @@ class Context:
             raise SystemExit("a step failed")
         self.watch.mode = "off"
         rows = self.llama.llama_get_logits(self.handle)
-        logits: npt.NDArray[Any] = np.ctypeslib.as_array(rows, shape=(len(tokens), self.n_vocab))
-        return logits.copy()
+        return np.array(np.ctypeslib.as_array(rows, shape=(len(tokens), self.n_vocab)))
 
     def forget(self, begin: int) -> None:
         if not self.llama.llama_memory_seq_rm(self.memory, 0, begin, -1):
@@ -256,7 +255,7 @@ def measure(
         begin = prefix + group * most
         window = tokens[begin : begin + most]
         trace = group < trace_groups
-        # Once before, so that cells of later tokens, which the mask hides, hold the same keys below.
+        # Once before, so that later tokens' cells, which the mask hides, hold the same keys below.
         for i, token in enumerate(window):
             context.decode([token], begin + i)
         context.forget(begin)

@@ -82,6 +82,10 @@ int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer)
 int32_t ecl_step(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
                  ecl_outputs outputs) {
     ctx->ecl.error.clear();
+    if (outputs == ECL_OUTPUTS_ALL && static_cast<uint32_t>(n) > ctx->get_cparams().n_outputs_max) {
+        return fail(ctx, "at most n_outputs_max = " + std::to_string(ctx->get_cparams().n_outputs_max) +
+                             " tokens' logits can be kept");
+    }
     // A unified cache has room for any sequence; probes use one beyond those that the context was made
     // for, so that a second sequence costs no memory.
     const llama_batch_ext like(ctx);
