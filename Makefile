@@ -8,12 +8,12 @@ PROMPT ?= Write a Python function that merges two sorted lists.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find edge_conflayers native models -type f \
 	-not -path '*/_native/*' -not -name '*.pyc')
 
-.PHONY: demo test test-all native-test bench bench-kernels upstream dev lint clean
+.PHONY: demo test test-all native-test native-sanitize bench bench-kernels upstream dev lint clean
 
 demo: $(VENV)/.installed  ## the main job on real input
 	$(BIN)/edge-conflayers run $(MODEL) -p "$(PROMPT)" -n 128 --method conflayers
 
-test: $(VENV)/.installed upstream  ## everything but the 1.5B model and the long forms
+test: $(VENV)/.installed upstream native-test  ## everything but the 1.5B model and the long forms
 	$(BIN)/pytest -m "not large and not long"
 
 test-all: $(VENV)/.installed upstream
@@ -26,10 +26,15 @@ bench: $(VENV)/.installed upstream  ## PROMPTS=file.jsonl
 NATIVE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	-DPython_EXECUTABLE=$(abspath $(BIN)/python)
 
-native-test: $(VENV)/.installed  ## the C++ tests, with the address and undefined-behaviour sanitizers
-	$(NATIVE) -B build/native-test -DECL_BUILD_TESTS=ON -DECL_SANITIZE=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	$(BIN)/cmake --build build/native-test
-	$(BIN)/ctest --test-dir build/native-test --output-on-failure
+native-test: $(VENV)/.installed  ## the C++ tests
+	$(NATIVE) -B build/native-test -DECL_BUILD_TESTS=ON
+	$(BIN)/cmake --build build/native-test --target native_tests
+	OMP_WAIT_POLICY=passive $(BIN)/ctest --test-dir build/native-test --output-on-failure
+
+native-sanitize: $(VENV)/.installed  ## the same with the address and undefined-behaviour sanitizers; slow to build
+	$(NATIVE) -B build/native-sanitize -DECL_BUILD_TESTS=ON -DECL_SANITIZE=ON
+	$(BIN)/cmake --build build/native-sanitize --target native_tests
+	OMP_WAIT_POLICY=passive $(BIN)/ctest --test-dir build/native-sanitize --output-on-failure
 
 bench-kernels: $(VENV)/.installed
 	$(NATIVE) -B build/bench -DECL_BUILD_TESTS=ON

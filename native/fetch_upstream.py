@@ -4,7 +4,8 @@ Run by CMake. The archive comes through the user's own pip, so mirrors, proxies 
 `--find-links` folders work as they do for any package. ECL_UPSTREAM_DIR names an unpacked
 llama-cpp-python source tree to use instead.
 
-The destination appears complete or not at all, and is left alone while pin and patches are the same.
+The destination appears complete or not at all, and is left alone while pin and patches are as
+they were.
 """
 
 from __future__ import annotations
@@ -160,9 +161,7 @@ def keep_unchanged_times(new: Path, old: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("destination", type=Path)
-    parser.add_argument(
-        "--unpatched", action="store_true", help="upstream with its fixes only"
-    )
+    parser.add_argument("--unpatched", action="store_true", help="upstream with its fixes only")
     options = parser.parse_args()
     try:
         bring(options.destination, patched=not options.unpatched)

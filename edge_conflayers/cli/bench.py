@@ -12,7 +12,7 @@ import click
 
 from edge_conflayers.bench import workloads
 from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import context_options, sampling_options
+from edge_conflayers.cli.options import context_options, kernels_option, sampling_options
 from edge_conflayers.errors import BadInput
 from edge_conflayers.models import resolve
 
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 )
 @context_options
 @sampling_options
+@kernels_option
 def bench(
     model: str,
     prompts_file: Path,

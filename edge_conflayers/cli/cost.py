@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edge_conflayers.cli.models import pull_progress
+from edge_conflayers.cli.options import kernels_option
 from edge_conflayers.models import resolve
 
 
@@ -39,6 +40,7 @@ from edge_conflayers.models import resolve
     show_default=True,
     help="Layers on the GPU, if built for one; -1 for all.",
 )
+@kernels_option
 def cost(
     model: str,
     json_file: Path | None,
@@ -49,6 +51,7 @@ def cost(
 ) -> None:
     """Measure what a step of MODEL costs: with one token (T1), with 2 to 16 as in verification
     (V), and with layers dropped as in drafting (c)."""
+    from edge_conflayers import binding
     from edge_conflayers.bench import report as reports
     from edge_conflayers.cost import ROOM, measure, rows
     from edge_conflayers.model import Model
@@ -66,11 +69,18 @@ def cost(
         costs = measure(
             session, context=context, repeat=repeat, on_progress=lambda done, total: bar.update(1)
         )
+    kernels = binding.kernels()
     if json_file is not None:
-        reports.write_json(json_file, {**reports.about(path, costs.threads), **costs.to_json()})
+        about = reports.about(path, costs.threads)
+        reports.write_json(json_file, {**about, "kernels": kernels, **costs.to_json()})
     reports.print_table(("step", "over T1", "ms"), list(rows(costs)))
     if not costs.c:
         click.echo(f"layers of architecture '{loaded.architecture}' cannot be dropped")
+    served: dict[str, list[str]] = {}
+    for weight_format, kernel in kernels["formats"].items():
+        served.setdefault(kernel, []).append(weight_format)
+    for kernel, formats in served.items():
+        click.echo(f"kernels: {kernel} for {', '.join(formats)}")
     switch = costs.graph_switch
     click.echo(
         f"switching graphs: {switch.graphs_built:.2f} built, {switch.build_ms:.3f} ms building,"
