@@ -495,7 +495,8 @@ def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:
 def _check_memory(model: Model, n_ctx: int, kv_type: KVType) -> None:
     free = machine.available_memory()
     needed = kv_cache_bytes(model, n_ctx, kv_type)
-    if free is None or model.gpu_layers != 0 or "sliding_window" in " ".join(model.metadata):
+    on_gpu = model.gpu_layers != 0 and llama.llama_supports_gpu_offload()
+    if free is None or on_gpu or "sliding_window" in " ".join(model.metadata):
         return
     if needed > free:
         fits = int(n_ctx * free / needed) // 1024 * 1024

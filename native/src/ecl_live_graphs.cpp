@@ -59,8 +59,10 @@ void live_graphs::reset(live_graph_ref context) {
 }
 
 size_t live_graphs::parked_buffer_size(ggml_backend_t backend) const {
-    // Upstream's own pair has its buffers to itself; on the CPU all others share the arena.
-    const bool shared = ggml_backend_get_default_buffer_type(backend) == ggml_backend_cpu_buffer_type();
+    // Upstream's own pair has its buffers to itself; on the CPU all others share the arena, unless a
+    // GPU's driver lends the CPU pinned memory.
+    const bool shared =
+        arena.used() > 0 && ggml_backend_get_default_buffer_type(backend) == ggml_backend_cpu_buffer_type();
     size_t     size   = shared && current.upstream ? arena.used() : 0;
     for (const entry & e : parked) {
         if (e.name.upstream || !shared) {
