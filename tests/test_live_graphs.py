@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from steps import RealModel, Tiny, assert_same_bits, decode, open_session, random_tokens, step
 
+import edge_conflayers
 from edge_conflayers.session import LayerMask, Session
 
-ROOT = Path(__file__).parents[1]
+PACKAGE = Path(edge_conflayers.__file__).parent.parent  # installed, or the checkout
 MAX_ALIVE = 10  # eight small ones, upstream's own, and the active one
 
 
@@ -167,7 +168,8 @@ def test_memory_stays_bounded(real_model: RealModel) -> None:
     """Once as many graphs are alive as ever will be, more of them cost nothing more."""
     run = subprocess.run(
         [sys.executable, "-c", _MEMORY, str(real_model("smollm2-135m").path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        cwd=PACKAGE,
         check=True,
         timeout=300,
         capture_output=True,

@@ -28,12 +28,14 @@ from steps import (
     text_logits,
 )
 
+import edge_conflayers
 from edge_conflayers import binding
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
 from edge_conflayers.session import LayerMask
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = Path(edge_conflayers.__file__).parent.parent  # installed, or the checkout
 N_LAYER = 5
 WHOLE_LAYERS = ({0}, {N_LAYER - 1}, {1, 3}, {1, 2, 3, 4}, {0, 2, 3}, {0, 1, 2, 3})
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {arch: (arch, {}) for arch in FAMILIES} | {
@@ -278,7 +280,7 @@ def upstream_library() -> Path:
 def logits_of(library: Path | None, folder: Path, *arguments: str) -> Logits:
     """What upstream_steps.py writes with this library; ours uses upstream's matrix kernels."""
     environment = {**os.environ, "ECL_KERNELS": "upstream"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE), str(ROOT / "tests")])
     environment.pop(binding.LIBRARY_VARIABLE, None)
     if library is not None:
         environment[binding.LIBRARY_VARIABLE] = str(library)
