@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import kernels_option
+from edge_conflayers.cli.options import device_options, kernels_option
 from edge_conflayers.models import resolve
 
 
@@ -29,17 +29,7 @@ from edge_conflayers.models import resolve
     show_default=True,
     help="Times that everything is measured; medians are reported.",
 )
-@click.option(
-    "-t", "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: physical cores]"
-)
-@click.option(
-    "-ngl",
-    "--gpu-layers",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Layers on the GPU, if built for one; -1 for all.",
-)
+@device_options
 @kernels_option
 def cost(
     model: str,

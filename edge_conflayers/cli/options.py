@@ -61,6 +61,8 @@ _CONTEXT = (
         help="Tokens that fit in the context; 0 for what the model was trained for."
         "  [default: what is needed, at least 4096]",
     ),
+)
+_DEVICE = (
     click.option(
         "-t",
         "--threads",
@@ -108,7 +110,8 @@ def _all(options: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Comm
 
 
 sampling_options = _all(_SAMPLING)
-context_options = _all(_CONTEXT)
+device_options = _all(_DEVICE)
+context_options = _all(_CONTEXT + _DEVICE)
 
 
 def read_text(path: Path, what: str) -> str:
