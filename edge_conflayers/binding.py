@@ -154,7 +154,7 @@ ecl_argmax = _declare("ecl_argmax", _int, _context, _int, _floats)
 ecl_draft = _declare(
     "ecl_draft",
     _int,
-    *(_context, _mask, _int, _int, _int, _int, _int, ctypes.c_float, _tokens, _floats),
+    *(_context, _mask, _int, _tokens, _int, _int, _int, _int, ctypes.c_float, _tokens, _floats),
 )
 ecl_probe = _declare("ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int)
 ecl_probe_stream = _declare("ecl_probe_stream", _int, _context, _int, _int, _floats, _int)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edge_conflayers import binding, machine
 from edge_conflayers.binding import llama
+from edge_conflayers.draft import Draft
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 
@@ -87,19 +88,6 @@ class LayerMask:
 
 
 NO_MASK = LayerMask()
-
-
-@dataclass(frozen=True)
-class Draft:
-    """Tokens proposed for the next positions.
-
-    Attributes:
-        tokens: in order.
-        probabilities: the drafter's own probability of each, float in (0, 1].
-    """
-
-    tokens: tuple[int, ...] = ()
-    probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -269,9 +257,22 @@ class Session:
         """The most likely token by one kept output of the last step."""
         return int(binding.ecl_argmax(self.handle, index, None))
 
-    def draft(self, mask: LayerMask, first: int, *, limit: int, stop_probability: float) -> Draft:
-        """Drafts greedily under a mask, from ``first``, which is not in the cache yet; the cache
-        and the session's mask stay as they are.
+    def verify(self, pending: Sequence[int], draft: Draft) -> None:
+        """One step of the full model over the end of the text and what was drafted to follow it;
+        the logits of ``[*pending, *draft.tokens]`` are kept.
+
+        Raises:
+            as ``step`` does.
+        """
+        if not draft.is_chain:
+            raise EdgeConflayersError("trees of drafted tokens cannot be verified here")
+        self.step([*pending, *draft.tokens], outputs="all")
+
+    def draft(
+        self, mask: LayerMask, pending: Sequence[int], *, limit: int, stop_probability: float
+    ) -> Draft:
+        """Drafts greedily under a mask, to follow ``pending``, which is not in the cache yet; the
+        cache and the session's mask stay as they are.
 
         Args:
             limit: most tokens to draft.
@@ -280,15 +281,16 @@ class Session:
         Raises:
             BadInput: the model's architecture cannot be served by the mask.
         """
-        limit = min(limit, self.room)
+        limit = min(limit, self.room - len(pending) + 1)
         if limit <= 0:
             return Draft()
+        begin = (ctypes.c_int32 * len(pending))(*pending)
         tokens = (ctypes.c_int32 * limit)()
         probabilities = (ctypes.c_float * limit)()
         n = binding.ecl_draft(
             self.handle,
             *(mask.packed(self.model.n_layer), self.model.n_layer),
-            *(first, len(self.tokens), 0, limit, stop_probability),
+            *(begin, len(pending), len(self.tokens), 0, limit, stop_probability),
             *(tokens, probabilities),
         )
         if n == _NO_ROOM_DRAFTING:

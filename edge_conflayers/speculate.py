@@ -1,11 +1,11 @@
 """The draft/verify loop.
 
-A round: the drafter proposes tokens to follow the last one drawn; one step of the full model over
-all of them gives the logits at every position; the user's sampler draws position by position and
-goes on as long as it draws what was drafted. Every token of the text is thus drawn from the full
-model's logits by the same sampler in the same order as in plain decoding (Leviathan et al., arXiv
-2211.17192, in the form that keeps the text of a seed), and a drafter can only change how long that
-takes.
+A round: the drafter proposes tokens to follow the last one drawn, in a row or as a tree; one step
+of the full model over all of them gives the logits after each; the user's sampler draws token by
+token and goes on as long as it draws what was drafted. Every token of the text is thus drawn from
+the full model's logits by the same sampler in the same order as in plain decoding (Leviathan et
+al., arXiv 2211.17192, in the form that keeps the text of a seed), and a drafter can only change
+how long that takes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from edge_conflayers.drafters import Drafter, Round
+from edge_conflayers.draft import ROOT, Draft, Round
+from edge_conflayers.drafters import Drafter
 from edge_conflayers.sampling import Sampler
 from edge_conflayers.session import Session
 
 # The CPU kernels take a step over more tokens for a prompt (ECL_SMALL_BATCH of native/src/kernels),
 # whose results are not a one-token step's to the bit.
 MOST_VERIFIED = 32
+
+FULL_MODEL = "full"
 
 FinishReason = Literal["end", "length", "context", "interrupted"]
 
@@ -35,6 +38,8 @@ class Stats:
         search_seconds: everything that was spent on learning skip sets.
         rounds: steps of the full model after the prompt.
         drafted, accepted: tokens, over all rounds.
+        sources: of each token of the text, who proposed it; "full" for the full model's own.
+        record: of each round, what was drafted and accepted, and its seconds.
     """
 
     prompt_tokens: int = 0
@@ -50,6 +55,8 @@ class Stats:
     sample_seconds: float = 0.0
     finish_reason: FinishReason = "interrupted"
     drafter: dict[str, Any] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
+    record: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def tokens_per_second(self) -> float:
@@ -80,10 +87,12 @@ class _Clock:
         self.stats = stats
         self.last = time.perf_counter()
 
-    def charge(self, name: str) -> None:
+    def charge(self, name: str) -> float:
+        """The seconds that were added."""
         now = time.perf_counter()
-        setattr(self.stats, name, getattr(self.stats, name) + now - self.last)
-        self.last = now
+        spent, self.last = now - self.last, now
+        setattr(self.stats, name, getattr(self.stats, name) + spent)
+        return spent
 
 
 def generate(
@@ -138,61 +147,104 @@ def _write(
     clock = _Clock(stats)
     token = sampler.sample(session, -1)
     clock.charge("sample_seconds")
-    while True:
-        # `token` is drawn but not in the cache yet.
-        stats.tokens += 1
-        finished = _finish_reason(session, token, stats.tokens, limit)
-        if finished is not None:
-            stats.finish_reason = finished
-            yield token
-            return
-        yield token
-        clock.last = time.perf_counter()
-
-        begin = len(session)
-        drafted: tuple[int, ...] = ()
-        if drafter is not None:
-            together = min(limit - stats.tokens, session.room, session.max_outputs, MOST_VERIFIED)
-            most = max(0, together - 1)
-            drafted = drafter.draft(session, token, most).tokens[:most]
-            clock.charge("draft_seconds")
-        session.step([token, *drafted], outputs="all")
-        stats.rounds += 1
-        stats.drafted += len(drafted)
-        clock.charge("verify_seconds")
-
-        accepted = 0
-        kept = begin + 1  # what is known to be text, less a token that is just being yielded
-        try:
-            for position, expected in enumerate([*drafted, None]):
-                token = sampler.sample(session, position)
-                if token != expected:
-                    break
-                accepted += 1
-                kept = begin + accepted
-                stats.accepted += 1
-                clock.charge("sample_seconds")
-                stats.tokens += 1
-                if session.model.ends_text(token):
-                    stats.finish_reason = "end"
-                    yield token
-                    return
+    pending = [token]  # the end of the text, drawn but not in the cache yet
+    try:
+        while True:
+            stats.tokens += 1
+            stats.sources.append(FULL_MODEL)
+            finished = _finish_reason(session, pending, stats.tokens, limit)
+            if finished is not None:
+                stats.finish_reason = finished
                 yield token
-                clock.last = time.perf_counter()
-            kept = begin + 1 + accepted
-        finally:
-            session.rollback(kept)
-        clock.charge("sample_seconds")
-        if drafter is not None:
-            drafter.learn(session, Round(len(drafted), accepted, stats.tokens + 1))
-            clock.charge("search_seconds")
+                return
+            yield token
+            clock.last = time.perf_counter()
+
+            draft = Draft()
+            if drafter is not None:
+                most = _most_drafted(session, len(pending), limit - stats.tokens)
+                draft = drafter.draft(session, pending, most).first(most)
+            draft_seconds = clock.charge("draft_seconds")
+            row_begin = len(session) + len(pending)
+            session.verify(pending, draft)
+            verify_seconds = clock.charge("verify_seconds")
+            stats.rounds += 1
+            stats.drafted += len(draft.tokens)
+
+            verified, row, drawn = pending, 0, False
+            path: list[int] = []
+            node = ROOT
+            try:
+                while True:
+                    token = sampler.sample(session, len(verified) + node)
+                    child = draft.child(node, token)
+                    if child is None:
+                        drawn = True
+                        break
+                    node = child
+                    # A branch that is not the row that plain decoding would have written loses
+                    # its cells, and is verified once more with the next draft.
+                    row += node == row
+                    path.append(node)
+                    stats.accepted += 1
+                    clock.charge("sample_seconds")
+                    stats.tokens += 1
+                    stats.sources.append(draft.source(node))
+                    if session.model.ends_text(token):
+                        stats.finish_reason = "end"
+                        yield token
+                        return
+                    yield token
+                    clock.last = time.perf_counter()
+            finally:
+                known = len(path) if drawn else max(0, len(path) - 1)
+                kept = min(row, known)
+                session.rollback(row_begin + kept)
+                pending = [*(draft.tokens[i] for i in path[kept:known]), token]
+            clock.charge("sample_seconds")
+            round = Round(
+                tuple(verified),
+                draft,
+                tuple(path),
+                token,
+                stats.tokens + 1,
+                draft_seconds,
+                verify_seconds,
+            )
+            stats.record.append(_record(round))
+            if drafter is not None:
+                drafter.learn(session, round)
+                clock.charge("search_seconds")
+    finally:
+        if len(pending) > 1:
+            session.step(pending[:-1], outputs="none")
 
 
-def _finish_reason(session: Session, token: int, written: int, limit: int) -> FinishReason | None:
-    if session.model.ends_text(token):
+def _most_drafted(session: Session, n_pending: int, left: int) -> int:
+    """Tokens that a draft may have, when ``left`` more tokens are wanted."""
+    together = min(session.room, session.max_outputs, MOST_VERIFIED)
+    return max(0, min(left - 1, together - n_pending))
+
+
+def _record(round: Round) -> dict[str, Any]:
+    draft = round.draft
+    return {
+        "pending": len(round.pending),
+        "drafted": round.drafted,
+        "accepted": round.accepted,
+        "sources": sorted({draft.source(i) for i in range(round.drafted)}),
+        "draft_seconds": round.draft_seconds,
+        "verify_seconds": round.verify_seconds,
+    }
+
+
+def _finish_reason(
+    session: Session, pending: Sequence[int], written: int, limit: int
+) -> FinishReason | None:
+    if session.model.ends_text(pending[-1]):
         return "end"
     if written >= limit:
         return "length"
-    if session.room == 0:
+    if session.room < len(pending):
         return "context"
     return None

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_conflayers.drafters import Round
-from edge_conflayers.session import Draft, LayerMask, Session
+from edge_conflayers.draft import Draft, Round
+from edge_conflayers.session import LayerMask, Session
 
 # What to draft when this many tokens of the text are known (the last one not in the cache yet).
 Script = Callable[[int, int], Sequence[int]]
@@ -22,9 +22,9 @@ class ScriptedDrafter:
         self.rounds: list[Round] = []
         self.limits: list[int] = []
 
-    def draft(self, session: Session, first: int, limit: int) -> Draft:
+    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         self.limits.append(limit)
-        tokens = tuple(self.script(len(session) - self.prompt + 1, limit))
+        tokens = tuple(self.script(len(session) - self.prompt + len(pending), limit))
         return Draft(tokens, (1.0,) * len(tokens))
 
     def learn(self, session: Session, round: Round) -> None:
@@ -42,14 +42,14 @@ class RandomSkipSetDrafter(ScriptedDrafter):
         self.random = random.Random(seed)
         self.max_draft = max_draft
 
-    def draft(self, session: Session, first: int, limit: int) -> Draft:
+    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         layers = range(session.model.n_layer)
         mask = LayerMask(
             attention=frozenset(self.random.sample(layers, self.random.randint(0, len(layers)))),
             mlp=frozenset(self.random.sample(layers, self.random.randint(0, len(layers) // 2))),
         )
         most = min(limit, self.random.randint(1, self.max_draft))
-        return session.draft(mask, first, limit=most, stop_probability=0.0)
+        return session.draft(mask, pending, limit=most, stop_probability=0.0)
 
 
 def partly_right(text: Sequence[int], n_vocab: int, seed: int = 0, longest: int = 9) -> Script:

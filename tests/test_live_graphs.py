@@ -55,7 +55,7 @@ def test_drafting_builds_nothing(tiny: Tiny) -> None:
         session.read(tokens)
 
         def round_() -> None:
-            session.draft(mask, tokens[0], limit=6, stop_probability=0.0)
+            session.draft(mask, [tokens[0]], limit=6, stop_probability=0.0)
             session.step([tokens[0], *tokens[:6]], outputs="all")
             session.rollback(40)
 

@@ -77,7 +77,7 @@ def test_a_full_context(tiny: Tiny) -> None:
         assert session.room == 0
         with pytest.raises(ContextFull):
             session.step(tokens[:1])
-        assert session.draft(LayerMask.layers({1}), 5, limit=4, stop_probability=0.0).tokens == ()
+        assert session.draft(LayerMask.layers({1}), [5], limit=4, stop_probability=0.0).tokens == ()
         session.rollback(250)
         assert_same_bits(step(session, tokens[250:256]), last)
         session.clear()
@@ -175,20 +175,20 @@ def test_a_draft_is_greedy_decoding_under_the_mask(tiny: Tiny, arch: str) -> Non
         after = step(session, tokens[:3])
         session.rollback(40)
 
-        draft = session.draft(mask, 17, limit=9, stop_probability=0.0)
+        draft = session.draft(mask, [17], limit=9, stop_probability=0.0)
         assert list(draft.tokens) == expected
         assert draft.probabilities == pytest.approx(probabilities, rel=1e-5)
         assert session.tokens == tokens
         assert_same_bits(step(session, tokens[:3]), after)
 
         session.rollback(40)
-        assert session.draft(mask, 17, limit=3, stop_probability=0.0).tokens == draft.tokens[:3]
-        assert len(session.draft(mask, 17, limit=9, stop_probability=1.0).tokens) == 1
+        assert session.draft(mask, [17], limit=3, stop_probability=0.0).tokens == draft.tokens[:3]
+        assert len(session.draft(mask, [17], limit=9, stop_probability=1.0).tokens) == 1
         limit = sorted(probabilities)[len(probabilities) // 2]
-        stopped = session.draft(mask, 17, limit=9, stop_probability=limit)
+        stopped = session.draft(mask, [17], limit=9, stop_probability=limit)
         n = next(i for i, p in enumerate(probabilities) if p < limit) + 1
         assert stopped.tokens == draft.tokens[:n]
-        assert session.draft(mask, 17, limit=0, stop_probability=0.0).tokens == ()
+        assert session.draft(mask, [17], limit=0, stop_probability=0.0).tokens == ()
 
 
 @pytest.mark.parametrize(("arch", "length"), [("llama", 60), ("llama", 300), ("gemma3", 60)])
@@ -266,7 +266,7 @@ def drafted(
             room = min(9, len(tokens) - position)
             accepted = int(rng.integers(1, room + 1))
             if mask is not None:
-                session.draft(mask, tokens[position], limit=room, stop_probability=0.0)
+                session.draft(mask, [tokens[position]], limit=room, stop_probability=0.0)
             wrong = [int(t) for t in rng.integers(3, 300, 9)]
             batch = tokens[position : position + accepted] + wrong
             if len(batch) <= session.room:

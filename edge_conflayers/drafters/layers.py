@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from edge_conflayers.drafters import Round
+from edge_conflayers.draft import Draft, Round
 from edge_conflayers.search import SkipSetSearch
-from edge_conflayers.session import Draft, LayerMask, Session
+from edge_conflayers.session import Session
 
 
 class LayersDrafter:
     """Drafts under the skip set that a search has found so far, and feeds that search.
 
     Args:
-        search: proposes skip sets of whole layers and hears what became of each round.
+        search: finds skip sets and hears what became of each round.
         stop_probability: a drafted token less likely than this ends the draft.
         max_draft: most tokens in a draft.
     """
@@ -23,27 +24,25 @@ class LayersDrafter:
         self.stop_probability = stop_probability
         self.max_draft = max_draft
 
-    def draft(self, session: Session, first: int, limit: int) -> Draft:
-        if not self.search.skip_set:
+    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+        if not self.search.mask:
             return Draft()
         return session.draft(
-            LayerMask.layers(self.search.skip_set),
-            first,
+            self.search.mask,
+            pending,
             limit=min(limit, self.max_draft),
             stop_probability=self.stop_probability,
         )
 
     def learn(self, session: Session, round: Round) -> None:
-        self.search.observe_round(round.drafted, round.accepted, round.generated)
-        window = self.search.context_window
-        if not self.search.wants_probe or round.generated < window or len(session) < window:
-            return
-        confidences = session.probe(session.tokens[-window:])
-        if confidences is not None:
-            self.search.propose(*confidences)
+        self.search.observe(round)
+        self.search.advance(session)
 
     def report(self) -> dict[str, Any]:
+        mask = self.search.mask
         return {
-            "skip_set": list(self.search.skip_set),
+            "skip_set": sorted(mask.attention & mask.mlp),
+            "attention_dropped": sorted(mask.attention),
+            "mlp_dropped": sorted(mask.mlp),
             "search_finished": self.search.finished,
         }

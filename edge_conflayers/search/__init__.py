@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
-import numpy.typing as npt
+from edge_conflayers.draft import Round
+from edge_conflayers.session import LayerMask, Session
 
 
-@runtime_checkable
 class SkipSetSearch(Protocol):
-    """What the draft/verify loop needs from a search that runs during generation.
+    """A search for the sub-layers to drop that can run during generation.
 
-    The loop drafts with `skip_set`, reports every round with `observe_round`, and, when
-    `wants_probe` is then true, runs the full model over the last `context_window` generated
-    tokens and hands the probe's numbers to `propose`. It reads `skip_set` again after both.
+    After each round the drafter calls `observe`, then `advance`, and drafts with `mask`.
     """
 
     @property
-    def skip_set(self) -> tuple[int, ...]:
-        """Layers to drop in the next draft, 0-based, ascending; empty means: draft nothing."""
-        ...
-
-    @property
-    def wants_probe(self) -> bool:
-        """Whether `propose` is due now; true only while enough tokens have been generated."""
-        ...
-
-    @property
-    def context_window(self) -> int:
-        """How many of the last generated tokens a probe runs over."""
+    def mask(self) -> LayerMask:
+        """What to drop in the next draft; empty means: draft nothing."""
         ...
 
     @property
     def finished(self) -> bool:
-        """Whether the search has stopped; `skip_set` stays as it is from then on."""
+        """Whether the search has stopped; `mask` stays as it is from then on."""
         ...
 
-    def observe_round(self, drafted: int, accepted: int, tokens_generated: int) -> None:
-        """Report one finished round.
-
-        drafted: tokens drafted in the round; accepted: how many of them verification kept;
-        tokens_generated: new tokens of the current text so far, this round's included.
-        Raises ValueError unless 0 <= accepted <= drafted.
-        """
+    def observe(self, round: Round) -> None:
+        """Hear what became of a round. Runs nothing on the model."""
         ...
 
-    def propose(self, confidence_attn: npt.NDArray[Any], confidence_mlp: npt.NDArray[Any]) -> None:
-        """Take a probe's confidences, float [n_layer] each, and choose the next skip set."""
+    def advance(self, session: Session) -> None:
+        """Go on searching by at most one candidate, if it is time to. May run steps of the model
+        in a sequence of its own; leaves the session's text as it is."""
         ...
 
     def state(self) -> dict[str, Any]:

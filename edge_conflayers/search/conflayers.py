@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_conflayers.draft import Round
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.session import LayerMask, Session
 
 _F16 = np.float16
 _STATE_KIND = "conflayers"
@@ -257,8 +259,26 @@ class ConfLayersSearch:
         """Whether the search has stopped; `skip_set` stays as it is from then on."""
         return self._finished
 
+    @property
+    def mask(self) -> LayerMask:
+        """The skip set as a mask of whole layers."""
+        return LayerMask.layers(self._skip_set)
+
+    def observe(self, round: Round) -> None:
+        """See `SkipSetSearch.observe`."""
+        self.observe_round(round.drafted, round.accepted, round.generated)
+
+    def advance(self, session: Session) -> None:
+        """Runs the probe over the last generated tokens when a proposal is due."""
+        if not self.wants_probe or len(session) < self.context_window:
+            return
+        confidences = session.probe(session.tokens[-self.context_window :])
+        if confidences is not None:
+            self.propose(*confidences)
+
     def observe_round(self, drafted: int, accepted: int, tokens_generated: int) -> None:
-        """Report one finished round; see `SkipSetSearch.observe_round`.
+        """Report one finished round of `drafted` tokens, `accepted` of them kept, after which
+        the text has `tokens_generated` new tokens.
 
         A round that drafted nothing says nothing about the set and is not counted.
         """

@@ -42,13 +42,13 @@ ECL_API int32_t ecl_step(struct llama_context * ctx, const llama_token * tokens,
 // probability is not NULL, its softmax probability. Equal logits: the lowest token.
 ECL_API llama_token ecl_argmax(struct llama_context * ctx, int32_t i, float * probability);
 
-// Drafts greedily under a mask, one token at a time from `first` at position pos, until n_max tokens,
-// a token whose probability is under stop_probability (it is kept, as the last), or an end-of-text
-// token. Leaves the cache and the mask as they were. Writes the tokens and their probabilities;
+// Drafts greedily under a mask what follows n_pending tokens at positions pos, pos + 1, ..., one token
+// at a time, until n_max tokens, a token whose probability is under stop_probability (it is kept, as
+// the last), or an end-of-text token. Leaves the cache and the mask as they were. Writes the tokens and their probabilities;
 // returns their number, or a negative status (1 and 2 above as -101 and -102).
-ECL_API int32_t ecl_draft(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer, llama_token first,
-                          llama_pos pos, llama_seq_id seq, int32_t n_max, float stop_probability,
-                          llama_token * tokens, float * probabilities);
+ECL_API int32_t ecl_draft(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer,
+                          const llama_token * pending, int32_t n_pending, llama_pos pos, llama_seq_id seq,
+                          int32_t n_max, float stop_probability, llama_token * tokens, float * probabilities);
 
 // One step of the full model that also measures every sub-layer's output, where the tensors live:
 // attention[l] and ffn[l] become its confidence, 1 - H / log(n_embd), averaged over the step's tokens

@@ -156,29 +156,24 @@ llama_token ecl_argmax(llama_context * ctx, int32_t i, float * probability) {
     return static_cast<llama_token>(found - logits);
 }
 
-int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, llama_token first, llama_pos pos,
-                  llama_seq_id seq, int32_t n_max, float stop_probability, llama_token * tokens,
-                  float * probabilities) {
+int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, const llama_token * pending,
+                  int32_t n_pending, llama_pos pos, llama_seq_id seq, int32_t n_max, float stop_probability,
+                  llama_token * tokens, float * probabilities) {
     scoped_options scope(ctx, ctx->ecl.options);
     if (const int32_t status = ecl_set_mask(ctx, drop, n_layer); status != 0) {
         return status;
     }
     const llama_vocab * vocab = llama_model_get_vocab(&ctx->get_model());
-    int32_t             n     = 0;
-    int32_t             status = 0;
-    llama_token         token  = first;
-    while (n < n_max) {
-        status = ecl_step(ctx, &token, 1, pos + n, seq, ECL_OUTPUTS_LAST);
-        if (status != 0) {
-            break;
-        }
-        token            = ecl_argmax(ctx, -1, &probabilities[n]);
-        tokens[n]        = token;
+    int32_t             n      = 0;
+    int32_t             status = n_max > 0 ? ecl_step(ctx, pending, n_pending, pos, seq, ECL_OUTPUTS_LAST) : 0;
+    while (status == 0 && n < n_max) {
+        tokens[n]         = ecl_argmax(ctx, -1, &probabilities[n]);
         const bool unsure = probabilities[n] < stop_probability;
         ++n;
-        if (unsure || llama_vocab_is_eog(vocab, token)) {
+        if (unsure || n == n_max || llama_vocab_is_eog(vocab, tokens[n - 1])) {
             break;
         }
+        status = ecl_step(ctx, &tokens[n - 1], 1, pos + n_pending + n - 1, seq, ECL_OUTPUTS_LAST);
     }
     // A dropped layer has no keys and values for drafted positions, so nothing drafted may stay.
     llama_memory_seq_rm(llama_get_memory(ctx), seq, pos, -1);

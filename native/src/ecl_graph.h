@@ -27,6 +27,9 @@ enum class sublayer : uint8_t { attention = 0, ffn = 1 };
 struct graph_options {
     std::vector<uint8_t> drop;  // per layer: bit 0 drops attention, bit 1 the feed-forward; empty: none
     bool                 probe = false;
+    bool                 tree  = false;   // the step's tokens are a tree, not a row
+    const ggml_tensor *  head  = nullptr; // rows of the LM head to compute logits with; null: all of them
+    int32_t              keep  = -1;      // layer whose residual stream, as it leaves the layer, stays readable
 
     bool drops(int il, sublayer kind) const {
         return il >= 0 && static_cast<size_t>(il) < drop.size() &&
@@ -40,7 +43,10 @@ struct graph_options {
         }
         return false;
     }
-    bool operator==(const graph_options & other) const { return drop == other.drop && probe == other.probe; }
+    bool operator==(const graph_options & other) const {
+        return drop == other.drop && probe == other.probe && tree == other.tree && head == other.head &&
+               keep == other.keep;
+    }
     bool operator!=(const graph_options & other) const { return !(*this == other); }
 };
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.search import SkipSetSearch
 from edge_conflayers.search.conflayers import (
     ConfLayersSearch,
     ConfLayersSettings,
@@ -172,10 +171,6 @@ def proposed(dips: tuple[int, ...] = SIX, config: ConfLayersSettings = SMALL) ->
 def play(search: ConfLayersSearch, rounds: list[tuple[int, int]]) -> None:
     for drafted, accepted in rounds:
         search.observe_round(drafted, accepted, 100)
-
-
-def test_search_serves_the_protocol() -> None:
-    assert isinstance(ConfLayersSearch(L, "llama"), SkipSetSearch)
 
 
 def test_published_defaults() -> None:
