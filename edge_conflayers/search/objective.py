@@ -15,8 +15,8 @@ The predicted speed, over plain decoding, is the ratio of sums over rounds::
 
     sum(A_i + 1) / sum(D_i * c + V(D_i + 1))
 
-With ``tau = 0`` and matches that are independent with chance ``alpha`` this is the expected speed-up
-of Leviathan et al. (arXiv 2211.17192), ``E / (gamma*c + V(gamma + 1))`` with
+With ``tau = 0`` and matches that are independent with chance ``alpha`` this is the expected
+speed-up of Leviathan et al. (arXiv 2211.17192), ``E / (gamma*c + V(gamma + 1))`` with
 ``E = (1 - alpha^(gamma+1)) / (1 - alpha)``. Here nothing is taken to be independent: matches come
 in runs, and a round starts where the one before it ended, not anywhere.
 
@@ -74,7 +74,7 @@ class Prediction:
     Attributes:
         speed: tokens per second over plain decoding's.
         stop_probability: a drafted token less likely than this ends the draft.
-        max_draft: most tokens in a draft; 0 for plain decoding.
+        max_draft: most tokens in a draft.
         acceptance: share of drafted tokens that are accepted.
         tokens_per_round: accepted ones and the full model's own.
     """
@@ -84,11 +84,6 @@ class Prediction:
     max_draft: int
     acceptance: float
     tokens_per_round: float
-
-
-PLAIN = Prediction(
-    speed=1.0, stop_probability=0.0, max_draft=0, acceptance=0.0, tokens_per_round=1.0
-)
 
 
 def predict(
@@ -117,25 +112,21 @@ def best_prediction(
     stops: Sequence[float] = STOPS,
     lengths: Sequence[int] = LENGTHS,
 ) -> Prediction:
-    """The objective under the stop rule that is best for it; ``PLAIN`` if none is faster than
-    that, or nothing is dropped.
+    """The objective under the stop rule that is best for it: of equally fast ones, that with the
+    lowest stop probability and shortest drafts. It may be slower than plain decoding.
 
     Args:
-        records: as for ``predict``.
-        stops, lengths: stop probabilities and draft lengths to choose from.
+        records: as for ``predict``, at least one.
+        stops, lengths: stop probabilities and draft lengths to choose from, at least one each.
     """
-    best = PLAIN
-    if not mask or not records:
-        return best
     table = _Table(records)
+    found = []
     for stop in stops:
         for length in lengths:
-            found = _simulate(table, mask, prices, stop, length)
-            if found.speed > best.speed:
-                best = found
+            found.append(_simulate(table, mask, prices, stop, length))
             if length >= table.longest_draft(stop):
                 break  # longer limits change nothing
-    return best
+    return max(found, key=lambda prediction: prediction.speed)
 
 
 class _Table:

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from edge_conflayers.search.objective import (
     LENGTHS,
-    PLAIN,
     ROUNDS,
     STOPS,
     Record,
     best_prediction,
     predict,
 )
-from edge_conflayers.session import NO_MASK, LayerMask
+from edge_conflayers.session import LayerMask
 
 MASK = LayerMask.layers({1, 2})
 
@@ -77,8 +76,7 @@ def test_rounds_are_those_of_drafting_token_by_token(
 def test_the_best_stop_rule_is_the_best_of_all(records: list[Record]) -> None:
     found = best_prediction(records, MASK, Prices())
     speeds = [followed(records, stop, n, Prices()) for stop in STOPS for n in LENGTHS]
-    assert found.speed == pytest.approx(max(1.0, *speeds))
-    assert (found == PLAIN) == (found.max_draft == 0)
+    assert found.speed == pytest.approx(max(speeds))
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.9])
@@ -120,12 +118,11 @@ def test_a_round_starts_where_the_last_one_ended() -> None:
 
 
 def test_nothing_to_gain() -> None:
-    wrong = [Record(False, 0.99)] * 20
-    assert best_prediction(wrong, MASK, Prices()) == PLAIN
-    assert best_prediction([Record(True, 0.99)] * 20, NO_MASK, Prices()) == PLAIN
-    assert best_prediction([], MASK, Prices()) == PLAIN
-    dear = Prices(draft=1.0, token=0.2)
-    assert best_prediction([Record(True, 0.99)] * 20, MASK, dear) == PLAIN
+    wrong = best_prediction([Record(False, 0.99)] * 20, MASK, Prices())
+    assert (wrong.max_draft, wrong.acceptance) == (1, 0.0)
+    assert wrong.speed == pytest.approx(1 / (0.5 + 1.1))
+    dear = best_prediction([Record(True, 0.99)] * 20, MASK, Prices(draft=1.0, token=0.2))
+    assert dear.speed < 1 and dear.acceptance == 1.0
 
 
 def test_a_stop_rule_that_keeps_the_sure_tokens_is_found() -> None:
