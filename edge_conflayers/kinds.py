@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import Any
 
@@ -19,13 +19,15 @@ import numpy.typing as npt
 
 from edge_conflayers.cost import Costs
 from edge_conflayers.errors import BadInput
+from edge_conflayers.search.measured import Found, Memory
 from edge_conflayers.search.objective import Prediction
-from edge_conflayers.search.sublayers import mask_from_json, mask_to_json
-from edge_conflayers.session import LayerMask
+from edge_conflayers.search.sublayers import candidates, mask_from_json, mask_to_json
 
 Signature = npt.NDArray[np.float32]
 """Of a text: float32 [SIGNATURE_SIZE], of length 1."""
 
+SKIP_SETS_PROFILE: Mapping[str, Any] = {"what": "skip sets"}
+"""What tells the profile of skip sets from a model's other profiles: all methods share it."""
 _WORDS = 192
 _TYPICAL_SHAPE = np.array(
     [0.87, 0.18, 0.08, 0.03, 0.05, 0.02, 0.03, 0.03, 0.04, 0.14, 0.05, 0.3], dtype=np.float32
@@ -66,16 +68,14 @@ class SkipSet:
     Attributes:
         kind: its name.
         signature: the mean of its prompts'.
-        mask: what to drop.
-        prediction: how fast drafting with it is, and the stop rule it takes.
-        c: a one-token step under the mask, over a full one.
+        found: the mask, its predicted speed and the stop rule it takes.
+        memory: for the search to go on with.
     """
 
     kind: str
     signature: Signature
-    mask: LayerMask
-    prediction: Prediction
-    c: float
+    found: Found
+    memory: Memory = field(default_factory=Memory)
 
 
 class SkipSets:
@@ -85,14 +85,20 @@ class SkipSets:
         n_layer: the model's layers.
         sets: at most one a kind.
         costs: what was measured for predictions; None if nothing was.
+        orders: in which sub-layers are worth dropping, for searches; None if not known.
     """
 
     def __init__(
-        self, n_layer: int, sets: Iterable[SkipSet] = (), costs: Costs | None = None
+        self,
+        n_layer: int,
+        sets: Iterable[SkipSet] = (),
+        costs: Costs | None = None,
+        orders: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.n_layer = n_layer
         self.costs = costs
-        self._sets = {found.kind: found for found in sets}
+        self.orders = orders
+        self._sets = {each.kind: each for each in sets}
 
     def __len__(self) -> int:
         return len(self._sets)
@@ -102,7 +108,7 @@ class SkipSets:
 
     def nearest(self, signature: Signature) -> SkipSet | None:
         """The set of the prompts most like this one; None if there are no sets."""
-        return max(self, key=lambda found: similarity(found.signature, signature), default=None)
+        return max(self, key=lambda each: similarity(each.signature, signature), default=None)
 
     def keep(self, found: SkipSet) -> None:
         """Adds a set, or replaces that of its kind. Of more than ``MOST_KINDS`` kinds, the one that
@@ -121,15 +127,19 @@ class SkipSets:
         return {
             "n_layer": self.n_layer,
             "costs": None if self.costs is None else self.costs.to_json(),
+            "orders": None if self.orders is None else [_spaced(each) for each in self.orders],
             "sets": [
                 {
-                    "kind": found.kind,
-                    "signature": " ".join(f"{value:.3g}" for value in found.signature),
-                    "mask": mask_to_json(found.mask),
-                    "prediction": asdict(found.prediction),
-                    "c": found.c,
+                    "kind": each.kind,
+                    "signature": _spaced(f"{value:.3g}" for value in each.signature),
+                    "mask": mask_to_json(each.found.mask),
+                    "prediction": asdict(each.found.prediction),
+                    "c": each.found.c,
+                    "gains": [_spaced((i, int(on), f"{g:.3g}")) for i, on, g in each.memory.gains],
+                    "seeds": each.memory.seeds,
+                    "credit": each.memory.credit,
                 }
-                for found in self
+                for each in self
             ],
         }
 
@@ -143,11 +153,12 @@ class SkipSets:
         try:
             if data["n_layer"] != n_layer:
                 raise ValueError(f"they are for {data['n_layer']!r} layers, not {n_layer}")
-            costs = data["costs"]
+            costs, orders = data["costs"], data["orders"]
             return cls(
                 n_layer,
-                [_set_from_json(found, n_layer) for found in data["sets"]],
+                [_set_from_json(each, n_layer) for each in data["sets"]],
                 None if costs is None else Costs.from_json(costs),
+                None if orders is None else [_order(each, n_layer) for each in orders],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -156,17 +167,38 @@ class SkipSets:
             ) from error
 
 
+def _spaced(values: Iterable[Any]) -> str:
+    return " ".join(map(str, values))
+
+
+def _order(spaced: str, n_layer: int) -> list[int]:
+    return [_candidate(i, n_layer) for i in spaced.split()]
+
+
+def _candidate(text: str, n_layer: int) -> int:
+    if not 0 <= int(text) < candidates(n_layer):
+        raise ValueError(f"{text} is no sub-layer of {n_layer} layers")
+    return int(text)
+
+
 def _set_from_json(data: Mapping[str, Any], n_layer: int) -> SkipSet:
     values = np.array([float(value) for value in data["signature"].split()], dtype=np.float32)
     prediction = Prediction(**data["prediction"])
-    numbers = [*values, *asdict(prediction).values(), data["c"]]
+    gains = []
+    for i, on, gain in (each.split() for each in data["gains"]):
+        gains.append((_candidate(i, n_layer), on == "1", float(gain)))
+    numbers = [*values, *asdict(prediction).values(), data["c"], data["credit"]]
     if len(values) != SIGNATURE_SIZE or not np.isfinite(numbers).all():
         raise ValueError("a signature or a prediction is not one")
-    drafts = type(prediction.max_draft) is int and prediction.max_draft >= 1
-    if not drafts or not isinstance(data["kind"], str):
-        raise ValueError(f"a set of kind {data['kind']!r} drafts {prediction.max_draft} tokens")
+    counts = (prediction.max_draft, data["seeds"])
+    if any(type(count) is not int or count < 0 for count in counts) or counts[0] < 1:
+        raise ValueError(f"{counts} are not a draft's length and a count")
+    if not isinstance(data["kind"], str):
+        raise ValueError(f"{data['kind']!r} is not a name")
     mask = mask_from_json(data["mask"], n_layer)
-    return SkipSet(data["kind"], _unit(values), mask, prediction, float(data["c"]))
+    found = Found(mask, prediction, float(data["c"]))
+    memory = Memory(tuple(gains), data["seeds"], float(data["credit"]))
+    return SkipSet(data["kind"], _unit(values), found, memory)
 
 
 def _shape(text: str) -> Signature:

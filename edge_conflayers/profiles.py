@@ -155,8 +155,16 @@ class ProfileStore:
         try:
             return _unpack(raw, key)
         except (ValueError, RecursionError) as error:
-            self._put_aside(path, error)
+            self.put_aside(key, str(error))
             return None
+
+    def put_aside(self, key: ProfileKey, why: str) -> None:
+        """Rename the profile of `key` to *.corrupt, because its state cannot be used; logged
+        once."""
+        path = self.path(key)
+        with contextlib.suppress(OSError):
+            os.replace(path, path.with_suffix(".corrupt"))
+        self._warn_once(f"the profile {path} cannot be used ({why}); searching anew")
 
     def save(self, key: ProfileKey, state: Mapping[str, Any]) -> None:
         """Replace the profile of `key` by `state`, whole or not at all.
@@ -195,12 +203,6 @@ class ProfileStore:
             with contextlib.suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
                     leftover.unlink()
-
-    def _put_aside(self, path: Path, error: Exception) -> None:
-        aside = path.with_suffix(".corrupt")
-        with contextlib.suppress(OSError):
-            os.replace(path, aside)
-        self._warn_once(f"the profile {path} cannot be used ({error}); searching anew")
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:

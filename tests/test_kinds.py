@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from edge_conflayers.kinds import (
     signature,
     similarity,
 )
+from edge_conflayers.search.measured import Found, Memory
 from edge_conflayers.search.objective import Prediction
 from edge_conflayers.session import LayerMask
 
@@ -47,7 +49,9 @@ KINDS = {
 
 def found(kind: str, text: str = "a text", speed: float = 1.2) -> SkipSet:
     mask = LayerMask(attention=frozenset({1, 3}), mlp=frozenset({2}))
-    return SkipSet(kind, signature(text), mask, Prediction(speed, 0.5, 4, 0.9, 3.1), 0.8)
+    prediction = Prediction(speed, 0.5, 4, 0.9, 3.1)
+    memory = Memory(((0, True, 0.0125), (5, False, -0.25)), 3, 1.5)
+    return SkipSet(kind, signature(text), Found(mask, prediction, 0.8), memory)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,7 +61,7 @@ def test_a_prompt_is_nearest_to_its_own_kind(kind: str) -> None:
     for name, texts in KINDS.items():
         one = found(name)
         mean = mean_signature(map(signature, texts[:2]))
-        sets.keep(SkipSet(name, mean, one.mask, one.prediction, one.c))
+        sets.keep(replace(one, signature=mean))
     nearest = sets.nearest(signature(asked))
     assert nearest is not None and nearest.kind == kind
     assert similarity(signature(learned[0]), nearest.signature) > SAME_KIND
@@ -81,7 +85,7 @@ def test_a_set_replaces_that_of_its_kind() -> None:
     sets.keep(found("a", "def f(x): return x"))
     sets.keep(found("b", "What is the capital of France?"))
     sets.keep(found("a", "def f(x): return x", speed=1.5))
-    assert [(one.kind, one.prediction.speed) for one in sets] == [("b", 1.2), ("a", 1.5)]
+    assert [(one.kind, one.found.prediction.speed) for one in sets] == [("b", 1.2), ("a", 1.5)]
 
 
 def test_the_longest_kept_kinds_go_first() -> None:
@@ -97,12 +101,13 @@ def test_names_for_unnamed_kinds() -> None:
 
 
 def test_json_restores_the_sets() -> None:
-    sets = SkipSets(6, [found("a", "def f(x): return x"), found("b", "Wo ist der Bahnhof?")])
+    texts = ("def f(x): return x", "Wo ist der Bahnhof?")
+    sets = SkipSets(6, map(found, "ab", texts), orders=[[3, 1, 0], [2]])
     data = json.loads(json.dumps(sets.to_json()))
     again = SkipSets.from_json(data, 6)
-    assert again.costs is None
+    assert again.costs is None and again.orders == [[3, 1, 0], [2]]
     for one, other in zip(sets, again, strict=True):
-        assert (one.kind, one.mask, one.prediction) == (other.kind, other.mask, other.prediction)
+        assert (one.kind, one.found, one.memory) == (other.kind, other.found, other.memory)
         assert similarity(one.signature, other.signature) > 0.999
 
 
@@ -114,10 +119,14 @@ def test_json_restores_the_sets() -> None:
         ("mask", {"attention": [6], "mlp": []}),
         ("mask", [1, 2]),
         ("prediction", {"speed": 1.0}),
-        ("prediction", {**vars(found("a").prediction), "max_draft": 0}),
-        ("prediction", {**vars(found("a").prediction), "max_draft": 2.5}),
+        ("prediction", {**vars(found("a").found.prediction), "max_draft": 0}),
+        ("prediction", {**vars(found("a").found.prediction), "max_draft": 2.5}),
         ("c", "cheap"),
         ("kind", None),
+        ("gains", ["8 1 0.5"]),
+        ("gains", ["1 0.5"]),
+        ("seeds", -1),
+        ("credit", float("inf")),
     ],
 )
 def test_damaged_sets_are_refused(name: str, value: object) -> None:
@@ -125,6 +134,13 @@ def test_damaged_sets_are_refused(name: str, value: object) -> None:
     data["sets"][0][name] = value
     with pytest.raises(BadInput, match="--fresh"):
         SkipSets.from_json(data, 6)
+
+
+def test_orders_of_another_model_are_refused() -> None:
+    data = SkipSets(6, orders=[[7]]).to_json()
+    assert SkipSets.from_json(data, 6).orders == [[7]]
+    with pytest.raises(BadInput, match="no sub-layer"):
+        SkipSets.from_json({**data, "orders": ["8"]}, 6)
 
 
 def test_sets_of_another_model_are_refused() -> None:

@@ -12,6 +12,7 @@ from edge_conflayers.cli.bench import bench
 from edge_conflayers.cli.cost import cost
 from edge_conflayers.cli.models import models
 from edge_conflayers.cli.run import run
+from edge_conflayers.cli.tune import tune
 from edge_conflayers.errors import EdgeConflayersError
 
 
@@ -50,5 +51,5 @@ def main(debug: bool) -> None:
         binding.log.show = True
 
 
-for command in (run, models, bench, cost):
+for command in (run, models, bench, cost, tune):
     main.add_command(command)

@@ -57,7 +57,7 @@ _LEAST_CONTEXT = 4096
 @click.option("--raw", is_flag=True, help="Give the prompt as it is, without the chat template.")
 @click.option(
     "--method",
-    type=click.Choice(["plain", "conflayers"]),
+    type=click.Choice(["plain", "conflayers", "swift", "measured"]),
     default="plain",
     show_default=True,
     help="How to decode; the text is the same.",
@@ -201,8 +201,12 @@ class _Profile:
 
     def load(self, *, fresh: bool) -> None:
         state = None if fresh or self._method.state() is None else self._store.load(self._key)
-        if state is not None:
+        if state is None:
+            return
+        try:
             self._method.resume(state)
+        except BadInput as error:
+            self._store.put_aside(self._key, str(error))
 
     def save(self) -> None:
         state = self._method.state()
@@ -214,11 +218,13 @@ def _show(stats: Stats, method: str) -> None:
     parts = [f"{stats.tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
     if method != "plain":
         rate = stats.acceptance_rate
-        dropped = stats.drafter.get("skip_set", [])
+        attention, mlp = (
+            len(stats.drafter.get(f"{kind}_dropped", [])) for kind in ("attention", "mlp")
+        )
         parts += [
             f"{stats.tokens_per_round:.2f} tokens/round",
             f"{'no' if rate is None else f'{rate:.0%} of'} drafted tokens accepted",
-            f"{len(dropped)} layers dropped",
+            f"{attention} attention and {mlp} MLP layers dropped",
             f"draft {stats.draft_seconds:.2f} s",
         ]
     parts.append(f"verify {stats.verify_seconds:.2f} s")

@@ -1,0 +1,233 @@
+"""``edge-conflayers tune``: skip sets for the kinds of prompts that will come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_conflayers.cli.models import pull_progress
+from edge_conflayers.cli.options import device_options, kernels_option
+from edge_conflayers.models import resolve
+
+if TYPE_CHECKING:
+    from edge_conflayers.bench.workloads import Prompt
+    from edge_conflayers.kinds import SkipSet, SkipSets
+    from edge_conflayers.model import Model
+    from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.tuning import Progress
+
+_UNNAMED = "prompts"
+_REPEAT = 3
+_TICKS = 10  # of the progress bar, per second
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--prompts",
+    "prompts_file",
+    type=click.Path(path_type=Path),
+    help="JSON lines or text as for `bench`; each category is a kind.  [default: short ones of five"
+    " kinds]",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=1),
+    default=300,
+    show_default=True,
+    help="Seconds for all kinds together, besides measuring what steps cost.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Most prompts of a kind.",
+)
+@click.option(
+    "-n",
+    "--predict",
+    type=click.IntRange(min=32),
+    default=96,
+    show_default=True,
+    help="Most tokens to write for each prompt.",
+)
+@click.option("--raw", is_flag=True, help="Give prompts as they are, without the chat template.")
+@click.option(
+    "--fresh", is_flag=True, help="Forget the skip sets of this model on this machine first."
+)
+@device_options
+@kernels_option
+def tune(
+    model: str,
+    prompts_file: Path | None,
+    budget: float,
+    limit: int,
+    predict: int,
+    raw: bool,
+    fresh: bool,
+    threads: int | None,
+    gpu_layers: int,
+) -> None:
+    """Search for the layers of MODEL that are best dropped in drafts, for each kind of prompts.
+
+    What is found is kept for `run --method measured` on this machine. Ctrl-C keeps the best so far.
+    """
+    from edge_conflayers import machine
+    from edge_conflayers.cost import ROOM, measure
+    from edge_conflayers.kinds import SKIP_SETS_PROFILE
+    from edge_conflayers.model import Model
+    from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.search.prices import measured_prices
+    from edge_conflayers.session import Session
+    from edge_conflayers.tuning import check_layers_can_be_dropped
+    from edge_conflayers.tuning import tune as tune_kinds
+
+    texts = _texts(prompts_file, limit)
+    with pull_progress() as progress:
+        path = resolve(model, progress)
+    threads = threads or machine.default_threads()
+    with Model(path, gpu_layers=gpu_layers) as loaded:
+        check_layers_can_be_dropped(loaded)
+        prompts = {kind: _tokens(loaded, some, raw) for kind, some in texts.items()}
+        store = ProfileStore()
+        key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
+        sets = _load(store, key, loaded, fresh)
+        interrupted = False
+        without_text: list[str] = []
+        try:
+            if sets.costs is None:
+                click.echo("measuring what steps cost", err=True)
+                with Session(loaded, n_ctx=128 + ROOM, threads=threads) as session:
+                    sets.costs = measure(session, repeat=_REPEAT)
+            with _Bar(budget) as bar:
+                without_text = tune_kinds(
+                    loaded,
+                    prompts,
+                    sets,
+                    measured_prices(loaded, sets.costs),
+                    budget=budget,
+                    max_tokens=predict,
+                    threads=threads,
+                    on_progress=bar.show,
+                    on_better=lambda: store.save(key, sets.to_json()),
+                )
+        except KeyboardInterrupt:
+            interrupted = True
+    _show([each for each in sets if each.kind in prompts])
+    for kind in without_text:
+        click.echo(f"{kind}: too little text to search over; give longer or other prompts")
+    if interrupted:
+        click.echo("interrupted: what was found so far is kept", err=True)
+        sys.exit(130)
+
+
+def _texts(prompts_file: Path | None, limit: int) -> dict[str, list[Prompt]]:
+    """Prompts by kind, in the order of the file."""
+    from edge_conflayers.bench import workloads
+    from edge_conflayers.tuning_prompts import TUNING_PROMPTS
+
+    if prompts_file is not None:
+        prompts = workloads.load(prompts_file)
+    else:
+        prompts = [
+            workloads.Prompt(f"{kind} {i}", kind, text)
+            for kind, texts in TUNING_PROMPTS.items()
+            for i, text in enumerate(texts)
+        ]
+    kinds: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        kinds.setdefault(prompt.category or _UNNAMED, []).append(prompt)
+    return {kind: workloads.spread(some, limit) for kind, some in kinds.items()}
+
+
+def _tokens(model: Model, prompts: Iterable[Prompt], raw: bool) -> list[tuple[int, ...]]:
+    from edge_conflayers.bench.runner import make_task
+
+    return [make_task(model, prompt, raw=raw).tokens for prompt in prompts]
+
+
+def _load(store: ProfileStore, key: ProfileKey, model: Model, fresh: bool) -> SkipSets:
+    """What was found before; nothing if it cannot be used."""
+    from edge_conflayers.errors import BadInput
+    from edge_conflayers.kinds import SkipSets
+
+    state = None if fresh else store.load(key)
+    if state is not None:
+        try:
+            return SkipSets.from_json(state, model.n_layer)
+        except BadInput as error:
+            store.put_aside(key, str(error))
+    return SkipSets(model.n_layer)
+
+
+class _Bar:
+    """How much of the budget is spent, and the best so far."""
+
+    def __init__(self, budget: float) -> None:
+        self._label = ""
+        self._bar: Any = click.progressbar(
+            length=int(budget * _TICKS),
+            label="tuning",
+            show_pos=False,
+            item_show_func=lambda _: self._label,
+            file=sys.stderr,
+        )
+
+    def show(self, progress: Progress) -> None:
+        speed = (
+            "" if progress.best is None else f", best {progress.best.found.prediction.speed:.2f}"
+        )
+        self._label = f"{progress.kind}: {progress.judged} sets{speed}"
+        done = min(int(progress.seconds * _TICKS), self._bar.length or 0)
+        self._bar.update(done - self._bar.pos)
+
+    def __enter__(self) -> _Bar:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.render_finish()
+
+
+def _show(found: Sequence[SkipSet]) -> None:
+    from edge_conflayers.bench.report import print_table
+
+    header = (
+        *("kind", "attention dropped", "MLP dropped", "accepted", "c", "stop under", "at most"),
+        "predicted speed-up",
+    )
+    rows = []
+    for each in found:
+        mask, prediction = each.found.mask, each.found.prediction
+        rows.append(
+            (
+                each.kind,
+                _ranges(mask.attention),
+                _ranges(mask.mlp),
+                f"{prediction.acceptance:.0%}",
+                f"{each.found.c:.2f}",
+                f"{prediction.stop_probability:.2f}",
+                str(prediction.max_draft),
+                f"{prediction.speed:.2f}",
+            )
+        )
+    print_table(header, rows)
+    if rows and all(each.found.prediction.speed <= 1 for each in found):
+        click.echo("plain decoding is faster than drafting with any set that was tried")
+
+
+def _ranges(layers: Iterable[int]) -> str:
+    """Layers as "3-5,9"; "none" if there are none."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    parts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return ",".join(parts) or "none"

@@ -1,0 +1,198 @@
+"""``tune``, run in this process on a tiny model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from gguf_models import write_tiny_model
+
+from edge_conflayers.cli import main
+from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
+from edge_conflayers.profiles import DATA_VARIABLE, ProfileKey, ProfileStore
+from edge_conflayers.search.measured import MeasuredSearch
+
+N_LAYER = 6
+# The modules: as attributes of the package the names may also be the commands.
+command = importlib.import_module("edge_conflayers.cli.tune")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(
+        tmp_path_factory.mktemp("models") / "tiny.gguf", "llama", n_layer=N_LAYER, layer_gain=0.1
+    )
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.jsonl"
+    records = [
+        {"category": "code", "prompt": "def mean(values):\n    total = 0\n    for v in values:"},
+        {"category": "code", "prompt": "class Stack:\n    def push(self, x):\n        self.x = x"},
+        {"category": "talk", "prompt": "Tell me a story about a lighthouse and a fox."},
+    ]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return file
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def tune(model: Path, prompts: Path, *more: object) -> Result:
+    return call(
+        *("tune", model, "--prompts", prompts, "--budget", 4, "-n", 40, "-t", 1, "--raw"), *more
+    )
+
+
+def kept(model: Path) -> SkipSets:
+    key = ProfileKey.for_model(model, SKIP_SETS_PROFILE, 1, 0)
+    state = ProfileStore().load(key)
+    assert state is not None
+    return SkipSets.from_json(state, N_LAYER)
+
+
+def test_sets_are_found_kept_shown_and_used(tiny: Path, prompts: Path) -> None:
+    done = tune(tiny, prompts)
+    assert done.exit_code == 0, done.output
+    sets = {each.kind: each for each in kept(tiny)}
+    assert set(sets) == {"code", "talk"}
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["kind", "code", "talk"]
+    for line in lines[1:3]:
+        found = sets[line.split()[0]].found
+        assert found.mask and line.endswith(f"{found.prediction.speed:.2f}")
+    assert kept(tiny).costs is not None and kept(tiny).orders is not None
+
+    run = ("run", tiny, "-n", 24, "-t", 1, "--raw", "-p", "def total(values):\n    total = 0")
+    stats = prompts.parent / "stats.json"
+    plain = call(*run)
+    measured = call(*run, "--method", "measured", "--stats-json", stats)
+    assert measured.exit_code == 0, measured.output
+    assert measured.stdout == plain.stdout
+    drafter = json.loads(stats.read_text())["drafter"]
+    found = sets["code"].found
+    assert drafter["kind"] == "code"
+    assert drafter["predicted_speedup"] == found.prediction.speed
+    dropped = found.mask.attention if found.prediction.speed > 1 else ()
+    assert drafter["attention_dropped"] == sorted(dropped)
+
+
+def test_an_interrupt_keeps_the_best_so_far(
+    tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = MeasuredSearch.judge
+    bests: list[Any] = []
+
+    def interrupted(self: MeasuredSearch, *arguments: Any) -> bool:
+        better = judge(self, *arguments)
+        if len(bests) == 2:
+            raise KeyboardInterrupt
+        if better:
+            assert self.found is not None
+            bests.append(self.found)
+        return better
+
+    monkeypatch.setattr(MeasuredSearch, "judge", interrupted)
+    done = tune(tiny, prompts)
+    assert done.exit_code == 130
+    assert "what was found so far is kept" in done.output
+    (found,) = kept(tiny)
+    assert found.kind == "code" and found.found == bests[-1]
+    assert "code" in done.stdout and "talk" not in done.stdout
+
+
+def test_tuning_goes_on_from_what_was_found(
+    tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tune(tiny, prompts).exit_code == 0
+    before = {each.kind: each.found for each in kept(tiny)}
+    first: list[Any] = []
+    judge = MeasuredSearch.judge
+
+    def watched(self: MeasuredSearch, mask: Any, records: Any) -> bool:
+        if self.judged == 0:
+            first.append(mask)
+        return judge(self, mask, records)
+
+    monkeypatch.setattr(MeasuredSearch, "judge", watched)
+    again = tune(tiny, prompts)
+    assert again.exit_code == 0 and "measuring" not in again.stderr
+    assert first == [before["code"].mask, before["talk"].mask]
+    for each in kept(tiny):
+        assert each.found.prediction.speed >= before[each.kind].prediction.speed
+
+    first.clear()
+    fresh = tune(tiny, prompts, "--fresh")
+    assert fresh.exit_code == 0 and "measuring" in fresh.stderr
+
+
+@pytest.mark.parametrize(
+    "content", ["{", '{"version": 1}', None], ids=["cut off", "no key", "another model's sets"]
+)
+def test_a_damaged_profile_is_put_aside_with_one_warning(
+    tiny: Path, prompts: Path, content: str | None, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, key = ProfileStore(), ProfileKey.for_model(tiny, SKIP_SETS_PROFILE, 1, 0)
+    run = ("run", tiny, "-n", 4, "-t", 1, "-p", "x", "--method", "measured")
+    for command in (lambda: tune(tiny, prompts, "--budget", 1), lambda: call(*run)):
+        store.save(key, SkipSets(9).to_json())
+        if content is not None:
+            store.path(key).write_text(content)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            done = command()
+        assert done.exit_code == 0, done.output
+        (warning,) = [r for r in caplog.records if r.name == "edge_conflayers.profiles"]
+        assert "cannot be used" in warning.getMessage()
+        assert store.path(key).with_suffix(".corrupt").exists()
+        assert store.load(key) is not None  # a new one
+
+
+def test_models_that_cannot_be_tuned(prompts: Path, tmp_path: Path) -> None:
+    for arch, n_layer, why in (("mamba", 4, "'mamba' cannot be served"), ("llama", 2, "2 layers")):
+        model = write_tiny_model(tmp_path / f"{arch}.gguf", arch, n_layer=n_layer)
+        done = tune(model, prompts)
+        assert done.exit_code == 2
+        (line,) = done.stderr.splitlines()
+        assert why in line
+
+
+def test_texts_that_are_too_short(
+    tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_conflayers.tuning.LEAST_TEXT", 1000)
+    done = tune(tiny, prompts)
+    assert done.exit_code == 0
+    assert "code: too little text" in done.stdout and "talk: too little text" in done.stdout
+
+
+def test_bad_input(tiny: Path, tmp_path: Path) -> None:
+    assert "cannot be read" in tune(tiny, tmp_path / "absent.jsonl").stderr
+    assert call("tune", tmp_path / "absent.gguf").exit_code == 2
+    assert call("tune", tiny, "--budget", 0).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("layers", "shown"), [((), "none"), ((3,), "3"), ((9, 3, 4, 5, 11, 12), "3-5,9,11-12")]
+)
+def test_layers_are_shown_as_ranges(layers: tuple[int, ...], shown: str) -> None:
+    assert command._ranges(layers) == shown
+
+
+def test_default_prompts(tiny: Path) -> None:
+    kinds = command._texts(None, 2)
+    assert list(kinds) == ["code", "summary", "questions", "translation", "chat"]
+    assert all(len(prompts) == 2 for prompts in kinds.values())
