@@ -6,6 +6,7 @@ Short form by default. ``-m long`` runs 20 prompts of 128 tokens for each model,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,9 +16,14 @@ from steps import RealModel, Tiny, random_tokens
 
 from edge_conflayers.drafters import Drafter
 from edge_conflayers.drafters.layers import LayersDrafter
+from edge_conflayers.drafters.measured import MeasuredDrafter
+from edge_conflayers.kinds import SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
+from edge_conflayers.search.measured import MeasuredSearch, MeasuredSettings
+from edge_conflayers.search.prices import LinearPrices
+from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.session import Session
 from edge_conflayers.speculate import Stats, generate
 
@@ -83,12 +89,31 @@ def scripted(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return ScriptedDrafter(partly_right(text, model.n_vocab, seed=prompt, longest=24), prompt)
 
 
+def swift(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """The published method with a window that short texts fill, and drafts that go on."""
+    settings = SwiftSettings(context_window=8, bayes_interval=4, skip_ratio=0.25)
+    return LayersDrafter(
+        SwiftSearch(model.n_layer, settings), stop_probability=0.1, max_draft=settings.max_draft
+    )
+
+
+def measured(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """A candidate a round, on prices under which drafting always pays."""
+    prices = LinearPrices(attention=0.1, mlp=0.1, steps={1: 1.0, 2: 1.01})
+    settings = MeasuredSettings(window=16, share=math.inf)
+    search = MeasuredSearch(model.n_layer, prices, settings)
+    return MeasuredDrafter(search, SkipSets(model.n_layer))
+
+
 DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "conflayers": conflayers,
     "eager": eager,
     "random": random_skip_sets,
     "scripted": scripted,
+    "swift": swift,
+    "measured": measured,
 }
+GENERAL = ("conflayers", "eager", "random", "scripted")
 
 
 def write(
@@ -159,7 +184,20 @@ def test_tiny_models(tiny: Tiny, arch: str, kind: dict[str, Any], sampler: str) 
     accepted = 0
     for seed in range(2):
         prompt = random_tokens(model, 20 + seed, seed)
-        accepted += check(model, prompt, SAMPLERS[sampler], 60, tuple(DRAFTERS))
+        accepted += check(model, prompt, SAMPLERS[sampler], 60, GENERAL)
+    assert accepted > 0
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "sampled", "json"])
+@pytest.mark.parametrize("method", ["swift", "measured"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma3"])
+def test_searches_over_the_text_itself(tiny: Tiny, arch: str, method: str, sampler: str) -> None:
+    """Replays run between rounds, in the same cache."""
+    model = tiny(arch, n_layer=6, layer_gain=0.2, quant="q8_0")
+    accepted = 0
+    for seed in range(2):
+        prompt = random_tokens(model, 90 + seed, seed)
+        accepted += check(model, prompt, SAMPLERS[sampler], 70, (method,))
     assert accepted > 0
 
 
@@ -183,7 +221,7 @@ def test_contexts_that_grow(tiny: Tiny, arch: str, settings: dict[str, Any]) -> 
             random_tokens(model, prompt),
             SAMPLERS["sampled"],
             80,
-            ("random", "scripted"),
+            ("random", "scripted", "swift", "measured"),
             **settings,
         )
 
@@ -202,7 +240,7 @@ def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
     model = real_model(name)
     number = tuple(SAMPLERS).index(sampler)
     prompt = model.tokenize(PROMPTS[number])
-    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted"))
+    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted", "swift", "measured"))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -221,5 +259,5 @@ def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
     model = real_model(name)
     prompt = model.tokenize(PROMPTS[number])
     other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
-    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random"))
-    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted"))
+    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random", "swift"))
+    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted", "measured"))
