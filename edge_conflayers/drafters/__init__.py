@@ -26,3 +26,26 @@ class Drafter(Protocol):
     def report(self) -> dict[str, Any]:
         """What to tell the user about it: JSON-able."""
         ...
+
+
+class CandidateSource(Protocol):
+    """Knows the text and proposes at no cost; the controller merges what several propose."""
+
+    @property
+    def name(self) -> str:
+        """The source of its candidates."""
+        ...
+
+    def follow(self, tokens: Sequence[int], pending: Sequence[int]) -> None:
+        """Takes in the text, ``[*tokens, *pending]``: what is new since the last call, or all of
+        it if it is another text."""
+        ...
+
+    def candidates(self, limit: int) -> Draft:
+        """A tree of at most ``limit`` tokens to follow the text, with stated probabilities and
+        ``sources``."""
+        ...
+
+    def learn(self, session: Session, round: Round) -> None:
+        """As a drafter's ``learn``."""
+        ...
