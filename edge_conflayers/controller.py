@@ -134,14 +134,16 @@ class Controller:
         self._awake = {source.name: _Awake(self._caution) for source in sources}
         self._asked: list[CandidateSource] = []
         self._account = _Account(self._caution)
-        self._end = -1
         self._rounds: dict[str, int] = {}
         self._overheads: deque[float] = deque([0.0], maxlen=9)
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        self._account = _Account(self._caution)
+        for source in self.sources:
+            source.observe(session, ())
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         began = self._clock()
-        if len(session) + len(pending) != self._end:
-            self._account = _Account(self._caution)  # another text
         t1 = self.times.t1
         rate = self._account.rate(t1)
         nodes, gain, risk = self._free(session, pending, limit, rate)
@@ -163,16 +165,21 @@ class Controller:
         self._asked = [source for source in self.sources if self._awake[source.name].now()]
         if not self._asked or limit <= 0:
             return [], 0.0, 0.0
+        n_pending = len(pending)
+        chain = not session.verifies_trees
+        # What is less likely than this is not worth a place even in the cheapest step.
+        least = rate * (self.times.step(n_pending + 8) - self.times.step(n_pending + 1)) / 7 / 2
+        drafts = {}
         for source in self._asked:
-            source.follow(session.tokens, pending)
-        most = min(limit, _MOST_CANDIDATES)
-        drafts = {source.name: source.candidates(most) for source in self._asked}
+            source.observe(session, pending)
+            most = min(limit, _MOST_CANDIDATES)
+            drafts[source.name] = source.candidates(most, least=least, chain=chain)
         nodes = merge(drafts.values(), self.calibration.chance)
-        if not session.verifies_trees:
+        if chain:
             nodes = best_chain(nodes)
 
         def step(drafted: int) -> float:
-            return self.times.step(len(pending) + drafted)
+            return self.times.step(n_pending + drafted)
 
         n, gain = worth_verifying(nodes, limit, step, rate)
         chosen = nodes[:n]
@@ -202,16 +209,6 @@ class Controller:
         self._account.add(round.accepted + 1, seconds, self.times.t1, plain=plain)
         if self.layers is not None:
             self._search(session)
-        self._end = self._next_end(session, round)
-
-    def _next_end(self, session: Session, round: Round) -> int:
-        """Length of the text, with what is pending, when the next draft is asked for."""
-        row = 0
-        for node in round.path:
-            if node != row:
-                break
-            row += 1
-        return len(session) + (round.accepted - row) + 1
 
     def _search(self, session: Session) -> None:
         """Goes on searching for skip sets with time that drafts have won."""

@@ -35,6 +35,7 @@ class Stats:
 
     Attributes:
         verify_seconds: steps of the full model, plain ones included.
+        begin_seconds: of the drafter's preparation, after the prompt; not part of ``seconds``.
         search_seconds: everything that was spent on learning skip sets.
         rounds: steps of the full model after the prompt.
         drafted, accepted: tokens, over all rounds.
@@ -48,6 +49,7 @@ class Stats:
     drafted: int = 0
     accepted: int = 0
     prompt_seconds: float = 0.0
+    begin_seconds: float = 0.0
     seconds: float = 0.0
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
@@ -123,6 +125,9 @@ def generate(
     sampler.read(prompt)
     stats.prompt_tokens = len(prompt)
     clock.charge("prompt_seconds")
+    if drafter is not None:
+        drafter.begin(session, prompt)
+        clock.charge("begin_seconds")
     started = time.perf_counter()
     try:
         yield from _write(session, sampler, drafter, max_tokens, stats)

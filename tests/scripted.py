@@ -22,6 +22,9 @@ class ScriptedDrafter:
         self.rounds: list[Round] = []
         self.limits: list[int] = []
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        self.begun = (len(session), len(prompt))
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         self.limits.append(limit)
         tokens = tuple(self.script(len(session) - self.prompt + len(pending), limit))

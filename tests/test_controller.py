@@ -58,10 +58,10 @@ class Guesser:
         self.at = 0
         self.asked = 0
 
-    def follow(self, tokens: Sequence[int], pending: Sequence[int]) -> None:
-        self.at = len(tokens) + len(pending)
+    def observe(self, session: Any, pending: Sequence[int]) -> None:
+        self.at = len(session) + len(pending)
 
-    def candidates(self, limit: int) -> Draft:
+    def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
         self.asked += 1
         tokens = [
             token if self.world.rng.random() < self.right else (token + 1) % VOCABULARY
@@ -87,6 +87,7 @@ class Layers:
 def play(world: World, controller: Controller, n: int) -> tuple[float, list[Round]]:
     """Seconds over those of plain decoding for the first n tokens, and the rounds."""
     rounds: list[Round] = []
+    controller.begin(world, [])  # type: ignore[arg-type]
     began = world.now
     pending = [world.text[0]]
     plain = 0.0

@@ -12,6 +12,11 @@ from edge_conflayers.session import Session
 class Drafter(Protocol):
     """Proposes tokens and learns from what becomes of them."""
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        """Called once the session has read a prompt, before the first round. May measure and
+        prepare; leaves the session as it is."""
+        ...
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         """Proposes at most ``limit`` tokens to follow ``pending``, the end of the text, which is
         not in the session's cache yet. Leaves the session as it is. An empty draft means: decode
@@ -36,14 +41,18 @@ class CandidateSource(Protocol):
         """The source of its candidates."""
         ...
 
-    def follow(self, tokens: Sequence[int], pending: Sequence[int]) -> None:
-        """Takes in the text, ``[*tokens, *pending]``: what is new since the last call, or all of
-        it if it is another text."""
+    def observe(self, session: Session, pending: Sequence[int]) -> None:
+        """Takes in the text, ``[*session.tokens, *pending]``: what is new since the last call, or
+        all of it if it is another text."""
         ...
 
-    def candidates(self, limit: int) -> Draft:
-        """A tree of at most ``limit`` tokens to follow the text, with stated probabilities and
-        ``sources``."""
+    def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+        """A tree of at most ``limit`` tokens to follow the text, with ``sources``.
+
+        Args:
+            least: stated probability of its whole path under which a token may be left out.
+            chain: no siblings.
+        """
         ...
 
     def learn(self, session: Session, round: Round) -> None:
