@@ -150,6 +150,10 @@ _int = ctypes.c_int32
 
 ecl_set_mask = _declare("ecl_set_mask", _int, _context, _mask, _int)
 ecl_step = _declare("ecl_step", _int, _context, _tokens, _int, _int, _int, _int)
+ecl_tree_supported = _declare("ecl_tree_supported", _int, _context)
+ecl_step_tree = _declare(
+    "ecl_step_tree", _int, _context, _tokens, ctypes.POINTER(_int), _int, _int, _int, _int
+)
 ecl_argmax = _declare("ecl_argmax", _int, _context, _int, _floats)
 ecl_draft = _declare(
     "ecl_draft",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -207,16 +208,7 @@ class Session:
             BadInput: a mask that the model's architecture cannot be served by.
             EdgeConflayersError: the step failed, or is to keep more logits than there is room for.
         """
-        if outputs == "all" and len(tokens) > self.max_outputs:
-            raise EdgeConflayersError(
-                f"a step keeps the logits of at most {self.max_outputs} tokens, not {len(tokens)};"
-                " take fewer, or open the session with more max_outputs"
-            )
-        if len(tokens) > self.room:
-            raise ContextFull(
-                f"{len(tokens)} more tokens do not fit: {len(self)} of {self.n_ctx} are taken;"
-                " start with a larger context (-c)"
-            )
+        self._check_fits(len(tokens), outputs)
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         begin = len(self.tokens)
         self.tokens.extend(
@@ -226,6 +218,18 @@ class Session:
         if status != 0:
             del self.tokens[begin:]
             self._raise(status)
+
+    def _check_fits(self, n: int, outputs: Outputs) -> None:
+        if outputs == "all" and n > self.max_outputs:
+            raise EdgeConflayersError(
+                f"a step keeps the logits of at most {self.max_outputs} tokens, not {n};"
+                " take fewer, or open the session with more max_outputs"
+            )
+        if n > self.room:
+            raise ContextFull(
+                f"{n} more tokens do not fit: {len(self)} of {self.n_ctx} are taken;"
+                " start with a larger context (-c)"
+            )
 
     def read(self, tokens: Sequence[int]) -> None:
         """Runs the model over a prompt, batch by batch; the logits of its last token are kept.
@@ -259,14 +263,39 @@ class Session:
 
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
         """One step of the full model over the end of the text and what was drafted to follow it;
-        the logits of ``[*pending, *draft.tokens]`` are kept.
+        the logits of ``[*pending, *draft.tokens]`` are kept, each as if its branch had been decoded
+        alone. Of a tree, the cache then has the first row: the pending tokens, and the drafted ones
+        as long as each follows the one before it.
 
         Raises:
             as ``step`` does.
+            EdgeConflayersError: a tree where ``verifies_trees`` is false, or one of more than 32
+                tokens with the pending ones.
         """
-        if not draft.is_chain:
-            raise EdgeConflayersError("trees of drafted tokens cannot be verified here")
-        self.step([*pending, *draft.tokens], outputs="all")
+        tokens = [*pending, *draft.tokens]
+        if draft.is_chain:
+            self.step(tokens, outputs="all")
+            return
+        self._check_fits(len(tokens), "all")
+        parents = [*range(-1, len(pending) - 1), *(len(pending) + p for p in draft.parents)]
+        row = next(i for i, parent in enumerate(parents) if parent != i - 1)
+        begin = len(self.tokens)
+        self.tokens.extend(tokens[:row])
+        status = binding.ecl_step_tree(
+            self.handle,
+            (ctypes.c_int32 * len(tokens))(*tokens),
+            (ctypes.c_int32 * len(parents))(*parents),
+            *(len(tokens), begin, 0, binding.OUTPUTS_ALL),
+        )
+        if status != 0:
+            del self.tokens[begin:]
+            self._raise(status)
+
+    @functools.cached_property
+    def verifies_trees(self) -> bool:
+        """Whether ``verify`` takes drafts that are not chains: where attention runs on our CPU
+        kernels. Asked for once, as long as it takes to build a graph."""
+        return bool(binding.ecl_tree_supported(self.handle))
 
     def draft(
         self, mask: LayerMask, pending: Sequence[int], *, limit: int, stop_probability: float

@@ -38,6 +38,22 @@ ECL_API int32_t ecl_set_mask(struct llama_context * ctx, const uint8_t * drop, i
 ECL_API int32_t ecl_step(struct llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos,
                          llama_seq_id seq, enum ecl_outputs outputs);
 
+// 1 if trees of tokens can be decoded here with the bits of plain decoding; else 0, and ecl_last_error
+// says why. Every attention of the model must be our CPU kernel's: flash attention on, keys and values
+// in F16 or F32, no GPU. Builds a graph and runs nothing: the last step's logits stay, what a
+// probe left does not.
+ECL_API int32_t ecl_tree_supported(struct llama_context * ctx);
+
+#define ECL_MAX_TREE 32
+
+// Decodes n tokens, at most ECL_MAX_TREE, of which token i follows token parents[i] < i, or the
+// sequence's tokens before pos if parents[i] is -1. A token's logits have the bits of decoding its
+// branch token by token. Afterwards the sequence has the first row: tokens 0, 1, ... as long as each
+// follows the one before it, at positions pos, pos + 1, ...; the other tokens leave nothing.
+// While it runs, the n tokens take n cells.
+ECL_API int32_t ecl_step_tree(struct llama_context * ctx, const llama_token * tokens, const int32_t * parents,
+                              int32_t n, llama_pos pos, llama_seq_id seq, enum ecl_outputs outputs);
+
 // The most likely token by the logits of output i (as llama_get_logits_ith counts) and, if
 // probability is not NULL, its softmax probability. Equal logits: the lowest token.
 ECL_API llama_token ecl_argmax(struct llama_context * ctx, int32_t i, float * probability);

@@ -3,6 +3,7 @@
 
 #include "ecl_graph.h"
 #include "ecl_live_graphs.h"
+#include "ecl_tree.h"
 
 #include <cstdint>
 #include <string>
@@ -11,6 +12,8 @@ namespace ecl {
 
 struct context_state {
     graph_options options;  // of the next decode step
+    token_tree    tree;     // where options point for a tree; before the graphs, which read it
+    bool          takes_trees = false;  // known to
     live_graphs   graphs;
     std::string   error;    // why the last call failed
 

@@ -1,5 +1,6 @@
 #include "ecl_graph.h"
 
+#include "ecl_tree.h"
 #include "ggml-impl.h"
 #include "ggml.h"
 #include "llama-graph.h"
@@ -405,10 +406,12 @@ ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, s
 }
 
 std::string finish_graph(llm_graph_result & res, const graph_options & options) {
-    if (!options.drops_any() && !options.probe) {
-        return "";
+    if (options.drops_any() || options.probe) {
+        if (std::string why = sublayer_flow(res, options).run(); !why.empty()) {
+            return why;
+        }
     }
-    return sublayer_flow(res, options).run();
+    return options.tree != nullptr ? follow_branches(res, *options.tree) : "";
 }
 
 }  // namespace ecl
