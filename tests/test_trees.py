@@ -1,4 +1,4 @@
-"""Trees of drafted tokens: every branch as if it had been decoded alone, and no trace of the rest."""
+"""Trees of drafted tokens: every branch as if decoded alone, and no trace of the rest."""
 
 from __future__ import annotations
 
@@ -252,9 +252,11 @@ def test_a_tree_that_does_not_fit(tiny: Tiny) -> None:
         with pytest.raises(EdgeConflayersError, match="1 to 32 tokens, not 33"):
             session.verify([5], random_tree(model, 32, 0))
         assert len(session) == 0
-    with open_session(model, n_ctx=64, max_outputs=4) as session:
-        with pytest.raises(EdgeConflayersError, match="at most 4 tokens"):
-            session.verify([5], draft)
+    with (
+        open_session(model, n_ctx=64, max_outputs=4) as session,
+        pytest.raises(EdgeConflayersError, match="at most 4 tokens"),
+    ):
+        session.verify([5], draft)
 
 
 @kernels_only
