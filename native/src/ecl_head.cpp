@@ -148,7 +148,8 @@ int32_t ecl_set_draft_vocabulary(llama_context * ctx, const llama_token * tokens
     ecl::context_state & state = ctx->ecl;
     state.error.clear();
     ctx->synchronize();
-    state.head.reset();  // first, so that two never take memory together
+    state.graphs.forget_draft_heads();
+    state.head.reset();  // before the next is made, so that two never take memory together
     if (n <= 0) {
         return 0;
     }
