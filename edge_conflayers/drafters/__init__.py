@@ -1,4 +1,4 @@
-"""Who proposes tokens for the full model to check. The loop knows only this protocol."""
+"""Who proposes tokens for the full model to check. The loop knows only `Drafter`."""
 
 from __future__ import annotations
 
@@ -34,27 +34,36 @@ class Drafter(Protocol):
 
 
 class CandidateSource(Protocol):
-    """Knows the text and proposes at no cost; the controller merges what several propose."""
+    """Proposes tokens from what it has seen, without a step of any model.
+
+    Before each draft ``observe``, then ``candidates`` if wanted; after each round ``learn``,
+    whoever drafted it.
+    """
 
     @property
     def name(self) -> str:
-        """The source of its candidates."""
+        """The ``source`` of its drafted tokens."""
         ...
 
     def observe(self, session: Session, pending: Sequence[int]) -> None:
-        """Takes in the text, ``[*session.tokens, *pending]``: what is new since the last call, or
-        all of it if it is another text."""
+        """Takes in the text up to now: the session's and ``pending`` after it. Usually it goes on
+        from the text observed last, but it may be another."""
         ...
 
     def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
-        """A tree of at most ``limit`` tokens to follow the text, with ``sources``.
+        """The likeliest tokens to follow the text, as a tree.
 
         Args:
-            least: stated probability of its whole path under which a token may be left out.
-            chain: no siblings.
+            limit: most tokens.
+            least: probability under which a token, with all before it, is left out.
+            chain: at most one successor for each token.
+
+        Returns:
+            Probabilities are calibrated by what was accepted before, so that those of different
+            sources can be compared. A token's likeliest child comes right after it.
         """
         ...
 
     def learn(self, session: Session, round: Round) -> None:
-        """As a drafter's ``learn``."""
+        """As ``Drafter.learn``."""
         ...
