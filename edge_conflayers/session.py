@@ -41,6 +41,7 @@ _KV_TYPES: dict[str, tuple[int, float]] = {
 }
 _DEFAULT_CONTEXT = 4096
 _PROBE_SEQUENCE = 1
+_MOST_REPLAYED = 32  # tokens a step; the kernels of larger ones are for prompts
 _NO_ROOM = 1
 _NO_ROOM_DRAFTING = -101
 
@@ -407,9 +408,8 @@ class Session:
         """
         if length >= len(self.tokens):
             return
-        window = llama.llama_model_n_swa(self.model.handle)
-        needed = max(0, length - window + 1)
-        if window and llama.llama_memory_seq_pos_min(self._memory, 0) > needed and length > 0:
+        if not self._has_window_before(length):
+            window = llama.llama_model_n_swa(self.model.handle)
             raise EdgeConflayersError(
                 f"position {length} is too far back: the {window} tokens before it are not all"
                 " kept; clear the session and read its text again"
@@ -419,6 +419,14 @@ class Session:
                 f"architecture '{self.model.architecture}' cannot forget tokens; use --method plain"
             )
         del self.tokens[length:]
+
+    def _has_window_before(self, position: int) -> bool:
+        """Whether the cache still has all that a token at this position looks back at."""
+        window = llama.llama_model_n_swa(self.model.handle)
+        if window == 0 or position == 0:
+            return True
+        oldest = llama.llama_memory_seq_pos_min(self._memory, 0)
+        return bool(oldest <= max(0, position - window + 1))
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -448,6 +456,59 @@ class Session:
         if status != 0:
             self._raise(status)
         return np.array(attention, dtype=np.float32), np.array(mlp, dtype=np.float32)
+
+    def replay(
+        self, mask: LayerMask, begin: int, end: int | None = None
+    ) -> list[tuple[int, float]] | None:
+        """What the model would draft under a mask at each position of its text, given the text
+        itself before that position (teacher forcing).
+
+        The masked model runs in parallel over the positions, after the full model's keys and values
+        of everything before ``begin``. The session's text, cache and mask stay as they are; its
+        last step's logits do not.
+
+        Args:
+            begin: first position to predict, at least 1.
+            end: after the last; None for the end of what is in the cache.
+
+        Returns:
+            For each position the most likely token and its probability; None if the cache has no
+            room for the positions once more, or no longer has the window before them.
+
+        Raises:
+            BadInput: the model's architecture cannot be served by the mask.
+            ValueError: no such positions.
+        """
+        end = len(self.tokens) if end is None else end
+        if not 1 <= begin <= end <= len(self.tokens):
+            raise ValueError(f"positions {begin} to {end} are not all in 1 to {len(self.tokens)}")
+        if not self._has_window_before(begin - 1):
+            return None
+        predictions: list[tuple[int, float]] = []
+        before = self._mask
+        self.set_mask(mask)
+        try:
+            llama.llama_memory_seq_cp(self._memory, 0, _PROBE_SEQUENCE, 0, begin - 1)
+            for first in range(begin - 1, end - 1, min(self.max_outputs, _MOST_REPLAYED)):
+                last = min(first + min(self.max_outputs, _MOST_REPLAYED), end - 1)
+                part = (ctypes.c_int32 * (last - first))(*self.tokens[first:last])
+                status = binding.ecl_step(
+                    self.handle, part, len(part), first, _PROBE_SEQUENCE, binding.OUTPUTS_ALL
+                )
+                if status == _NO_ROOM:
+                    return None
+                if status != 0:
+                    self._raise(status)
+                predictions += [self._most_likely(i) for i in range(len(part))]
+        finally:
+            llama.llama_memory_seq_rm(self._memory, _PROBE_SEQUENCE, -1, -1)
+            self.set_mask(before)
+        return predictions
+
+    def _most_likely(self, index: int) -> tuple[int, float]:
+        probability = ctypes.c_float()
+        token = binding.ecl_argmax(self.handle, index, ctypes.byref(probability))
+        return int(token), probability.value
 
     def probe_stream(self, layer: int, where: int, n_tokens: int) -> npt.NDArray[np.float32]:
         """The residual stream around a layer in the last probe.
