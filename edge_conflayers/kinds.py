@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers.cost import Costs
 from edge_conflayers.errors import BadInput
+from edge_conflayers.prices import Prices
 from edge_conflayers.search.measured import Found, Memory
 from edge_conflayers.search.objective import Prediction
 from edge_conflayers.search.sublayers import candidates, mask_from_json, mask_to_json
@@ -84,7 +84,7 @@ class SkipSets:
     Args:
         n_layer: the model's layers.
         sets: at most one a kind.
-        costs: what was measured for predictions; None if nothing was.
+        prices: what steps were measured to cost; None if they were not.
         orders: in which sub-layers are worth dropping, for searches; None if not known.
     """
 
@@ -92,11 +92,11 @@ class SkipSets:
         self,
         n_layer: int,
         sets: Iterable[SkipSet] = (),
-        costs: Costs | None = None,
+        prices: Prices | None = None,
         orders: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.n_layer = n_layer
-        self.costs = costs
+        self.prices = prices
         self.orders = orders
         self._sets = {each.kind: each for each in sets}
 
@@ -126,7 +126,7 @@ class SkipSets:
         """JSON-able; ``from_json`` restores it, signatures to three digits."""
         return {
             "n_layer": self.n_layer,
-            "costs": None if self.costs is None else self.costs.to_json(),
+            "prices": None if self.prices is None else self.prices.to_json(),
             "orders": None if self.orders is None else [_spaced(each) for each in self.orders],
             "sets": [
                 {
@@ -153,11 +153,11 @@ class SkipSets:
         try:
             if data["n_layer"] != n_layer:
                 raise ValueError(f"they are for {data['n_layer']!r} layers, not {n_layer}")
-            costs, orders = data["costs"], data["orders"]
+            prices, orders = data["prices"], data["orders"]
             return cls(
                 n_layer,
                 [_set_from_json(each, n_layer) for each in data["sets"]],
-                None if costs is None else Costs.from_json(costs),
+                None if prices is None else Prices.from_json(prices),
                 None if orders is None else [_order(each, n_layer) for each in orders],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters.draft_model import DraftModelDrafter, check_vocabulary
+from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.layers import LayersDrafter
+from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.measured import MeasuredDrafter
+from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.errors import BadInput
 from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
 from edge_conflayers.search.measured import MeasuredSearch, MeasuredSettings
-from edge_conflayers.search.prices import guessed_prices, measured_prices
+from edge_conflayers.search.prices import AtContext, guessed_prices
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 
 
@@ -40,14 +44,24 @@ class Method(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Frees what it has opened; the method is not used afterwards."""
+        ...
 
-class Plain:
-    """Plain decoding: one step of the full model for each token."""
 
-    drafter = None
+@dataclass(frozen=True)
+class MethodOptions:
+    """What a user can give to a method besides the model.
 
-    def __init__(self, model: Model) -> None:
-        pass
+    Attributes:
+        draft_model: drafts in ``draft-model``; stays open as long as the method.
+    """
+
+    draft_model: Model | None = None
+
+
+class _Forgetful:
+    """What methods have in common that learn nothing and open nothing."""
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -58,6 +72,64 @@ class Plain:
     def resume(self, state: Mapping[str, Any]) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
+
+class Plain(_Forgetful):
+    """Plain decoding: one step of the full model for each token."""
+
+    drafter = None
+
+    def __init__(self, model: Model, options: MethodOptions) -> None:
+        pass
+
+
+class Lookup(_Forgetful):
+    """Drafts what followed when the text's last tokens occurred before (SuffixDecoding, arXiv
+    2411.04975)."""
+
+    def __init__(self, model: Model, options: MethodOptions) -> None:
+        self.drafter = FreeDrafter(LookupSource())
+
+
+class Recycling:
+    """Drafts from what the full model held likely after the same tokens before (Token Recycling,
+    arXiv 2408.08696)."""
+
+    def __init__(self, model: Model, options: MethodOptions) -> None:
+        self._n_vocab = model.n_vocab
+        self._start(RecyclingSource())
+
+    def _start(self, source: RecyclingSource) -> None:
+        self._source = source
+        self.drafter = FreeDrafter(source)
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "recycling"}
+
+    def state(self) -> dict[str, Any]:
+        return self._source.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._start(RecyclingSource.from_state(state, self._n_vocab))
+
+    def close(self) -> None:
+        pass
+
+
+class DraftModel(_Forgetful):
+    """Drafts with a second model (Leviathan et al., arXiv 2211.17192)."""
+
+    def __init__(self, model: Model, options: MethodOptions) -> None:
+        if options.draft_model is None:
+            raise BadInput("method 'draft-model' needs a second model; give it with --draft-model")
+        check_vocabulary(model, options.draft_model)
+        self.drafter = DraftModelDrafter(options.draft_model)
+
+    def close(self) -> None:
+        self.drafter.close()
+
 
 class ConfLayers:
     """Drafts with the layers dropped that the published ConfLayers search finds (arXiv
@@ -65,7 +137,9 @@ class ConfLayers:
 
     drafter: LayersDrafter
 
-    def __init__(self, model: Model, settings: ConfLayersSettings | None = None) -> None:
+    def __init__(
+        self, model: Model, options: MethodOptions, settings: ConfLayersSettings | None = None
+    ) -> None:
         self._model = model
         self._settings = settings or ConfLayersSettings()
         self._search = ConfLayersSearch(model.n_layer, model.architecture, self._settings)
@@ -90,6 +164,9 @@ class ConfLayers:
         )
         self._make_drafter()
 
+    def close(self) -> None:
+        pass
+
 
 class Swift:
     """Drafts with the sub-layers dropped that the published SWIFT search finds (arXiv
@@ -97,7 +174,9 @@ class Swift:
 
     drafter: LayersDrafter
 
-    def __init__(self, model: Model, settings: SwiftSettings | None = None) -> None:
+    def __init__(
+        self, model: Model, options: MethodOptions, settings: SwiftSettings | None = None
+    ) -> None:
         self._model = model
         self._settings = settings or SwiftSettings()
         self._use(SwiftSearch(model.n_layer, self._settings))
@@ -119,6 +198,9 @@ class Swift:
     def resume(self, state: Mapping[str, Any]) -> None:
         self._use(SwiftSearch.from_state(state, self._model.n_layer, self._settings))
 
+    def close(self) -> None:
+        pass
+
 
 class Measured:
     """Drafts with the sub-layers dropped that are predicted to be fastest on this machine, by kind
@@ -126,20 +208,17 @@ class Measured:
 
     drafter: MeasuredDrafter
 
-    def __init__(self, model: Model, settings: MeasuredSettings | None = None) -> None:
+    def __init__(
+        self, model: Model, options: MethodOptions, settings: MeasuredSettings | None = None
+    ) -> None:
         self._model = model
         self._settings = settings or MeasuredSettings()
         self._use(SkipSets(model.n_layer))
 
     def _use(self, sets: SkipSets) -> None:
-        prices = (
-            guessed_prices(self._model)
-            if sets.costs is None
-            else measured_prices(self._model, sets.costs)
-        )
-        self.drafter = MeasuredDrafter(
-            MeasuredSearch(self._model.n_layer, prices, self._settings), sets
-        )
+        prices = AtContext(sets.prices or guessed_prices(self._model))
+        search = MeasuredSearch(self._model.n_layer, prices, self._settings)
+        self.drafter = MeasuredDrafter(search, sets, prices)
 
     def settings(self) -> dict[str, Any]:
         return dict(SKIP_SETS_PROFILE)
@@ -151,21 +230,28 @@ class Measured:
     def resume(self, state: Mapping[str, Any]) -> None:
         self._use(SkipSets.from_json(state, self._model.n_layer))
 
+    def close(self) -> None:
+        pass
 
-METHODS: dict[str, Callable[[Model], Method]] = {
+
+METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
     "plain": Plain,
     "conflayers": ConfLayers,
     "swift": Swift,
     "measured": Measured,
+    "lookup": Lookup,
+    "recycling": Recycling,
+    "draft-model": DraftModel,
 }
 
 
-def make_method(name: str, model: Model) -> Method:
+def make_method(name: str, model: Model, options: MethodOptions | None = None) -> Method:
     """The method of that name for a model, knowing nothing yet.
 
     Raises:
-        BadInput: there is no such method, or the model is too small for it.
+        BadInput: there is no such method, the model is too small for it, or an option that it needs
+            is missing or of no use to it.
     """
     if name not in METHODS:
         raise BadInput(f"there is no method '{name}'; choose from {', '.join(METHODS)}")
-    return METHODS[name](model)
+    return METHODS[name](model, options or MethodOptions())

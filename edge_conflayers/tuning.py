@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from edge_conflayers.errors import BadInput
 from edge_conflayers.kinds import Signature, SkipSet, SkipSets, mean_signature, signature
 from edge_conflayers.model import Model
+from edge_conflayers.prices import Prices
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.search import ranking
 from edge_conflayers.search.matchness import replay_records
 from edge_conflayers.search.measured import MeasuredSearch
 from edge_conflayers.search.objective import Record, StepPrices
+from edge_conflayers.search.prices import AtContext
 from edge_conflayers.session import NO_MASK, LayerMask, Session
 from edge_conflayers.speculate import generate
 
@@ -78,7 +80,7 @@ def tune(
     model: Model,
     prompts: Prompts,
     sets: SkipSets,
-    prices: StepPrices,
+    prices: Prices,
     *,
     budget: float,
     max_tokens: int,
@@ -128,7 +130,8 @@ def tune(
                 without_text.append(kind)
                 continue
             mean = mean_signature(signature(model.text(prompt)) for prompt in texts)
-            search = _search(model, usable, sets, mean, prices)
+            middle = sum(len(text.session) for text in usable) // len(usable)
+            search = _search(model, usable, sets, mean, AtContext(prices, middle))
             while (mask := search.propose()) is not None:
                 if search.judged > 0 and time.monotonic() > deadline:
                     break

@@ -19,10 +19,11 @@ from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.drafters.measured import MeasuredDrafter
 from edge_conflayers.kinds import SkipSets
 from edge_conflayers.model import Model
+from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
 from edge_conflayers.search.measured import MeasuredSearch, MeasuredSettings
-from edge_conflayers.search.prices import LinearPrices
+from edge_conflayers.search.prices import AtContext
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.session import Session
 from edge_conflayers.speculate import Stats, generate
@@ -99,10 +100,10 @@ def swift(model: Model, text: Sequence[int], prompt: int) -> Drafter:
 
 def measured(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     """A candidate a round, on prices under which drafting always pays."""
-    prices = LinearPrices(attention=0.1, mlp=0.1, steps={1: 1.0, 2: 1.01})
+    prices = AtContext(Prices((PricesAt(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
     settings = MeasuredSettings(window=16, share=math.inf)
     search = MeasuredSearch(model.n_layer, prices, settings)
-    return MeasuredDrafter(search, SkipSets(model.n_layer))
+    return MeasuredDrafter(search, SkipSets(model.n_layer), prices)
 
 
 DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge_conflayers.tuning import Progress
 
 _UNNAMED = "prompts"
-_REPEAT = 3
+_MEASURED_AT = 1024
 _TICKS = 10  # of the progress bar, per second
 
 
@@ -78,11 +78,10 @@ def tune(
     What is found is kept for `run --method measured` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
-    from edge_conflayers.cost import ROOM, measure
     from edge_conflayers.kinds import SKIP_SETS_PROFILE
     from edge_conflayers.model import Model
+    from edge_conflayers.prices import measure_prices
     from edge_conflayers.profiles import ProfileKey, ProfileStore
-    from edge_conflayers.search.prices import measured_prices
     from edge_conflayers.session import Session
     from edge_conflayers.tuning import check_layers_can_be_dropped
     from edge_conflayers.tuning import tune as tune_kinds
@@ -100,16 +99,16 @@ def tune(
         interrupted = False
         without_text: list[str] = []
         try:
-            if sets.costs is None:
+            if sets.prices is None:
                 click.echo("measuring what steps cost", err=True)
-                with Session(loaded, n_ctx=128 + ROOM, threads=threads) as session:
-                    sets.costs = measure(session, repeat=_REPEAT)
+                with Session(loaded, n_ctx=_MEASURED_AT, threads=threads) as session:
+                    sets.prices = measure_prices(session, quick=False)
             with _Bar(budget) as bar:
                 without_text = tune_kinds(
                     loaded,
                     prompts,
                     sets,
-                    measured_prices(loaded, sets.costs),
+                    sets.prices,
                     budget=budget,
                     max_tokens=predict,
                     threads=threads,

@@ -1,4 +1,4 @@
-"""Who proposes tokens for the full model to check. The loop knows only this protocol."""
+"""Who proposes tokens for the full model to check. The loop knows only `Drafter`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from edge_conflayers.session import Session
 
 class Drafter(Protocol):
     """Proposes tokens and learns from what becomes of them."""
+
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        """Called once the session has read a prompt, before the first round. May measure and
+        prepare; leaves the session as it is."""
+        ...
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         """Proposes at most ``limit`` tokens to follow ``pending``, the end of the text, which is
@@ -25,4 +30,40 @@ class Drafter(Protocol):
 
     def report(self) -> dict[str, Any]:
         """What to tell the user about it: JSON-able."""
+        ...
+
+
+class CandidateSource(Protocol):
+    """Proposes tokens from what it has seen, without a step of any model.
+
+    Before each draft ``observe``, then ``candidates`` if wanted; after each round ``learn``,
+    whoever drafted it.
+    """
+
+    @property
+    def name(self) -> str:
+        """The ``source`` of its drafted tokens."""
+        ...
+
+    def observe(self, session: Session, pending: Sequence[int]) -> None:
+        """Takes in the text up to now: the session's and ``pending`` after it. Usually it goes on
+        from the text observed last, but it may be another."""
+        ...
+
+    def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+        """The likeliest tokens to follow the text, as a tree.
+
+        Args:
+            limit: most tokens.
+            least: probability under which a token, with all before it, is left out.
+            chain: at most one successor for each token.
+
+        Returns:
+            Probabilities are calibrated by what was accepted before, so that those of different
+            sources can be compared. A token's likeliest child comes right after it.
+        """
+        ...
+
+    def learn(self, session: Session, round: Round) -> None:
+        """As ``Drafter.learn``."""
         ...

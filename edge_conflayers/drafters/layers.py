@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from edge_conflayers.draft import Draft, Round
 from edge_conflayers.search import SkipSetSearch
 from edge_conflayers.session import Session
+
+NAME = "layers"
 
 
 class LayersDrafter:
@@ -24,15 +27,19 @@ class LayersDrafter:
         self.stop_probability = stop_probability
         self.max_draft = max_draft
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        """There is nothing to prepare."""
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         if not self.search.mask:
             return Draft()
-        return session.draft(
+        draft = session.draft(
             self.search.mask,
             pending,
             limit=min(limit, self.max_draft),
             stop_probability=self.stop_probability,
         )
+        return replace(draft, sources=(NAME,) * len(draft.tokens))
 
     def learn(self, session: Session, round: Round) -> None:
         self.search.observe(round)

@@ -1,66 +1,43 @@
-"""Prices of steps for the objective where nothing better is known: straight lines."""
+"""Prices of steps as the objective takes them, and a guess where nothing was measured."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_conflayers.cost import Costs
 from edge_conflayers.model import Model
+from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.session import LayerMask
 
 _TYPICAL_TOKEN = 0.07  # of a one-token step, for each further token; CPU kernels, mid-size models
 _LEAST_C = 0.02
 
 
-@dataclass(frozen=True)
-class LinearPrices:
-    """Every dropped sub-layer of a kind saves the same; V(n) is linear between known points.
+@dataclass
+class AtContext:
+    """Prices at one context length (``objective.StepPrices``).
 
     Attributes:
-        attention, mlp: what dropping one saves of a full one-token step.
-        steps: V(n) for some n, 1 included.
+        prices: in them.
+        context: tokens in the cache; may be set anew as the text grows.
     """
 
-    attention: float
-    mlp: float
-    steps: Mapping[int, float]
+    prices: Prices
+    context: int = 0
 
     def c(self, mask: LayerMask) -> float:
-        saved = len(mask.attention) * self.attention + len(mask.mlp) * self.mlp
-        return max(_LEAST_C, 1.0 - saved)
+        return max(_LEAST_C, self.prices.c(mask, self.context))
 
     def v(self, n: int) -> float:
-        """Beyond the largest known n the last slope goes on."""
-        known = sorted(self.steps)
-        if n in self.steps or len(known) == 1:
-            return self.steps.get(n, self.steps[known[0]])
-        right = min(max(bisect_left(known, n), 1), len(known) - 1)
-        low, high = known[right - 1], known[right]
-        slope = (self.steps[high] - self.steps[low]) / (high - low)
-        return self.steps[low] + slope * (n - low)
+        return self.prices.v(n, self.context)
 
 
-def guessed_prices(model: Model) -> LinearPrices:
-    """Before anything is measured: a one-token step costs what it reads, in weights."""
+def guessed_prices(model: Model) -> Prices:
+    """Before anything is measured: a one-token step costs what it reads, in weights. T1 counts as
+    one second."""
     attention, mlp, head = _weights(model)
     whole = model.n_layer * (attention + mlp) + head
-    return LinearPrices(attention / whole, mlp / whole, {1: 1.0, 2: 1.0 + _TYPICAL_TOKEN})
-
-
-def measured_prices(model: Model, costs: Costs) -> LinearPrices:
-    """From measured V(n), and from c of the largest measured skip set, shared out among its
-    attention and feed-forward sub-layers by their weights."""
-    steps = {1: 1.0, **costs.v}
-    largest = max(costs.c, key=lambda cost: len(cost.skip_set), default=None)
-    if largest is None or not largest.skip_set:
-        guess = guessed_prices(model)
-        return LinearPrices(guess.attention, guess.mlp, steps)
-    layer = (1.0 - largest.c) / len(largest.skip_set)
-    attention, mlp, _ = _weights(model)
-    share = attention / (attention + mlp)
-    return LinearPrices(layer * share, layer * (1.0 - share), steps)
+    v = {2: 1.0 + _TYPICAL_TOKEN}
+    return Prices((PricesAt(1, 1.0, attention / whole, mlp / whole, v),))
 
 
 def _weights(model: Model) -> tuple[float, float, float]:

@@ -11,14 +11,15 @@ from steps import Tiny, decode, open_session, random_tokens, step
 
 from edge_conflayers.draft import Draft, Round
 from edge_conflayers.errors import BadInput
+from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.search.measured import Found, MeasuredSearch, MeasuredSettings
 from edge_conflayers.search.objective import Prediction, Record, best_prediction
-from edge_conflayers.search.prices import LinearPrices
+from edge_conflayers.search.prices import AtContext
 from edge_conflayers.search.ranking import order, orders
 from edge_conflayers.search.sublayers import candidates, mask_of, members
 from edge_conflayers.session import NO_MASK, LayerMask
 
-PRICES = LinearPrices(attention=0.04, mlp=0.07, steps={1: 1.0, 2: 1.08})
+PRICES = AtContext(Prices((PricesAt(1, 1.0, attention=0.04, mlp=0.07, v={2: 1.08}),)))
 
 
 class World:

@@ -1,0 +1,44 @@
+"""Drafts that no model is run for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge_conflayers.draft import Draft, Round
+from edge_conflayers.drafters import CandidateSource
+from edge_conflayers.session import Session
+
+
+class FreeDrafter:
+    """Drafts what a source holds likely enough: a tree if the session verifies trees, else a chain.
+
+    Args:
+        source: where the candidates come from.
+        least: probability under which a token, with all before it, is not drafted. A drafted token
+            gains its probability in tokens and costs what one more token costs in a step: a tenth
+            to a quarter of the step, usually.
+        max_draft: most tokens in a draft.
+    """
+
+    def __init__(self, source: CandidateSource, *, least: float = 0.2, max_draft: int = 16) -> None:
+        self.source = source
+        self.least = least
+        self.max_draft = max_draft
+
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        self.source.observe(session, ())
+
+    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+        self.source.observe(session, pending)
+        return self.source.candidates(
+            min(limit, self.max_draft),
+            least=self.least,
+            chain=not session.verifies_trees,
+        )
+
+    def learn(self, session: Session, round: Round) -> None:
+        self.source.learn(session, round)
+
+    def report(self) -> dict[str, Any]:
+        return {"source": self.source.name}
