@@ -146,6 +146,7 @@ class MeasuredSearch:
 
     def memory(self) -> Memory:
         """What to begin another text of this kind with, besides ``found``."""
+        self._next_seed()
         gains = ((i, dropped, gain) for (i, dropped), gain in self._gains.items())
         return Memory(tuple(gains), self._seed, self._credit)
 
@@ -190,11 +191,9 @@ class MeasuredSearch:
         order is set and nothing was found before."""
         if self._found is not None and self._level is None:
             return self._found.mask
-        seeds = self._seeds()
-        while self._seed < len(seeds) and seeds[self._seed] in self._tried:
-            self._seed += 1
-        if self._seed < len(seeds):
-            return mask_of(seeds[self._seed], self.n_layer)
+        seed = self._next_seed()
+        if seed is not None:
+            return mask_of(seed, self.n_layer)
         if self._moves is None:
             self._moves = self._ordered_moves()
         while self._moves:
@@ -229,6 +228,12 @@ class MeasuredSearch:
         self._history = [records]
         self._moves = None
         return True
+
+    def _next_seed(self) -> _Set | None:
+        seeds = self._seeds()
+        while self._seed < len(seeds) and seeds[self._seed] in self._tried:
+            self._seed += 1
+        return seeds[self._seed] if self._seed < len(seeds) else None
 
     def _seeds(self) -> list[_Set]:
         """First sets to try."""
