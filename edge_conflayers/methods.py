@@ -16,8 +16,9 @@ from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.errors import BadInput
 from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.model import Model
+from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
-from edge_conflayers.search.measured import MeasuredSearch, MeasuredSettings
+from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext, guessed_prices
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 
@@ -217,15 +218,13 @@ class Measured:
 
     def _use(self, sets: SkipSets) -> None:
         prices = AtContext(sets.prices or guessed_prices(self._model))
-        search = MeasuredSearch(self._model.n_layer, prices, self._settings)
-        self.drafter = MeasuredDrafter(search, sets, prices)
+        self.drafter = MeasuredDrafter(SearchByKind(sets, prices, self._settings))
 
     def settings(self) -> dict[str, Any]:
         return dict(SKIP_SETS_PROFILE)
 
     def state(self) -> dict[str, Any]:
-        self.drafter.keep()
-        return self.drafter.sets.to_json()
+        return self.drafter.search.state()
 
     def resume(self, state: Mapping[str, Any]) -> None:
         self._use(SkipSets.from_json(state, self._model.n_layer))

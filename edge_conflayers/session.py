@@ -458,7 +458,7 @@ class Session:
         return np.array(attention, dtype=np.float32), np.array(mlp, dtype=np.float32)
 
     def replay(
-        self, mask: LayerMask, begin: int, end: int | None = None
+        self, mask: LayerMask, begin: int, end: int | None = None, *, stretch: int | None = None
     ) -> list[tuple[int, float]] | None:
         """What the model would draft under a mask at each position of its text, given the text
         itself before that position (teacher forcing).
@@ -470,6 +470,8 @@ class Session:
         Args:
             begin: first position to predict, at least 1.
             end: after the last; None for the end of what is in the cache.
+            stretch: positions after which the masked model goes on from the full model's keys and
+                values again, as in drafting after each verification; None for never. At most 32.
 
         Returns:
             For each position the most likely token and its probability; None if the cache has no
@@ -484,13 +486,17 @@ class Session:
             raise ValueError(f"positions {begin} to {end} are not all in 1 to {len(self.tokens)}")
         if not self._has_window_before(begin - 1):
             return None
+        size = min(stretch or _MOST_REPLAYED, _MOST_REPLAYED, self.max_outputs)
         predictions: list[tuple[int, float]] = []
         before = self._mask
         self.set_mask(mask)
         try:
             llama.llama_memory_seq_cp(self._memory, 0, _PROBE_SEQUENCE, 0, begin - 1)
-            for first in range(begin - 1, end - 1, min(self.max_outputs, _MOST_REPLAYED)):
-                last = min(first + min(self.max_outputs, _MOST_REPLAYED), end - 1)
+            for first in range(begin - 1, end - 1, size):
+                if stretch is not None and first >= begin:
+                    llama.llama_memory_seq_rm(self._memory, _PROBE_SEQUENCE, -1, -1)
+                    llama.llama_memory_seq_cp(self._memory, 0, _PROBE_SEQUENCE, 0, first)
+                last = min(first + size, end - 1)
                 part = (ctypes.c_int32 * (last - first))(*self.tokens[first:last])
                 status = binding.ecl_step(
                     self.handle, part, len(part), first, _PROBE_SEQUENCE, binding.OUTPUTS_ALL

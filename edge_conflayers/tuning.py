@@ -135,7 +135,7 @@ def tune(
             while (mask := search.propose()) is not None:
                 if search.judged > 0 and time.monotonic() > deadline:
                     break
-                records = _replay(usable, mask)
+                records = _replay(usable, mask, search.settings.stretch)
                 if search.judge(mask, records):
                     _keep(sets, kind, mean, search)
                     on_better()
@@ -186,10 +186,10 @@ def _search(
     return search
 
 
-def _replay(texts: Sequence[_Text], mask: LayerMask) -> list[Record]:
+def _replay(texts: Sequence[_Text], mask: LayerMask, stretch: int) -> list[Record]:
     records: list[Record] = []
     for text in texts:
-        found = replay_records(text.session, mask, text.begin)
+        found = replay_records(text.session, mask, text.begin, stretch=stretch)
         records += found or []
     return records
 

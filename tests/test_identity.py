@@ -21,8 +21,9 @@ from edge_conflayers.kinds import SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
+from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
-from edge_conflayers.search.measured import MeasuredSearch, MeasuredSettings
+from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.session import Session
@@ -102,8 +103,7 @@ def measured(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     """A candidate a round, on prices under which drafting always pays."""
     prices = AtContext(Prices((PricesAt(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
     settings = MeasuredSettings(window=16, share=math.inf)
-    search = MeasuredSearch(model.n_layer, prices, settings)
-    return MeasuredDrafter(search, SkipSets(model.n_layer), prices)
+    return MeasuredDrafter(SearchByKind(SkipSets(model.n_layer), prices, settings))
 
 
 DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {

@@ -57,6 +57,23 @@ def test_a_replay_is_masked_steps_to_the_bit(tiny: Tiny, arch: str, quant: str) 
         )
 
 
+@pytest.mark.parametrize("stretch", [1, 8, 32])
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_stretches_begin_with_the_full_models_keys_and_values(
+    tiny: Tiny, arch: str, stretch: int
+) -> None:
+    model = tiny(arch, n_layer=5, layer_gain=0.5)
+    with open_session(model, n_ctx=512, max_outputs=32) as session:
+        tokens = written(model, session)
+        found = session.replay(MASK, PROMPT, PROMPT + 40, stretch=stretch)
+        expected = []
+        for begin in range(PROMPT, PROMPT + 40, stretch):
+            end = min(begin + stretch, PROMPT + 40)
+            expected += masked_steps(session, tokens[:end], begin)
+        assert found == expected
+        assert found != session.replay(MASK, PROMPT, PROMPT + 40)
+
+
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
 def test_a_replay_agrees_with_drafting(tiny: Tiny, arch: str) -> None:
     """A draft of the replayed text's own tokens sees the same keys and values; only cells, and so

@@ -9,9 +9,18 @@ from edge_conflayers.session import LayerMask, Session
 
 
 def replay_records(
-    session: Session, mask: LayerMask, begin: int, end: int | None = None
+    session: Session,
+    mask: LayerMask,
+    begin: int,
+    end: int | None = None,
+    *,
+    stretch: int | None = None,
 ) -> list[Record] | None:
     """Replays a mask over positions ``begin`` to ``end`` (None: all) of the session's text.
+
+    Args:
+        stretch: positions after which the masked model goes on from the full model's keys and
+            values, as in drafting; None for never, as SWIFT does.
 
     Returns:
         One record a position, in order; None if the cache has no room for them once more.
@@ -19,7 +28,7 @@ def replay_records(
     Raises:
         as ``Session.replay`` does.
     """
-    predictions = session.replay(mask, begin, end)
+    predictions = session.replay(mask, begin, end, stretch=stretch)
     if predictions is None:
         return None
     text = session.tokens[begin:end]

@@ -26,7 +26,7 @@ from edge_conflayers.session import NO_MASK, LayerMask, Session
 _Set = frozenset[int]
 _HISTORY = 4  # windows of the best set whose records the stop rule is chosen by
 _RENEWAL = 4  # windows of new text after which candidates are judged over new text
-_FIRST_COST = 8  # a candidate's time, in verifications, before one was timed
+_FIRST_COST = 12  # a candidate's time, in verifications, before one was timed
 _SAVINGS = 4  # most candidates whose time is saved up
 _UNTRIED = 0.01  # gain at which the most promising untried move is expected
 
@@ -37,6 +37,10 @@ class MeasuredSettings:
 
     window: int = 64
     """Generated tokens that a candidate is judged over while text is being written."""
+    stretch: int = 8
+    """Replayed positions after which the masked model goes on from the full model's keys and
+    values. In one stretch, predicted tokens a round fall behind those of drafting by up to a third;
+    in stretches about as long as drafts they agree."""
     share: float = 0.05
     """Most wall time that the search takes while text is being written, over drafting and
     verification; infinite for a candidate a round."""
@@ -44,10 +48,10 @@ class MeasuredSettings:
     """Sizes of the first sets, as shares of the candidate sub-layers, in the order of trial."""
 
     def __post_init__(self) -> None:
-        if self.window < 1 or not self.share >= 0:
+        if self.window < 1 or self.stretch < 1 or not self.share >= 0:
             raise BadInput(
-                f"a search over {self.window} tokens in a share of {self.share} of the time cannot"
-                " be; give at least 1 and 0"
+                f"a search over {self.window} tokens by {self.stretch} in a share of {self.share}"
+                " of the time cannot be; give at least 1, 1 and 0"
             )
 
 
@@ -299,7 +303,7 @@ class MeasuredSearch:
         if self._orders is None:
             self._orders = ranking.orders(session, begin, end)
         elif (mask := self.propose()) is not None:
-            records = replay_records(session, mask, begin, end)
+            records = replay_records(session, mask, begin, end, stretch=self.settings.stretch)
             if records is not None:
                 self.judge(mask, records)
         self._cost = time.perf_counter() - started
@@ -320,7 +324,7 @@ class MeasuredSearch:
         return end - window, end
 
     def state(self) -> dict[str, Any]:
-        """The best set, JSON-able."""
+        """The best set, JSON-able; what goes on with other texts is ``found`` and ``memory``."""
         found = self._found
         return {
             "n_layer": self.n_layer,

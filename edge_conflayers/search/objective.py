@@ -20,9 +20,9 @@ speed-up of Leviathan et al. (arXiv 2211.17192), ``E / (gamma*c + V(gamma + 1))`
 ``E = (1 - alpha^(gamma+1)) / (1 - alpha)``. Here nothing is taken to be independent: matches come
 in runs, and a round starts where the one before it ended, not anywhere.
 
-Two approximations: what the masked model would be sure of after a wrong token is taken from the
-text's own continuation; and the records are taken as a ring, so that no round is cut off by their
-end.
+Approximations: what the masked model would be sure of after a wrong token is taken from the text's
+own continuation; it sees keys and values of its own as far back as the replay's stretch begins, not
+the draft; and the records are taken as a ring, so that no round is cut off by their end.
 """
 
 from __future__ import annotations

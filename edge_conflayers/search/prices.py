@@ -19,13 +19,15 @@ class AtContext:
     Attributes:
         prices: in them.
         context: tokens in the cache; may be set anew as the text grows.
+        saved_seconds: what a draft vocabulary saves of a draft step (``vocabulary``).
     """
 
     prices: Prices
     context: int = 0
+    saved_seconds: float = 0.0
 
     def c(self, mask: LayerMask) -> float:
-        return max(_LEAST_C, self.prices.c(mask, self.context))
+        return max(_LEAST_C, self.prices.c(mask, self.context, saved_seconds=self.saved_seconds))
 
     def v(self, n: int) -> float:
         return self.prices.v(n, self.context)

@@ -16,7 +16,8 @@ from edge_conflayers.methods import make_method
 from edge_conflayers.model import Model
 from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.sampling import Sampler, SamplerSettings
-from edge_conflayers.search.measured import Found, MeasuredSearch, MeasuredSettings
+from edge_conflayers.search.by_kind import SearchByKind
+from edge_conflayers.search.measured import Found, MeasuredSettings
 from edge_conflayers.search.objective import Prediction
 from edge_conflayers.search.prices import AtContext
 from edge_conflayers.session import NO_MASK, LayerMask, Session
@@ -35,7 +36,7 @@ def known(kind: str, text: str, layers: set[int], speed: float = 1.3) -> SkipSet
 def make_drafter(model: Model, sets: SkipSets, share: float = 0.0) -> MeasuredDrafter:
     prices = AtContext(Prices((PricesAt(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
     settings = MeasuredSettings(window=16, share=share)
-    return MeasuredDrafter(MeasuredSearch(model.n_layer, prices, settings), sets, prices)
+    return MeasuredDrafter(SearchByKind(sets, prices, settings))
 
 
 def write(model: Model, drafter: MeasuredDrafter, prompt: str, n: int = 40) -> Stats:
@@ -79,7 +80,7 @@ def test_without_sets_nothing_is_drafted_until_one_is_found(tiny: Tiny) -> None:
     assert stats.drafted > 0 and stats.accepted > 0
     (found,) = sets
     assert found.kind == "seen 1" and found.found == drafter.search.found
-    assert sets.orders == drafter.search.orders is not None
+    assert sets.orders == drafter.search._search.orders is not None
 
 
 def test_what_is_learned_is_kept_under_the_kind_if_it_is_near(tiny: Tiny) -> None:
@@ -102,7 +103,7 @@ def test_a_search_goes_on_in_the_next_text_and_process(tiny: Tiny) -> None:
     for _ in range(4):
         drafter = make_drafter(model, sets, share=math.inf)
         write(model, drafter, CODE, 40)
-        drafter.keep()
+        drafter.search.keep()
         sets = SkipSets.from_json(json.loads(json.dumps(sets.to_json())), 6)
         (code,) = sets
         tried.append(code.memory.seeds + len(code.memory.gains))

@@ -22,6 +22,8 @@ def test_prices_at_a_context() -> None:
     prices.context = 150
     assert prices.c(mask) == pytest.approx((1.1 - 3 * 0.02 - 0.02) / 1.1)
     assert prices.v(4) == pytest.approx(1.65)
+    prices.saved_seconds = 0.11
+    assert prices.c(NO_MASK) == pytest.approx(0.9)
     assert 0 < prices.c(LayerMask.layers(range(99))) < 0.1
 
 
