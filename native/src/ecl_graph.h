@@ -88,7 +88,8 @@ ggml_tensor * drop_ffn(const llm_graph_context & graph, ggml_tensor * cur, ggml_
 ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, sublayer kind);
 
 // Takes dropped sub-layers out of a built graph, adds the probes' nodes and has a tree's tokens attend
-// along their branches. Returns an empty string, or why this architecture's graph cannot be served; the graph must then not be run.
+// along their branches. Returns an empty string, or why this architecture's graph cannot be served; the
+// graph must then not be run.
 std::string finish_graph(llm_graph_result & res, const graph_options & options);
 
 }  // namespace ecl
