@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from scripted import RandomSkipSetDrafter, ScriptedDrafter, partly_right
+from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
 
 from edge_conflayers.drafters import Drafter
@@ -83,11 +83,17 @@ def scripted(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return ScriptedDrafter(partly_right(text, model.n_vocab, seed=prompt, longest=24), prompt)
 
 
+def trees(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """Random trees with the text in some branch."""
+    return TreeDrafter(text, prompt, seed=prompt)
+
+
 DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "conflayers": conflayers,
     "eager": eager,
     "random": random_skip_sets,
     "scripted": scripted,
+    "trees": trees,
 }
 
 
@@ -202,7 +208,7 @@ def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
     model = real_model(name)
     number = tuple(SAMPLERS).index(sampler)
     prompt = model.tokenize(PROMPTS[number])
-    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted"))
+    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted", "trees"))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -210,7 +216,7 @@ def test_real_models_in_a_longer_context(real_model: RealModel, name: str) -> No
     model = real_model(name)
     prompt = model.tokenize("\n".join(PROMPTS) * 3)[:500]
     assert len(prompt) == 500
-    check(model, prompt, SAMPLERS["greedy"], 32, ("random", "scripted"))
+    check(model, prompt, SAMPLERS["greedy"], 32, ("random", "scripted", "trees"))
 
 
 @pytest.mark.long
@@ -222,4 +228,4 @@ def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
     prompt = model.tokenize(PROMPTS[number])
     other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
     check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random"))
-    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted"))
+    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted", "trees"))

@@ -51,7 +51,6 @@ _PRIOR_BY_TWO = (
 _PRIOR_WEIGHT = 24.0
 
 _Tokens = npt.NDArray[np.int32]
-_Probabilities = npt.NDArray[np.float32]
 
 
 class SuccessorTable:
@@ -72,12 +71,8 @@ class SuccessorTable:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def update(self, key: int, tokens: _Tokens, probabilities: _Probabilities) -> None:
-        """Replaces a key's successors.
-
-        Args:
-            tokens, probabilities: [WIDTH], likeliest first.
-        """
+    def update(self, key: int, tokens: Sequence[int], probabilities: Sequence[float]) -> None:
+        """Replaces a key's ``WIDTH`` successors, likeliest first."""
         row = self._rows.pop(key, None)
         if row is None:
             full = len(self._rows) == self.capacity
@@ -164,7 +159,7 @@ class RecyclingSource:
             for successor, kind in known:
                 table.came_true.observe(kind, successor == token)
         for node, (before, last) in ends.items():
-            successors = top_k(session, len(round.pending) + node, WIDTH)
+            successors = session.top_k(len(round.pending) + node, WIDTH)
             self._by_one.update(last, *successors)
             self._by_two.update(_pair(before, last), *successors)
 
@@ -215,17 +210,3 @@ class RecyclingSource:
 def _pair(before: int, last: int) -> int:
     """One key for two tokens."""
     return (before + 1) << 32 | last
-
-
-def top_k(session: Session, index: int, k: int) -> tuple[_Tokens, _Probabilities]:
-    """The likeliest tokens after a kept output of the last step, and their probabilities.
-
-    Returns:
-        int32 and float32 [k], likeliest first.
-    """
-    logits = session.logits(index)
-    tokens = np.argpartition(logits, -k)[-k:]
-    tokens = tokens[np.argsort(-logits[tokens], kind="stable")]
-    highest = logits[tokens[0]]
-    weights = np.exp(logits[tokens] - highest) / np.exp(logits - highest).sum()
-    return tokens.astype(np.int32), weights.astype(np.float32)
