@@ -1,6 +1,7 @@
 #include "ecl.h"
 
 #include "ecl_graph.h"
+#include "ecl_support.h"
 #include "ggml-backend.h"
 #include "llama-arch.h"
 #include "llama-batch.h"
@@ -13,38 +14,24 @@
 #include <string>
 #include <vector>
 
+using ecl::fail;
+using ecl::scoped_options;
+using ecl::unsupported;
+using ecl::why_no_masks;
+
 namespace {
 
 // A token this far below the best adds less than 1e-9 to the softmax's sum.
 constexpr float negligible_logit_gap = 21.0f;
 
-int32_t fail(llama_context * ctx, const std::string & why, int32_t code = -1) {
-    ctx->ecl.error = why;
-    return code;
-}
+}  // namespace
 
-std::string unsupported(const llama_context * ctx, const std::string & why) {
+std::string ecl::unsupported(const llama_context * ctx, const std::string & why) {
     return std::string("architecture '") + llm_arch_name(ctx->get_model().arch) +
            "' cannot be served by a layer mask: " + why;
 }
 
-// Sets options for one scope.
-class scoped_options {
-  public:
-    scoped_options(llama_context * ctx, ecl::graph_options options) : ctx(ctx), before(ctx->ecl.options) {
-        ctx->ecl.options = std::move(options);
-    }
-    ~scoped_options() { ctx->ecl.options = before; }
-    scoped_options(const scoped_options &)             = delete;
-    scoped_options & operator=(const scoped_options &) = delete;
-
-  private:
-    llama_context *    ctx;
-    ecl::graph_options before;
-};
-
-// Empty if masks can be set on this model as far as can be told without its graph.
-std::string why_no_masks(const llama_model & model) {
+std::string ecl::why_no_masks(const llama_model & model) {
     if (llama_model_has_encoder(&model)) {
         return "it has an encoder";
     }
@@ -53,8 +40,6 @@ std::string why_no_masks(const llama_model & model) {
     }
     return "";
 }
-
-}  // namespace
 
 int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer) {
     ctx->ecl.error.clear();

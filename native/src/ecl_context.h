@@ -3,16 +3,32 @@
 
 #include "ecl_graph.h"
 #include "ecl_live_graphs.h"
+#include "llama.h"
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace ecl {
+
+// The last draft by an early exit. Its positions were given back, but the keys and values of the
+// layers that ran are still in the cells.
+struct exit_draft {
+    int32_t                  n_layer = 0;  // that ran; 0: there is none
+    llama_seq_id             seq     = 0;
+    llama_pos                pos     = 0;  // of the first token
+    uint64_t                 n_runs  = 0;  // graphs run when it was done
+    std::vector<llama_token> tokens;
+    std::vector<uint32_t>    cells;  // of every token in every cache, cache by cache
+};
 
 struct context_state {
     graph_options options;  // of the next decode step
     live_graphs   graphs;
     std::string   error;    // why the last call failed
+
+    std::vector<float> states;  // what a step over states starts from
+    exit_draft         drafted;
 
     const llm_graph_result * last_result = nullptr;  // of the last step that ran
 

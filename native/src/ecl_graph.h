@@ -29,7 +29,13 @@ struct graph_options {
     bool                 probe = false;
     bool                 tree  = false;   // the step's tokens are a tree, not a row
     const ggml_tensor *  head  = nullptr; // rows of the LM head to compute logits with; null: all of them
-    int32_t              keep  = -1;      // layer whose residual stream, as it leaves the layer, stays readable
+    int32_t              keep  = keep_none;  // layer whose residual stream, as it leaves the layer, stays readable
+    // What the first layer starts from instead of the tokens' embeddings: [n_embd, n_tokens]. Its
+    // address is part of the key, its content is read before each run.
+    const std::vector<float> * states = nullptr;
+
+    static constexpr int32_t keep_none = -1;
+    static constexpr int32_t keep_all  = -2;  // what enters the first layer and what leaves each
 
     bool drops(int il, sublayer kind) const {
         return il >= 0 && static_cast<size_t>(il) < drop.size() &&
@@ -45,7 +51,7 @@ struct graph_options {
     }
     bool operator==(const graph_options & other) const {
         return drop == other.drop && probe == other.probe && tree == other.tree && head == other.head &&
-               keep == other.keep;
+               keep == other.keep && states == other.states;
     }
     bool operator!=(const graph_options & other) const { return !(*this == other); }
 };
@@ -70,10 +76,12 @@ struct sublayer_probe {
 struct graph_marks {
     std::vector<sublayer_mark>  sublayers;
     std::vector<sublayer_probe> probes;
+    std::vector<ggml_tensor *>  streams;  // F32 [n_embd, n_tokens], as graph_options::keep asks
 
     void clear() {
         sublayers.clear();
         probes.clear();
+        streams.clear();
     }
 };
 
@@ -85,7 +93,7 @@ ggml_tensor * drop_ffn(const llm_graph_context & graph, ggml_tensor * cur, ggml_
 // Called by the builders on return: remembers the output, returns it.
 ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, sublayer kind);
 
-// Takes dropped sub-layers out of a built graph and adds the probes' nodes. Returns an empty string,
+// Takes dropped sub-layers out of a built graph, puts the states in and adds the probes' nodes. Returns an empty string,
 // or why this architecture's graph cannot be served; the graph must then not be run.
 std::string finish_graph(llm_graph_result & res, const graph_options & options);
 
