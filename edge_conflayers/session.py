@@ -185,6 +185,11 @@ class Session:
         """Tokens that still fit."""
         return self.n_ctx - len(self.tokens)
 
+    @property
+    def batch(self) -> int:
+        """Most tokens of one step."""
+        return self._batch
+
     def set_mask(self, mask: LayerMask) -> None:
         """Sets what the next steps leave out.
 
@@ -259,6 +264,12 @@ class Session:
     def argmax(self, index: int = -1) -> int:
         """The most likely token by one kept output of the last step."""
         return int(binding.ecl_argmax(self.handle, index, None))
+
+    def best(self, index: int = -1) -> tuple[int, float]:
+        """The most likely token by one kept output of the last step, and its probability."""
+        probability = ctypes.c_float()
+        token = int(binding.ecl_argmax(self.handle, index, ctypes.byref(probability)))
+        return token, probability.value
 
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
         """One step of the full model over the end of the text and what was drafted to follow it;
@@ -396,13 +407,12 @@ class Session:
             tokens: at most as many tokens in all branches together as a prompt's batch has.
             states: float32 [branches, tokens, n_embd], what each branch starts from; None for one
                 branch that starts from the tokens' embeddings.
-            stream: the layer whose residual stream, as it leaves the layer, to return; "all" for
-                what enters the first layer and then what leaves each. The last layer has it only
-                with all outputs.
+            stream: the layer whose residual stream, as it leaves the layer, to return (the last
+                layer's only with all outputs); "all" for what enters each layer.
             outputs: which logits to keep, in each branch; all branches' are kept in a row.
 
         Returns:
-            float32 [branches, tokens, n_embd], or [n_layer + 1, branches, tokens, n_embd] for
+            float32 [branches, tokens, n_embd], or [n_layer, branches, tokens, n_embd] for
             "all"; [0] without a stream; None if the cache has no room for the branches.
 
         Raises:
@@ -414,7 +424,7 @@ class Session:
         shape: tuple[int, ...] = (n_branches, n, n_embd)
         code = stream if isinstance(stream, int) else binding.STREAM_NONE
         if stream == "all":
-            code, shape = binding.STREAM_ALL, (n_layer + 1, *shape)
+            code, shape = binding.STREAM_ALL, (n_layer, *shape)
         found = np.empty(shape if stream is not None else (0,), dtype=np.float32)
         status = binding.ecl_branches(
             self.handle,

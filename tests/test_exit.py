@@ -126,9 +126,11 @@ def test_recurrent_architectures_are_refused_by_name(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("layer", [-1, 0, 4, 9])
 def test_an_exit_that_is_not_there(tiny: Tiny, layer: int) -> None:
-    with open_session(tiny("llama", n_layer=4), n_ctx=64) as session:
-        with pytest.raises(BadInput, match=f"no exit after {layer} of 4 layers"):
-            session.draft_exit(layer, [5], limit=3, stop_probability=0.0)
+    with (
+        open_session(tiny("llama", n_layer=4), n_ctx=64) as session,
+        pytest.raises(BadInput, match=f"no exit after {layer} of 4 layers"),
+    ):
+        session.draft_exit(layer, [5], limit=3, stop_probability=0.0)
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
@@ -246,10 +248,10 @@ def test_the_streams_of_all_layers(tiny: Tiny, arch: str) -> None:
         session.read(tokens[:20])
         streams = session.branches(tokens[20:], 20, stream="all", outputs="all")
         wanted = rows_of(session, 6)
-        assert streams is not None and streams.shape == (5, 1, 6, model.n_embd)
+        assert streams is not None and streams.shape == (4, 1, 6, model.n_embd)
         assert_same_bits(step(session, tokens[20:]), wanted)
         session.rollback(20)
-        for layer in range(5):
+        for layer in range(4):
             mask = LayerMask.layers(range(layer))
             session.branches(tokens[20:], 20, mask=mask, states=streams[layer], outputs="all")
             assert_same_bits(rows_of(session, 6), wanted)

@@ -90,14 +90,14 @@ ECL_API int32_t ecl_verify_exit(struct llama_context * ctx, int32_t exit_layer, 
 
 // Which residual streams ecl_branches gives, if not that of one layer as it leaves it.
 #define ECL_STREAM_NONE (-1)
-#define ECL_STREAM_ALL  (-2)  // n_layer + 1: what enters the first layer, then what leaves each
+#define ECL_STREAM_ALL  (-2)  // of every layer as it enters it
 
 // Runs n tokens at positions pos, pos + 1, ... n_branches times side by side under a mask, each branch
 // after the first pos tokens of sequence seq, whose own cells from pos on it does not see. states, if not
 // NULL, is what each token of each branch starts from (n_branches * n * n_embd floats, branch by branch).
 // The branches' logits are kept as outputs says, branch by branch ("last": of each branch). The streams
-// asked for are written layer by layer, n_branches * n * n_embd floats each; of the last layer only with
-// ECL_OUTPUTS_ALL. The sequence stays as it is; sequences seq + 1 to seq + n_branches must be unused.
+// asked for are written layer by layer, n_branches * n * n_embd floats each; what leaves the last layer
+// can be had with ECL_OUTPUTS_ALL only. The sequence stays as it is; sequences seq + 1 to seq + n_branches must be unused.
 // n_branches * n may not exceed the context's n_ubatch.
 ECL_API int32_t ecl_branches(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer,
                              const llama_token * tokens, const float * states, int32_t n, int32_t n_branches,

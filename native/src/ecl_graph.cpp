@@ -386,7 +386,7 @@ class sublayer_flow {
         }
         const bool all   = options.keep == graph_options::keep_all;
         const int  first = all ? 0 : options.keep + 1;
-        const int  end   = all ? last_layer + 2 : options.keep + 2;
+        const int  end   = all ? last_layer + 1 : options.keep + 2;
         for (int il = first; il < end; ++il) {
             const auto it = entering.find(il);
             ggml_tensor * t = it != entering.end() ? it->second : il == last_layer + 1 ? leaving : nullptr;

@@ -35,7 +35,7 @@ struct graph_options {
     const std::vector<float> * states = nullptr;
 
     static constexpr int32_t keep_none = -1;
-    static constexpr int32_t keep_all  = -2;  // what enters the first layer and what leaves each
+    static constexpr int32_t keep_all  = -2;  // what enters each layer
 
     bool drops(int il, sublayer kind) const {
         return il >= 0 && static_cast<size_t>(il) < drop.size() &&
