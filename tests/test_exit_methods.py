@@ -105,14 +105,13 @@ def test_where_a_window_slides(tiny: Tiny, prompt: int) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("sampler", ["greedy", "sampled"])
-def test_a_real_model(real_model: RealModel, sampler: str) -> None:
+def test_a_real_model(real_model: RealModel) -> None:
     model = real_model("smollm2-135m")
     prompt = model.tokenize("The first ten prime numbers are 2, 3, 5,")
-    plain, _ = write(model, prompt, SAMPLERS[sampler], 32, None)
+    plain, _ = write(model, prompt, SAMPLERS["sampled"], 24, None)
     for name in DRAFTERS:
         drafter = make_method(name, model).drafter
-        assert write(model, prompt, SAMPLERS[sampler], 32, drafter)[0] == plain, name
+        assert write(model, prompt, SAMPLERS["sampled"], 24, drafter)[0] == plain, name
 
 
 @pytest.mark.parametrize("name", DRAFTERS)
