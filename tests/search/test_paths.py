@@ -84,7 +84,7 @@ def test_knapspec_finds_the_best_set_of_every_cost(
     start, run = orthogonal(gains, tokens=2)
     parts = sublayers(len(gains) // 2, float(attention), float(mlp))
     full = run_all(start, parts, (), run)
-    limit = most * sum(part.saves for part in parts)
+    limit = int(most * sum(part.saves for part in parts))
     found = best_paths(start, parts, run, most=limit)
     best: dict[float, float] = {}
     for size in range(1, len(parts) + 1):
