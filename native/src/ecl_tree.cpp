@@ -2,6 +2,7 @@
 
 #include "ecl.h"
 #include "ecl_graph.h"
+#include "ecl_support.h"
 #include "ggml-backend.h"
 #include "ggml-impl.h"
 #include "ggml.h"
@@ -127,11 +128,6 @@ class tree_inputs : public llm_graph_input_i {
     ggml_tensor *                    paths;      // I32 [n_tokens, n_tokens]
     std::vector<llama_pos>           positions;  // of the step at hand
 };
-
-int32_t fail(llama_context * ctx, const std::string & why) {
-    ctx->ecl.error = why;
-    return -1;
-}
 
 std::string why_no_trees(llama_context * ctx) {
     const llama_model & model = ctx->get_model();
