@@ -16,6 +16,8 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
 
+DRAFT_MODEL = "draft-model"
+
 
 class Method(Protocol):
     """A drafter together with what it has learned."""
@@ -118,7 +120,9 @@ class DraftModel(_Forgetful):
 
     def __init__(self, model: Model, options: MethodOptions) -> None:
         if options.draft_model is None:
-            raise BadInput("method 'draft-model' needs a second model; give it with --draft-model")
+            raise BadInput(
+                f"method '{DRAFT_MODEL}' needs a second model; give it with --draft-model"
+            )
         check_vocabulary(model, options.draft_model)
         self.drafter = DraftModelDrafter(options.draft_model)
 
@@ -168,7 +172,7 @@ METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
     "conflayers": ConfLayers,
     "lookup": Lookup,
     "recycling": Recycling,
-    "draft-model": DraftModel,
+    DRAFT_MODEL: DraftModel,
 }
 
 

@@ -14,7 +14,10 @@ from scripted import RandomSkipSetDrafter, ScriptedDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
 
 from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.layers import LayersDrafter
+from edge_conflayers.drafters.lookup import LookupSource
+from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
@@ -83,11 +86,22 @@ def scripted(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return ScriptedDrafter(partly_right(text, model.n_vocab, seed=prompt, longest=24), prompt)
 
 
+def lookup(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """Drafts whatever was there before, however unlikely."""
+    return FreeDrafter(LookupSource(), least=0.01)
+
+
+def recycling(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    return FreeDrafter(RecyclingSource(), least=0.01, max_draft=7)
+
+
 DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "conflayers": conflayers,
     "eager": eager,
     "random": random_skip_sets,
     "scripted": scripted,
+    "lookup": lookup,
+    "recycling": recycling,
 }
 
 
@@ -202,7 +216,7 @@ def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
     model = real_model(name)
     number = tuple(SAMPLERS).index(sampler)
     prompt = model.tokenize(PROMPTS[number])
-    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted"))
+    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted", "lookup", "recycling"))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -221,5 +235,5 @@ def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
     model = real_model(name)
     prompt = model.tokenize(PROMPTS[number])
     other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
-    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random"))
-    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted"))
+    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random", "lookup"))
+    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted", "recycling"))

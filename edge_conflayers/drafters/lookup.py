@@ -119,7 +119,9 @@ class LookupSource:
             follows = self._follows.probability(self._kind(state, length))
             counts = {token: index.count(after) for token, after in followers.items()}
             scale = left * follows / sum(counts.values())
-            likeliest = counts if len(counts) <= _WIDTH else nlargest(_WIDTH, counts, counts.__getitem__)
+            likeliest = (
+                counts if len(counts) <= _WIDTH else nlargest(_WIDTH, counts, counts.__getitem__)
+            )
             for token in likeliest:
                 probability = scale * counts[token]
                 if probability >= least and token not in found:
