@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
 from edge_conflayers import methods
+from edge_conflayers.drafters.draft_model import DraftModelDrafter
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 # The module: as an attribute of the package the name may also be the command.
@@ -58,6 +59,8 @@ def test_every_method_writes_the_same_text(tiny: Path) -> None:
 def test_colours_say_who_drafted(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A random model is never sure.
+    monkeypatch.setitem(DraftModelDrafter.__init__.__kwdefaults__, "stop_probability", 0.0)
     arguments = ("--method", "draft-model", "--draft-model", tiny, "--show-draft")
     arguments += ("--stats-json", tmp_path / "stats.json")
     without = run(tiny, *arguments)
