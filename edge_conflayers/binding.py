@@ -150,12 +150,36 @@ _int = ctypes.c_int32
 
 ecl_set_mask = _declare("ecl_set_mask", _int, _context, _mask, _int)
 ecl_step = _declare("ecl_step", _int, _context, _tokens, _int, _int, _int, _int)
+ecl_tree_supported = _declare("ecl_tree_supported", _int, _context)
+ecl_step_tree = _declare(
+    "ecl_step_tree", _int, _context, _tokens, ctypes.POINTER(_int), _int, _int, _int, _int
+)
 ecl_argmax = _declare("ecl_argmax", _int, _context, _int, _floats)
+ecl_top_k = _declare("ecl_top_k", _int, _context, _int, _int, _tokens, _floats)
+
+
+class DraftOptions(ctypes.Structure):
+    """``ecl_draft_options`` of ecl.h."""
+
+    _fields_ = (
+        ("n_max", ctypes.c_int32),
+        ("stop_probability", ctypes.c_float),
+        ("stop_path", ctypes.c_float),
+        ("acceptance", _floats),
+        ("n_acceptance", ctypes.c_int32),
+        ("full_vocabulary", ctypes.c_bool),
+    )
+
+
+ecl_draft_default_options = _declare("ecl_draft_default_options", DraftOptions)
 ecl_draft = _declare(
     "ecl_draft",
     _int,
-    *(_context, _mask, _int, _tokens, _int, _int, _int, _int, ctypes.c_float, _tokens, _floats),
+    *(_context, _mask, _int, _tokens, _int, _int, _int),
+    *(ctypes.POINTER(DraftOptions), _tokens, _floats),
 )
+ecl_set_draft_vocabulary = _declare("ecl_set_draft_vocabulary", _int, _context, _tokens, _int)
+ecl_draft_logits = _declare("ecl_draft_logits", _floats, _context)
 ecl_probe = _declare("ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int)
 ecl_probe_stream = _declare("ecl_probe_stream", _int, _context, _int, _int, _floats, _int)
 ecl_graph_stats = _declare(

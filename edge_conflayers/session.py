@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _KV_TYPES: dict[str, tuple[int, float]] = {
 }
 _DEFAULT_CONTEXT = 4096
 _PROBE_SEQUENCE = 1
+_MOST_REPLAYED = 32  # tokens a step; the kernels of larger ones are for prompts
 _NO_ROOM = 1
 _NO_ROOM_DRAFTING = -101
 
@@ -135,6 +137,7 @@ class Session:
         self.threads = threads or machine.default_threads()
         self._context: Any = None
         self._mask = NO_MASK
+        self.draft_vocabulary: tuple[int, ...] = ()  # ascending; empty: all tokens
         self._batch = min(batch, self.n_ctx)
         self.max_outputs = min(max_outputs, self._batch)
         _check_memory(model, self.n_ctx, kv_type)
@@ -207,16 +210,7 @@ class Session:
             BadInput: a mask that the model's architecture cannot be served by.
             EdgeConflayersError: the step failed, or is to keep more logits than there is room for.
         """
-        if outputs == "all" and len(tokens) > self.max_outputs:
-            raise EdgeConflayersError(
-                f"a step keeps the logits of at most {self.max_outputs} tokens, not {len(tokens)};"
-                " take fewer, or open the session with more max_outputs"
-            )
-        if len(tokens) > self.room:
-            raise ContextFull(
-                f"{len(tokens)} more tokens do not fit: {len(self)} of {self.n_ctx} are taken;"
-                " start with a larger context (-c)"
-            )
+        self._check_fits(len(tokens), outputs)
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         begin = len(self.tokens)
         self.tokens.extend(
@@ -226,6 +220,18 @@ class Session:
         if status != 0:
             del self.tokens[begin:]
             self._raise(status)
+
+    def _check_fits(self, n: int, outputs: Outputs) -> None:
+        if outputs == "all" and n > self.max_outputs:
+            raise EdgeConflayersError(
+                f"a step keeps the logits of at most {self.max_outputs} tokens, not {n};"
+                " take fewer, or open the session with more max_outputs"
+            )
+        if n > self.room:
+            raise ContextFull(
+                f"{n} more tokens do not fit: {len(self)} of {self.n_ctx} are taken;"
+                " start with a larger context (-c)"
+            )
 
     def read(self, tokens: Sequence[int]) -> None:
         """Runs the model over a prompt, batch by batch; the logits of its last token are kept.
@@ -259,17 +265,84 @@ class Session:
 
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
         """One step of the full model over the end of the text and what was drafted to follow it;
-        the logits of ``[*pending, *draft.tokens]`` are kept.
+        the logits of ``[*pending, *draft.tokens]`` are kept, each as if its branch had been decoded
+        alone. Of a tree, the cache then has the first row: the pending tokens, and the drafted ones
+        as long as each follows the one before it.
 
         Raises:
             as ``step`` does.
+            EdgeConflayersError: a tree where ``verifies_trees`` is false, or one of more than 32
+                tokens with the pending ones.
         """
-        if not draft.is_chain:
-            raise EdgeConflayersError("trees of drafted tokens cannot be verified here")
-        self.step([*pending, *draft.tokens], outputs="all")
+        tokens = [*pending, *draft.tokens]
+        if draft.is_chain:
+            self.step(tokens, outputs="all")
+            return
+        self._check_fits(len(tokens), "all")
+        parents = [*range(-1, len(pending) - 1), *(len(pending) + p for p in draft.parents)]
+        row = next(i for i, parent in enumerate(parents) if parent != i - 1)
+        begin = len(self.tokens)
+        self.tokens.extend(tokens[:row])
+        status = binding.ecl_step_tree(
+            self.handle,
+            (ctypes.c_int32 * len(tokens))(*tokens),
+            (ctypes.c_int32 * len(parents))(*parents),
+            *(len(tokens), begin, 0, binding.OUTPUTS_ALL),
+        )
+        if status != 0:
+            del self.tokens[begin:]
+            self._raise(status)
+
+    @functools.cached_property
+    def verifies_trees(self) -> bool:
+        """Whether ``verify`` takes drafts that are not chains: where attention runs on our CPU
+        kernels. Asked for once, as long as it takes to build a graph."""
+        return bool(binding.ecl_tree_supported(self.handle))
+
+    def top_k(self, index: int, k: int) -> tuple[list[int], list[float]]:
+        """The ``k`` most likely tokens by one kept output of the last step, in descending order
+        (equal logits: the lower token first), and their softmax probabilities.
+
+        Raises:
+            EdgeConflayersError: the last step kept no logits for that output.
+        """
+        k = max(0, min(k, self.model.n_vocab))
+        tokens = (ctypes.c_int32 * k)()
+        probabilities = (ctypes.c_float * k)()
+        n = binding.ecl_top_k(self.handle, index, k, tokens, probabilities)
+        if n < 0:
+            raise EdgeConflayersError(self._last_error())
+        return tokens[:n], probabilities[:n]
+
+    def set_draft_vocabulary(self, tokens: Iterable[int]) -> None:
+        """Drafts choose among these tokens only from now on, which makes them cheaper (FR-Spec,
+        arXiv 2502.14856); without any, among all. Steps of the full model are not touched.
+
+        The tokens' rows of the LM head are copied: they take memory, and setting a vocabulary
+        takes milliseconds to tenths of a second.
+
+        Raises:
+            BadInput: the model's LM head cannot be served by one. What only its graph can tell,
+                the next draft raises.
+        """
+        array = sorted(set(tokens))
+        self.draft_vocabulary = ()
+        if binding.ecl_set_draft_vocabulary(
+            self.handle, (ctypes.c_int32 * len(array))(*array), len(array)
+        ):
+            raise BadInput(f"{self._last_error()}; draft without one")
+        self.draft_vocabulary = tuple(array)
 
     def draft(
-        self, mask: LayerMask, pending: Sequence[int], *, limit: int, stop_probability: float
+        self,
+        mask: LayerMask,
+        pending: Sequence[int],
+        *,
+        limit: int,
+        stop_probability: float,
+        stop_path: float = 0.0,
+        acceptance: Sequence[float] | None = None,
+        full_vocabulary: bool = False,
     ) -> Draft:
         """Drafts greedily under a mask, to follow ``pending``, which is not in the cache yet; the
         cache and the session's mask stay as they are.
@@ -277,27 +350,54 @@ class Session:
         Args:
             limit: most tokens to draft.
             stop_probability: a token less likely than this is the last of the draft.
+            stop_path: drafting goes on while the product of the tokens' chances of acceptance is
+                at least this; a token that makes it less is left out, unless it is the first.
+            acceptance: the chance of acceptance of a token whose probability p falls in bin
+                floor(p * len(acceptance)); None takes p itself.
+            full_vocabulary: choose among all tokens although there is a draft vocabulary. Within
+                one, a probability is that of a softmax over its tokens, and so a little higher.
 
         Raises:
-            BadInput: the model's architecture cannot be served by the mask.
+            BadInput: the model's architecture cannot be served by the mask, or by the draft
+                vocabulary.
         """
         limit = min(limit, self.room - len(pending) + 1)
         if limit <= 0:
             return Draft()
+        options = binding.ecl_draft_default_options()
+        options.n_max = limit
+        options.stop_probability = stop_probability
+        options.stop_path = stop_path
+        options.full_vocabulary = full_vocabulary
+        if acceptance is not None:
+            options.acceptance = (ctypes.c_float * len(acceptance))(*acceptance)
+            options.n_acceptance = len(acceptance)
         begin = (ctypes.c_int32 * len(pending))(*pending)
         tokens = (ctypes.c_int32 * limit)()
         probabilities = (ctypes.c_float * limit)()
         n = binding.ecl_draft(
             self.handle,
             *(mask.packed(self.model.n_layer), self.model.n_layer),
-            *(begin, len(pending), len(self.tokens), 0, limit, stop_probability),
-            *(tokens, probabilities),
+            *(begin, len(pending), len(self.tokens), 0),
+            *(ctypes.byref(options), tokens, probabilities),
         )
         if n == _NO_ROOM_DRAFTING:
             return Draft()
         if n < 0:
             self._raise(n)
         return Draft(tuple(tokens[:n]), tuple(probabilities[:n]))
+
+    def draft_logits(self) -> npt.NDArray[np.float32]:
+        """The logits of ``draft_vocabulary``, in its order, of the last step of the last draft:
+        float32, not copied, valid until the next step or draft.
+
+        Raises:
+            EdgeConflayersError: the last draft was not made in a draft vocabulary.
+        """
+        pointer = binding.ecl_draft_logits(self.handle)
+        if not pointer:
+            raise EdgeConflayersError("the last draft kept no logits; set a draft vocabulary")
+        return np.ctypeslib.as_array(pointer, shape=(len(self.draft_vocabulary),))
 
     def rollback(self, length: int) -> None:
         """Forgets everything from position ``length`` on.
@@ -308,9 +408,8 @@ class Session:
         """
         if length >= len(self.tokens):
             return
-        window = llama.llama_model_n_swa(self.model.handle)
-        needed = max(0, length - window + 1)
-        if window and llama.llama_memory_seq_pos_min(self._memory, 0) > needed and length > 0:
+        if not self._has_window_before(length):
+            window = llama.llama_model_n_swa(self.model.handle)
             raise EdgeConflayersError(
                 f"position {length} is too far back: the {window} tokens before it are not all"
                 " kept; clear the session and read its text again"
@@ -320,6 +419,14 @@ class Session:
                 f"architecture '{self.model.architecture}' cannot forget tokens; use --method plain"
             )
         del self.tokens[length:]
+
+    def _has_window_before(self, position: int) -> bool:
+        """Whether the cache still has all that a token at this position looks back at."""
+        window = llama.llama_model_n_swa(self.model.handle)
+        if window == 0 or position == 0:
+            return True
+        oldest = llama.llama_memory_seq_pos_min(self._memory, 0)
+        return bool(oldest <= max(0, position - window + 1))
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -349,6 +456,59 @@ class Session:
         if status != 0:
             self._raise(status)
         return np.array(attention, dtype=np.float32), np.array(mlp, dtype=np.float32)
+
+    def replay(
+        self, mask: LayerMask, begin: int, end: int | None = None
+    ) -> list[tuple[int, float]] | None:
+        """What the model would draft under a mask at each position of its text, given the text
+        itself before that position (teacher forcing).
+
+        The masked model runs in parallel over the positions, after the full model's keys and values
+        of everything before ``begin``. The session's text, cache and mask stay as they are; its
+        last step's logits do not.
+
+        Args:
+            begin: first position to predict, at least 1.
+            end: after the last; None for the end of what is in the cache.
+
+        Returns:
+            For each position the most likely token and its probability; None if the cache has no
+            room for the positions once more, or no longer has the window before them.
+
+        Raises:
+            BadInput: the model's architecture cannot be served by the mask.
+            ValueError: no such positions.
+        """
+        end = len(self.tokens) if end is None else end
+        if not 1 <= begin <= end <= len(self.tokens):
+            raise ValueError(f"positions {begin} to {end} are not all in 1 to {len(self.tokens)}")
+        if not self._has_window_before(begin - 1):
+            return None
+        predictions: list[tuple[int, float]] = []
+        before = self._mask
+        self.set_mask(mask)
+        try:
+            llama.llama_memory_seq_cp(self._memory, 0, _PROBE_SEQUENCE, 0, begin - 1)
+            for first in range(begin - 1, end - 1, min(self.max_outputs, _MOST_REPLAYED)):
+                last = min(first + min(self.max_outputs, _MOST_REPLAYED), end - 1)
+                part = (ctypes.c_int32 * (last - first))(*self.tokens[first:last])
+                status = binding.ecl_step(
+                    self.handle, part, len(part), first, _PROBE_SEQUENCE, binding.OUTPUTS_ALL
+                )
+                if status == _NO_ROOM:
+                    return None
+                if status != 0:
+                    self._raise(status)
+                predictions += [self._most_likely(i) for i in range(len(part))]
+        finally:
+            llama.llama_memory_seq_rm(self._memory, _PROBE_SEQUENCE, -1, -1)
+            self.set_mask(before)
+        return predictions
+
+    def _most_likely(self, index: int) -> tuple[int, float]:
+        probability = ctypes.c_float()
+        token = binding.ecl_argmax(self.handle, index, ctypes.byref(probability))
+        return int(token), probability.value
 
     def probe_stream(self, layer: int, where: int, n_tokens: int) -> npt.NDArray[np.float32]:
         """The residual stream around a layer in the last probe.
@@ -441,6 +601,8 @@ class Session:
             raise ContextFull(
                 "the KV cache has no room for this step; start with a larger context (-c)"
             )
+        if "a draft vocabulary" in why:
+            raise BadInput(f"{why}; draft without one")
         if "cannot be served" in why:
             raise BadInput(f"{why}; use --method plain")
         raise EdgeConflayersError(f"the model could not be run: {why or f'code {status}'}")

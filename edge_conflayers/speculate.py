@@ -35,6 +35,7 @@ class Stats:
 
     Attributes:
         verify_seconds: steps of the full model, plain ones included.
+        begin_seconds: of the drafter's preparation, after the prompt; not part of ``seconds``.
         search_seconds: everything that was spent on learning skip sets.
         rounds: steps of the full model after the prompt.
         drafted, accepted: tokens, over all rounds.
@@ -48,6 +49,7 @@ class Stats:
     drafted: int = 0
     accepted: int = 0
     prompt_seconds: float = 0.0
+    begin_seconds: float = 0.0
     seconds: float = 0.0
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
@@ -123,6 +125,9 @@ def generate(
     sampler.read(prompt)
     stats.prompt_tokens = len(prompt)
     clock.charge("prompt_seconds")
+    if drafter is not None:
+        drafter.begin(session, prompt)
+        clock.charge("begin_seconds")
     started = time.perf_counter()
     try:
         yield from _write(session, sampler, drafter, max_tokens, stats)
@@ -165,31 +170,18 @@ def _write(
                 most = _most_drafted(session, len(pending), limit - stats.tokens)
                 draft = drafter.draft(session, pending, most).first(most)
             draft_seconds = clock.charge("draft_seconds")
-            row_begin = len(session) + len(pending)
+            walk = _Walk(session, pending, draft)
             session.verify(pending, draft)
             verify_seconds = clock.charge("verify_seconds")
             stats.rounds += 1
             stats.drafted += len(draft.tokens)
 
-            verified, row, drawn = pending, 0, False
-            path: list[int] = []
-            node = ROOT
             try:
-                while True:
-                    token = sampler.sample(session, len(verified) + node)
-                    child = draft.child(node, token)
-                    if child is None:
-                        drawn = True
-                        break
-                    node = child
-                    # A branch that is not the row that plain decoding would have written loses
-                    # its cells, and is verified once more with the next draft.
-                    row += node == row
-                    path.append(node)
+                while walk.accepts(token := sampler.sample(session, walk.output)):
                     stats.accepted += 1
                     clock.charge("sample_seconds")
                     stats.tokens += 1
-                    stats.sources.append(draft.source(node))
+                    stats.sources.append(draft.source(walk.path[-1]))
                     if session.model.ends_text(token):
                         stats.finish_reason = "end"
                         yield token
@@ -197,20 +189,10 @@ def _write(
                     yield token
                     clock.last = time.perf_counter()
             finally:
-                known = len(path) if drawn else max(0, len(path) - 1)
-                kept = min(row, known)
-                session.rollback(row_begin + kept)
-                pending = [*(draft.tokens[i] for i in path[kept:known]), token]
+                verified, pending = tuple(pending), walk.settle()
             clock.charge("sample_seconds")
-            round = Round(
-                tuple(verified),
-                draft,
-                tuple(path),
-                token,
-                stats.tokens + 1,
-                draft_seconds,
-                verify_seconds,
-            )
+            path, written = tuple(walk.path), stats.tokens + 1
+            round = Round(verified, draft, path, token, written, draft_seconds, verify_seconds)
             stats.record.append(_record(round))
             if drafter is not None:
                 drafter.learn(session, round)
@@ -218,6 +200,49 @@ def _write(
     finally:
         if len(pending) > 1:
             session.step(pending[:-1], outputs="none")
+
+
+class _Walk:
+    """The accepted path through a draft, and what of it stays in the cache. Made before the draft
+    is verified.
+
+    Cells of the draft's first row are those that plain decoding would have written. A branch off
+    it loses its cells, and is verified once more with the next draft.
+    """
+
+    def __init__(self, session: Session, pending: Sequence[int], draft: Draft) -> None:
+        self.path: list[int] = []
+        self._session = session
+        self._draft = draft
+        self._pending = len(pending)
+        self._row_begin = len(session) + len(pending)
+        self._row = 0  # accepted tokens in the first row
+        self._token = pending[-1]
+        self._drawn = False  # the full model's own token, which ends the path
+
+    @property
+    def output(self) -> int:
+        """Which of the step's logits the next token is drawn from."""
+        return self._pending + (self.path[-1] if self.path else ROOT)
+
+    def accepts(self, token: int) -> bool:
+        """Goes on to a drawn token, if it was drafted."""
+        self._token = token
+        child = self._draft.child(self.path[-1] if self.path else ROOT, token)
+        if child is None:
+            self._drawn = True
+            return False
+        self._row += child == self._row
+        self.path.append(child)
+        return True
+
+    def settle(self) -> list[int]:
+        """Forgets what was not accepted, and the last token of the text. Returns the end of the
+        text, which is not in the cache."""
+        known = len(self.path) if self._drawn else max(0, len(self.path) - 1)
+        kept = min(self._row, known)
+        self._session.rollback(self._row_begin + kept)
+        return [*(self._draft.tokens[i] for i in self.path[kept:known]), self._token]
 
 
 def _most_drafted(session: Session, n_pending: int, left: int) -> int:

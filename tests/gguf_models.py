@@ -187,6 +187,7 @@ def write_tiny_model(
     sliding_window: int | None = None,
     parallel_residual: bool | None = None,
     layer_gain: float = 1.0,
+    output_bias: bool = False,
 ) -> Path:
     """Write a random-weight model of `arch` (one of `ARCHITECTURES`) and return `path`.
 
@@ -198,7 +199,8 @@ def write_tiny_model(
     `sliding_window` (tokens, 64 by default) counts for gemma2 and gemma3, and for olmo2 when given;
     every second layer, from the first, has it. `parallel_residual` chooses between attention and
     feed-forward side by side and one after the other for gptneox (default true) and stablelm
-    (default false). `mamba` ignores `n_head`, `n_head_kv`, `head_dim` and `n_ff`.
+    (default false). `output_bias` adds a bias to the LM head, which qwen2 reads. `mamba` ignores
+    `n_head`, `n_head_kv`, `head_dim` and `n_ff`.
 
     The tokenizer is SentencePiece with byte fallback: id 0 unknown, 1 begin, 2 end, 3 to 258 the
     bytes, then pieces; any text tokenizes. A chat template is included.
@@ -252,6 +254,8 @@ def write_tiny_model(
         _check_rows(block, n_embd=n_embd, n_ff=n_ff, heads=n_head * shape.head_dim)
         _add_attention_metadata(writer, arch, family, shape)
         _add_embedding_and_output(weights, family, shape)
+        if output_bias:
+            weights.bias("output.bias", n_vocab)
         for layer in range(n_layer):
             _add_attention(weights, family, shape, f"blk.{layer}")
             _add_mlp(weights, family, shape, f"blk.{layer}")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_conflayers.draft import Draft, Round
+from edge_conflayers.draft import ROOT, Draft, Round
 from edge_conflayers.session import LayerMask, Session
 
 # What to draft when this many tokens of the text are known (the last one not in the cache yet).
@@ -21,6 +21,9 @@ class ScriptedDrafter:
         self.prompt = prompt
         self.rounds: list[Round] = []
         self.limits: list[int] = []
+
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        self.begun = (len(session), len(prompt))
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         self.limits.append(limit)
@@ -50,6 +53,39 @@ class RandomSkipSetDrafter(ScriptedDrafter):
         )
         most = min(limit, self.random.randint(1, self.max_draft))
         return session.draft(mask, pending, limit=most, stop_probability=0.0)
+
+
+class TreeDrafter(ScriptedDrafter):
+    """Drafts random trees around a known text: its next tokens in some branch, with wrong siblings
+    before and after them."""
+
+    def __init__(self, text: Sequence[int], prompt: int, seed: int = 0, most: int = 20) -> None:
+        super().__init__(lambda known, limit: (), prompt)
+        self.text = text
+        self.most = most
+        self.random = random.Random(seed)
+
+    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+        self.limits.append(limit)
+        known = len(session) - self.prompt + len(pending)
+        tokens: list[int] = []
+        parents: list[int] = []
+        right = [ROOT]  # the nodes of the text's own branch
+        for _ in range(self.random.randint(0, min(limit, self.most))):
+            parent = self.random.choice([right[-1], len(tokens) - 1, *range(-1, len(tokens))])
+            taken = {t for t, p in zip(tokens, parents, strict=True) if p == parent}
+            following = self.text[known + len(right) - 1 : known + len(right)]
+            if parent == right[-1] and following and self.random.random() < 0.6:
+                token = following[0]
+            else:
+                token = self.random.randrange(2, session.model.n_vocab)
+            if token in taken:
+                continue
+            if parent == right[-1] and [token] == list(following):
+                right.append(len(tokens))
+            tokens.append(token)
+            parents.append(parent)
+        return Draft(tuple(tokens), (0.5,) * len(tokens), tuple(parents))
 
 
 def partly_right(text: Sequence[int], n_vocab: int, seed: int = 0, longest: int = 9) -> Script:

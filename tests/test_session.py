@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from steps import (
     Logits,
     RealModel,
@@ -189,6 +192,110 @@ def test_a_draft_is_greedy_decoding_under_the_mask(tiny: Tiny, arch: str) -> Non
         n = next(i for i, p in enumerate(probabilities) if p < limit) + 1
         assert stopped.tokens == draft.tokens[:n]
         assert session.draft(mask, [17], limit=0, stop_probability=0.0).tokens == ()
+
+
+def expected_length(
+    probabilities: Sequence[float], stop_path: float, acceptance: Sequence[float] | None
+) -> int:
+    """How many tokens of a greedy draft are kept."""
+    path = 1.0
+    for n, probability in enumerate(probabilities):
+        if acceptance is None:
+            path *= probability
+        else:
+            path *= acceptance[min(int(probability * len(acceptance)), len(acceptance) - 1)]
+        if path < stop_path:
+            return max(n, 1)
+    return len(probabilities)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.integers(0, 1000).map(lambda n: max(0.0, n - 0.5) / 1000),
+    st.none() | st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=12),
+    st.integers(0, 20),
+)
+def test_a_draft_stops_where_its_path_is_too_unlikely(
+    tiny: Tiny, stop_path: float, acceptance: list[float] | None, seed: int
+) -> None:
+    model = tiny("llama", layer_gain=0.5)
+    mask = LayerMask.layers({1, 2})
+    with open_session(model, n_ctx=64) as session:
+        session.read(random_tokens(model, 20, seed))
+        whole = session.draft(mask, [17], limit=9, stop_probability=0.0)
+        n = expected_length(whole.probabilities, stop_path, acceptance)
+        found = session.draft(
+            mask, [17], limit=9, stop_probability=0.0, stop_path=stop_path, acceptance=acceptance
+        )
+        assert found == whole.first(n)
+
+
+def test_the_first_reason_to_stop_counts(tiny: Tiny) -> None:
+    model = tiny("llama", layer_gain=0.5)
+    mask = LayerMask.layers({1, 2})
+    with open_session(model, n_ctx=64) as session:
+        session.read(random_tokens(model, 20))
+
+        def draft(stop_probability: float, stop_path: float, limit: int = 9) -> int:
+            found = session.draft(
+                mask,
+                [17],
+                limit=limit,
+                stop_probability=stop_probability,
+                stop_path=stop_path,
+                acceptance=[0.5],
+            )
+            return len(found.tokens)
+
+        assert draft(0.0, 0.0) == 9
+        assert [draft(0.0, 0.5**n) for n in range(1, 5)] == [1, 2, 3, 4]
+        assert draft(0.0, 0.9) == 1  # the first is kept, however unlikely
+        assert draft(1.0, 0.1) == 1
+        assert draft(0.0, 0.1, limit=2) == 2
+
+
+@pytest.mark.parametrize("n_vocab", [300, 1024, 5000])
+def test_the_likeliest_tokens(tiny: Tiny, n_vocab: int) -> None:
+    model = tiny("llama", n_vocab=n_vocab)
+    tokens = random_tokens(model, 12)
+    with open_session(model, n_ctx=64) as session:
+        rows = step(session, tokens).astype(np.float64)
+        for index, row in enumerate(rows):
+            order = np.lexsort((np.arange(n_vocab), -row))
+            weights = np.exp(row - row.max())
+            for k in (0, 1, 2, 10, 299, n_vocab, n_vocab + 5):
+                found, probabilities = session.top_k(index, k)
+                assert found == order[:k].tolist()
+                assert probabilities == pytest.approx(weights[order[:k]] / weights.sum(), rel=1e-5)
+        assert session.top_k(-1, 3) == session.top_k(11, 3)
+        with pytest.raises(EdgeConflayersError, match="no logits were kept for output 12"):
+            session.top_k(12, 3)
+
+
+def test_equal_logits_are_taken_by_token(tiny: Tiny) -> None:
+    """Logits written over, so that many are equal, none is a number, or one is infinite."""
+    model = tiny("llama", n_vocab=5000)
+    rng = np.random.default_rng(0)
+    with open_session(model, n_ctx=64) as session:
+        session.step(random_tokens(model, 4))
+        row = session.logits()
+        for values in (2, 3, 40):
+            row[:] = rng.integers(0, values, len(row))
+            order = np.lexsort((np.arange(len(row)), -row))
+            assert session.argmax() == order[0]
+            assert session.top_k(-1, 100)[0] == order[:100].tolist()
+        row[::3] = np.nan
+        order = np.lexsort((np.arange(len(row)), -np.nan_to_num(row, nan=-np.inf)))
+        assert session.argmax() == order[0]
+        assert session.top_k(-1, 100)[0] == order[:100].tolist()
+        row[:] = -np.inf
+        assert session.argmax() == 0
+        assert session.top_k(-1, 2) == ([0, 1], [0.0, 0.0])
+        row[:] = np.nan
+        assert session.argmax() == 0
+        assert session.top_k(-1, 2) == ([], [])
 
 
 @pytest.mark.parametrize(("arch", "length"), [("llama", 60), ("llama", 300), ("gemma3", 60)])

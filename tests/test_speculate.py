@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from scripted import RandomSkipSetDrafter, Script, ScriptedDrafter, partly_right
+from scripted import RandomSkipSetDrafter, Script, ScriptedDrafter, TreeDrafter, partly_right
 from steps import Tiny, random_tokens
 
+from edge_conflayers import binding
+from edge_conflayers.draft import Round
 from edge_conflayers.drafters import Drafter
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
@@ -267,3 +269,80 @@ def test_a_prompt_that_does_not_fit(model: Model) -> None:
         with pytest.raises(ContextFull, match="17 tokens"):
             list(generate(session, random_tokens(model, 17), sampler))
         assert len(session) == 0
+
+
+verifies_trees = pytest.mark.skipif(
+    not binding.kernels()["enabled"], reason="this CPU or build has no kernels of ours"
+)
+
+
+@verifies_trees
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_any_tree_gives_the_same_text(
+    model: Model, plain: Callable[..., Any], sampler: str
+) -> None:
+    text = plain(sampler, 60)[0]
+    rounds: list[Round] = []
+    for seed in range(9):
+        drafter = TreeDrafter(text, PROMPT, seed, most=(3, 8, 31)[seed % 3])
+        found = write(model, SAMPLERS[sampler], drafter, max_tokens=60)
+        check(found, plain(sampler, 60))
+        rounds.extend(drafter.rounds)
+    # Some of what was accepted was in the first row, some was not and was verified once more.
+    assert any(r.path[:2] == (0, 1) and not r.draft.is_chain for r in rounds)
+    assert sum(len(r.pending) > 1 for r in rounds) > 5
+
+
+@verifies_trees
+@pytest.mark.parametrize("sampler", ["greedy", "ends"])
+def test_any_length_with_trees(model: Model, plain: Callable[..., Any], sampler: str) -> None:
+    text = plain(sampler, 20)[0]
+    for n in range(1, 21):
+        drafter = TreeDrafter([*text, 9, 8, 7], PROMPT, seed=n)
+        check(write(model, SAMPLERS[sampler], drafter, max_tokens=n), plain(sampler, n))
+        assert all(0 <= limit < n for limit in drafter.limits)
+
+
+@verifies_trees
+@pytest.mark.parametrize("n_ctx", [PROMPT, PROMPT + 1, PROMPT + 2, 33, 64])
+def test_trees_until_the_context_is_full(
+    model: Model, plain: Callable[..., Any], n_ctx: int
+) -> None:
+    expected = plain("sampled", None, n_ctx)
+    for seed in range(4):
+        drafter = TreeDrafter(expected[0], PROMPT, seed)
+        check(write(model, SAMPLERS["sampled"], drafter, max_tokens=None, n_ctx=n_ctx), expected)
+
+
+@verifies_trees
+@pytest.mark.parametrize("taken", range(1, 14))
+def test_stopping_early_with_trees(model: Model, plain: Callable[..., Any], taken: int) -> None:
+    text = plain("greedy", 40)[0]
+    with Session(model, n_ctx=256, threads=1) as session:
+        prompt = random_tokens(model, PROMPT)
+        sampler = Sampler(model, SamplerSettings())
+        drafter = TreeDrafter(text, PROMPT, seed=taken)
+        writing = generate(session, prompt, sampler, drafter=drafter, max_tokens=40)
+        found = [next(writing) for _ in range(taken)]
+        writing.close()
+        assert found == text[:taken]
+        assert session.tokens == [*prompt, *text[: taken - 1]]
+        rest = list(generate(session, found[-1:], sampler, drafter=drafter, max_tokens=40 - taken))
+        assert rest == text[taken:]
+
+
+@verifies_trees
+def test_trees_beyond_a_sliding_window(tiny: Tiny) -> None:
+    """A ring of 256 cells, gone around."""
+    model = tiny("gemma3", layer_gain=0.3)
+    texts = []
+    for drafter in (None, TreeDrafter([], 290), TreeDrafter([], 290, seed=1)):
+        with Session(model, n_ctx=512, threads=1, batch=64) as session:
+            sampler = Sampler(model, SamplerSettings(**SAMPLERS["sampled"]))
+            if drafter is not None:
+                drafter.text = texts[0]
+            prompt = random_tokens(model, 290)
+            texts.append(list(generate(session, prompt, sampler, drafter=drafter, max_tokens=200)))
+        if drafter is not None:
+            assert sum(len(r.pending) > 1 for r in drafter.rounds) > 10
+    assert texts[0] == texts[1] == texts[2]

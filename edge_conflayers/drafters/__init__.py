@@ -12,6 +12,11 @@ from edge_conflayers.session import Session
 class Drafter(Protocol):
     """Proposes tokens and learns from what becomes of them."""
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        """Called once the session has read a prompt, before the first round. May measure and
+        prepare; leaves the session as it is."""
+        ...
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         """Proposes at most ``limit`` tokens to follow ``pending``, the end of the text, which is
         not in the session's cache yet. Leaves the session as it is. An empty draft means: decode

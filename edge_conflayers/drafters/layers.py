@@ -27,6 +27,9 @@ class LayersDrafter:
         self.stop_probability = stop_probability
         self.max_draft = max_draft
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        """There is nothing to prepare."""
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         if not self.search.mask:
             return Draft()

@@ -12,6 +12,7 @@
 
 #include "llama.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -38,17 +39,65 @@ ECL_API int32_t ecl_set_mask(struct llama_context * ctx, const uint8_t * drop, i
 ECL_API int32_t ecl_step(struct llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos,
                          llama_seq_id seq, enum ecl_outputs outputs);
 
+// 1 if trees of tokens can be decoded here with the bits of plain decoding; else 0, and ecl_last_error
+// says why. Every attention of the model must be our CPU kernel's: flash attention on, keys and values
+// in F16 or F32, no GPU. Builds a graph and runs nothing: the last step's logits stay, what a
+// probe left does not.
+ECL_API int32_t ecl_tree_supported(struct llama_context * ctx);
+
+#define ECL_MAX_TREE 32
+
+// Decodes n tokens, at most ECL_MAX_TREE, of which token i follows token parents[i] < i, or the
+// sequence's tokens before pos if parents[i] is -1. A token's logits have the bits of decoding its
+// branch token by token. Afterwards the sequence has the first row: tokens 0, 1, ... as long as each
+// follows the one before it, at positions pos, pos + 1, ...; the other tokens leave nothing.
+// While it runs, the n tokens take n cells.
+ECL_API int32_t ecl_step_tree(struct llama_context * ctx, const llama_token * tokens, const int32_t * parents,
+                              int32_t n, llama_pos pos, llama_seq_id seq, enum ecl_outputs outputs);
+
 // The most likely token by the logits of output i (as llama_get_logits_ith counts) and, if
 // probability is not NULL, its softmax probability. Equal logits: the lowest token.
 ECL_API llama_token ecl_argmax(struct llama_context * ctx, int32_t i, float * probability);
 
+// The k most likely tokens by the logits of output i, in descending order (equal logits: the lower
+// token first), and their softmax probabilities. Returns how many were written (k, or the size of the
+// vocabulary if that is less), or -1 if no logits were kept for output i.
+ECL_API int32_t ecl_top_k(struct llama_context * ctx, int32_t i, int32_t k, llama_token * tokens,
+                          float * probabilities);
+
+// How far ecl_draft goes. Set every field through ecl_draft_default_options and change what differs.
+struct ecl_draft_options {
+    int32_t n_max;             // most tokens; default 16
+    float   stop_probability;  // a token less likely than this is kept as the last; default 0: never
+    float   stop_path;         // drafting goes on while the product of the tokens' chances of acceptance
+                               // is at least this; a token that makes it less is not kept, unless it is
+                               // the first; default 0: never
+    const float * acceptance;  // chance of acceptance of a token whose probability p falls in bin
+                               // floor(p * n_acceptance); default NULL: p itself
+    int32_t n_acceptance;      // bins; default 0
+    bool    full_vocabulary;   // leave the draft vocabulary alone; default false
+};
+ECL_API struct ecl_draft_options ecl_draft_default_options(void);
+
 // Drafts greedily under a mask what follows n_pending tokens at positions pos, pos + 1, ..., one token
-// at a time, until n_max tokens, a token whose probability is under stop_probability (it is kept, as
-// the last), or an end-of-text token. Leaves the cache and the mask as they were. Writes the tokens and their probabilities;
-// returns their number, or a negative status (1 and 2 above as -101 and -102).
+// at a time, until the options or an end-of-text token end it. Leaves the cache and the mask as they
+// were. Writes at most options->n_max tokens and their probabilities; returns their number, or a
+// negative status (1 and 2 above as -101 and -102).
 ECL_API int32_t ecl_draft(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer,
                           const llama_token * pending, int32_t n_pending, llama_pos pos, llama_seq_id seq,
-                          int32_t n_max, float stop_probability, llama_token * tokens, float * probabilities);
+                          const struct ecl_draft_options * options, llama_token * tokens, float * probabilities);
+
+// Drafts choose among these n tokens only (each counts once, in any order) and compute no other
+// logits; n = 0: among all. Each token's logit has the bits that it has among all; probabilities are
+// those of a softmax over these tokens, and so a little higher. Copies the tokens' rows of the LM head
+// (n times its bytes a row, rounded up to 32 rows) next to it, which takes milliseconds to tenths of a
+// second. -1 if the head's rows cannot be had or there is no memory, and the context is then without
+// a draft vocabulary; what only the graph can tell, the next draft says.
+ECL_API int32_t ecl_set_draft_vocabulary(struct llama_context * ctx, const llama_token * tokens, int32_t n);
+
+// The logits of the draft vocabulary, by ascending token, that the last step of a draft computed; NULL
+// if it had none. Their number is that of the vocabulary. Valid until the next call on the context.
+ECL_API const float * ecl_draft_logits(const struct llama_context * ctx);
 
 // One step of the full model that also measures every sub-layer's output, where the tensors live:
 // attention[l] and ffn[l] become its confidence, 1 - H / log(n_embd), averaged over the step's tokens

@@ -1,6 +1,7 @@
 #include "ecl.h"
 
 #include "ecl_graph.h"
+#include "ecl_logits.h"
 #include "ggml-backend.h"
 #include "llama-arch.h"
 #include "llama-batch.h"
@@ -8,40 +9,16 @@
 #include "llama-model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
 
 namespace {
 
-// A token this far below the best adds less than 1e-9 to the softmax's sum.
-constexpr float negligible_logit_gap = 21.0f;
-
 int32_t fail(llama_context * ctx, const std::string & why, int32_t code = -1) {
     ctx->ecl.error = why;
     return code;
 }
-
-std::string unsupported(const llama_context * ctx, const std::string & why) {
-    return std::string("architecture '") + llm_arch_name(ctx->get_model().arch) +
-           "' cannot be served by a layer mask: " + why;
-}
-
-// Sets options for one scope.
-class scoped_options {
-  public:
-    scoped_options(llama_context * ctx, ecl::graph_options options) : ctx(ctx), before(ctx->ecl.options) {
-        ctx->ecl.options = std::move(options);
-    }
-    ~scoped_options() { ctx->ecl.options = before; }
-    scoped_options(const scoped_options &)             = delete;
-    scoped_options & operator=(const scoped_options &) = delete;
-
-  private:
-    llama_context *    ctx;
-    ecl::graph_options before;
-};
 
 // Empty if masks can be set on this model as far as can be told without its graph.
 std::string why_no_masks(const llama_model & model) {
@@ -56,6 +33,10 @@ std::string why_no_masks(const llama_model & model) {
 
 }  // namespace
 
+std::string ecl::unsupported(const llama_model & model, const std::string & why) {
+    return std::string("architecture '") + llm_arch_name(model.arch) + "' cannot be served by " + why;
+}
+
 int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer) {
     ctx->ecl.error.clear();
     if (drop == nullptr) {
@@ -64,7 +45,7 @@ int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer)
     }
     const llama_model & model = ctx->get_model();
     if (const std::string why = why_no_masks(model); !why.empty()) {
-        return fail(ctx, unsupported(ctx, why));
+        return fail(ctx, ecl::unsupported(ctx->get_model(), "a layer mask: " + why));
     }
     if (n_layer != llama_model_n_layer(&model)) {
         return fail(ctx, "the mask has " + std::to_string(n_layer) + " layers, the model " +
@@ -105,7 +86,7 @@ int32_t ecl_step(llama_context * ctx, const llama_token * tokens, int32_t n, lla
     if (status < 0 && ctx->ecl.error.empty()) {
         ctx->ecl.error = "the step failed with code " + std::to_string(status);
     } else if (status < 0) {
-        ctx->ecl.error = unsupported(ctx, ctx->ecl.error);
+        ctx->ecl.error = ecl::unsupported(ctx->get_model(), ctx->ecl.error);
     }
     return status;
 }
@@ -117,83 +98,30 @@ llama_token ecl_argmax(llama_context * ctx, int32_t i, float * probability) {
         fail(ctx, "no logits were kept for output " + std::to_string(i));
         return LLAMA_TOKEN_NULL;
     }
-    // First by blocks, which compilers vectorise, then inside the best block.
-    constexpr int32_t block      = 256;
-    float             best       = -std::numeric_limits<float>::infinity();
-    int32_t           best_begin = 0;
-    std::vector<float> block_best((n_vocab + block - 1) / block);
-    for (int32_t begin = 0; begin < n_vocab; begin += block) {
-        const int32_t end  = std::min(begin + block, n_vocab);
-        float         here = logits[begin];
-        for (int32_t t = begin + 1; t < end; ++t) {
-            here = logits[t] > here ? logits[t] : here;
-        }
-        block_best[begin / block] = here;
-        if (here > best) {
-            best       = here;
-            best_begin = begin;
-        }
-    }
-    const float * found = std::find(logits + best_begin, logits + n_vocab, best);
-    if (found == logits + n_vocab) {
-        found = logits;  // every logit is NaN or -inf
-    }
-    if (probability != nullptr) {
-        double sum = 0.0;
-        for (int32_t begin = 0; begin < n_vocab; begin += block) {
-            if (block_best[begin / block] < best - negligible_logit_gap) {
-                continue;
-            }
-            const int32_t end = std::min(begin + block, n_vocab);
-            for (int32_t t = begin; t < end; ++t) {
-                if (logits[t] >= best - negligible_logit_gap) {
-                    sum += std::exp(static_cast<double>(logits[t]) - best);
-                }
-            }
-        }
-        *probability = sum > 0.0 ? static_cast<float>(1.0 / sum) : 0.0f;
-    }
-    return static_cast<llama_token>(found - logits);
+    return ecl::most_likely(logits, n_vocab, probability);
 }
 
-int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, const llama_token * pending,
-                  int32_t n_pending, llama_pos pos, llama_seq_id seq, int32_t n_max, float stop_probability,
-                  llama_token * tokens, float * probabilities) {
-    scoped_options scope(ctx, ctx->ecl.options);
-    if (const int32_t status = ecl_set_mask(ctx, drop, n_layer); status != 0) {
-        return status;
+int32_t ecl_top_k(llama_context * ctx, int32_t i, int32_t k, llama_token * tokens, float * probabilities) {
+    ctx->ecl.error.clear();
+    const float * logits = llama_get_logits_ith(ctx, i);
+    if (logits == nullptr) {
+        return fail(ctx, "no logits were kept for output " + std::to_string(i));
     }
-    const llama_vocab * vocab = llama_model_get_vocab(&ctx->get_model());
-    int32_t             n      = 0;
-    int32_t             status = n_max > 0 ? ecl_step(ctx, pending, n_pending, pos, seq, ECL_OUTPUTS_LAST) : 0;
-    while (status == 0 && n < n_max) {
-        tokens[n]         = ecl_argmax(ctx, -1, &probabilities[n]);
-        const bool unsure = probabilities[n] < stop_probability;
-        ++n;
-        if (unsure || n == n_max || llama_vocab_is_eog(vocab, tokens[n - 1])) {
-            break;
-        }
-        status = ecl_step(ctx, &tokens[n - 1], 1, pos + n_pending + n - 1, seq, ECL_OUTPUTS_LAST);
-    }
-    // A dropped layer has no keys and values for drafted positions, so nothing drafted may stay.
-    llama_memory_seq_rm(llama_get_memory(ctx), seq, pos, -1);
-    if (status == 1 && n > 0) {
-        return n;  // the cache is full: what was drafted until then is still a draft
-    }
-    return status == 0 ? n : (status > 0 ? -100 - status : status);
+    const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(&ctx->get_model()));
+    return ecl::most_likely_k(logits, n_vocab, k, tokens, probabilities);
 }
 
 int32_t ecl_probe(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
                   float * attention, float * ffn, int32_t n_layer) {
     if (const std::string why = why_no_masks(ctx->get_model()); !why.empty()) {
-        return fail(ctx, unsupported(ctx, why));
+        return fail(ctx, ecl::unsupported(ctx->get_model(), "a layer mask: " + why));
     }
     if (static_cast<uint32_t>(n) > ctx->n_ubatch()) {
         return fail(ctx, "a probe takes at most n_ubatch = " + std::to_string(ctx->n_ubatch()) + " tokens");
     }
     ecl::graph_options options;
     options.probe = true;
-    scoped_options scope(ctx, options);
+    ecl::scoped_options scope(ctx->ecl.options, options);
     if (const int32_t status = ecl_step(ctx, tokens, n, pos, seq, ECL_OUTPUTS_LAST); status != 0) {
         return status;
     }

@@ -1,5 +1,7 @@
 #include "ecl_graph.h"
 
+#include "ecl_head.h"
+#include "ecl_tree.h"
 #include "ggml-impl.h"
 #include "ggml.h"
 #include "llama-graph.h"
@@ -10,6 +12,7 @@
 #include <iterator>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 namespace ecl {
 
@@ -405,10 +408,20 @@ ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, s
 }
 
 std::string finish_graph(llm_graph_result & res, const graph_options & options) {
-    if (!options.drops_any() && !options.probe) {
-        return "";
+    if (options.head != nullptr) {
+        if (std::string why = shorten_logits(res, *options.head); !why.empty()) {
+            return why;
+        }
     }
-    return sublayer_flow(res, options).run();
+    if (options.drops_any() || options.probe) {
+        if (std::string why = sublayer_flow(res, options).run(); !why.empty()) {
+            return "a layer mask: " + why;
+        }
+    }
+    if (options.head != nullptr) {
+        std::swap(res.ecl.logits, res.t_logits);
+    }
+    return options.tree != nullptr ? follow_branches(res, *options.tree) : "";
 }
 
 }  // namespace ecl

@@ -21,15 +21,19 @@ class llm_graph_result;
 
 namespace ecl {
 
+struct draft_head;
+struct token_tree;
+
 enum class sublayer : uint8_t { attention = 0, ffn = 1 };
 
 // One decode step's wishes. Part of the key under which a graph may be reused.
 struct graph_options {
     std::vector<uint8_t> drop;  // per layer: bit 0 drops attention, bit 1 the feed-forward; empty: none
     bool                 probe = false;
-    bool                 tree  = false;   // the step's tokens are a tree, not a row
-    const ggml_tensor *  head  = nullptr; // rows of the LM head to compute logits with; null: all of them
+    const token_tree *   tree  = nullptr; // of the step's tokens; null: they are a row
+    const draft_head *   head  = nullptr; // rows of the LM head to compute logits with; null: all of them
     int32_t              keep  = -1;      // layer whose residual stream, as it leaves the layer, stays readable
+    uint64_t             head_number = 0; // tells a head from one that was at the same address before
 
     bool drops(int il, sublayer kind) const {
         return il >= 0 && static_cast<size_t>(il) < drop.size() &&
@@ -45,7 +49,7 @@ struct graph_options {
     }
     bool operator==(const graph_options & other) const {
         return drop == other.drop && probe == other.probe && tree == other.tree && head == other.head &&
-               keep == other.keep;
+               keep == other.keep && head_number == other.head_number;
     }
     bool operator!=(const graph_options & other) const { return !(*this == other); }
 };
@@ -70,10 +74,12 @@ struct sublayer_probe {
 struct graph_marks {
     std::vector<sublayer_mark>  sublayers;
     std::vector<sublayer_probe> probes;
+    ggml_tensor *               logits = nullptr;  // of a draft head, which llama_context does not read back
 
     void clear() {
         sublayers.clear();
         probes.clear();
+        logits = nullptr;
     }
 };
 
@@ -85,8 +91,9 @@ ggml_tensor * drop_ffn(const llm_graph_context & graph, ggml_tensor * cur, ggml_
 // Called by the builders on return: remembers the output, returns it.
 ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, sublayer kind);
 
-// Takes dropped sub-layers out of a built graph and adds the probes' nodes. Returns an empty string,
-// or why this architecture's graph cannot be served; the graph must then not be run.
+// Takes dropped sub-layers out of a built graph, adds the probes' nodes, puts the draft head in the
+// LM head's place, and has a tree's tokens attend along their branches. Returns an empty string, or
+// why this architecture's graph cannot be served; the graph must then not be run.
 std::string finish_graph(llm_graph_result & res, const graph_options & options);
 
 }  // namespace ecl

@@ -58,6 +58,10 @@ void live_graphs::reset(live_graph_ref context) {
     current = key();
 }
 
+void live_graphs::forget_draft_heads() {
+    parked.remove_if([](const entry & e) { return e.name.options.head != nullptr; });
+}
+
 size_t live_graphs::parked_buffer_size(ggml_backend_t backend) const {
     // Upstream's own pair has its buffers to itself; on the CPU all others share the arena, unless a
     // GPU's driver lends the CPU pinned memory.

@@ -63,6 +63,9 @@ class live_graphs {
     // Makes upstream's own pair active and frees all others.
     void reset(live_graph_ref context);
 
+    // Frees the parked graphs of draft heads, which will not come back.
+    void forget_draft_heads();
+
     // Bytes of compute buffers that these graphs take besides the active one's, for one backend.
     size_t parked_buffer_size(ggml_backend_t backend) const;
 

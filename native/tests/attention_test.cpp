@@ -1,15 +1,19 @@
 // Attention over few tokens, as a model's graph asks for it: against float64, and a token's bits
-// against its bits in other batches, on other thread counts and with more masked cells behind it.
+// against its bits in other batches, on other thread counts and with more masked cells behind it, and
+// in a tree against its bits where its branch is a row.
 #include "ecl_kernels.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "ggml.h"
+#include "ggml_attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -65,8 +69,28 @@ struct Problem {
     float scale() const { return 1.0f / std::sqrt(static_cast<float>(s.dk)); }
 };
 
-// [tokens][heads][dv] for tokens begin .. begin + n - 1.
-std::vector<float> run(const Problem & p, int begin, int n, int n_threads, int n_cells) {
+// The first tokens of a problem as a tree: token t is stored in cell first + t.
+struct Tree {
+    std::vector<int>     depth;
+    std::vector<int32_t> paths;  // [token][token]
+
+    Tree(int n, std::mt19937 & random) : depth(n), paths(static_cast<size_t>(n) * n) {
+        for (int t = 0; t < n; ++t) {
+            int32_t * path   = &paths[static_cast<size_t>(t) * n];
+            const int parent = std::uniform_int_distribution<int>(-1, t - 1)(random);
+            std::iota(path, path + n, 0);
+            if (parent >= 0) {
+                depth[t] = depth[parent] + 1;
+                std::copy_n(&paths[static_cast<size_t>(parent) * n], depth[t], path);
+            }
+            path[depth[t]] = t;
+        }
+    }
+    int size() const { return static_cast<int>(depth.size()); }
+};
+
+// [tokens][heads][dv] for tokens begin .. begin + n - 1, or for a tree of n tokens.
+std::vector<float> run(const Problem & p, int begin, int n, int n_threads, int n_cells, const Tree * tree = nullptr) {
     const Shape &    s = p.s;
     ggml_init_params params = { 64 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true };
     ggml_context *   ctx    = ggml_init(params);
@@ -80,6 +104,12 @@ std::vector<float> run(const Problem & p, int begin, int n, int n_threads, int n
     ggml_tensor * sinks = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, s.n_heads);
     if (s.sinks) {
         ggml_flash_attn_ext_add_sinks(out, sinks);
+    }
+    ggml_tensor * stored = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, n);
+    ggml_tensor * paths  = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, n, n);
+    if (tree != nullptr) {
+        out->src[ECL_ATTENTION_CELLS] = stored;
+        out->src[ECL_ATTENTION_PATHS] = paths;
     }
     ggml_cgraph * graph = ggml_new_graph(ctx);
     ggml_build_forward_expand(graph, sinks);
@@ -110,10 +140,16 @@ std::vector<float> run(const Problem & p, int begin, int n, int n_threads, int n
     std::vector<float> seen(static_cast<size_t>(n) * n_cells);
     for (int t = 0; t < n; ++t) {
         for (int c = 0; c < n_cells; ++c) {
-            seen[static_cast<size_t>(t) * n_cells + c] = p.mask(begin + t, c);
+            seen[static_cast<size_t>(t) * n_cells + c] = p.mask(tree != nullptr ? tree->depth[t] : begin + t, c);
         }
     }
     set(mask, seen.data(), seen.size());
+    if (tree != nullptr) {
+        std::vector<int64_t> at(n);
+        std::iota(at.begin(), at.end(), p.first);
+        ggml_backend_tensor_set(stored, at.data(), 0, ggml_nbytes(stored));
+        ggml_backend_tensor_set(paths, tree->paths.data(), 0, ggml_nbytes(paths));
+    }
 
     ggml_backend_graph_compute(backend, graph);
     std::vector<float> result(static_cast<size_t>(n) * s.n_heads * s.dv);
@@ -198,6 +234,33 @@ void check(const Shape & s, int first, int window) {
     }
 }
 
+// Each token of random trees against the row that its branch is.
+void check_tree(const Shape & s, int first, int window) {
+    const Problem     p(s, first, window, 77u + s.n_cells + s.dk);
+    const std::string name = std::string(ggml_type_name(s.type)) + " size " + std::to_string(s.dk) + " cells " +
+                             std::to_string(s.n_cells) + " first " + std::to_string(first) + " window " +
+                             std::to_string(window);
+    const size_t k_cell = static_cast<size_t>(s.n_kv_heads) * s.dk, v_cell = static_cast<size_t>(s.n_kv_heads) * s.dv;
+    const size_t q_token = static_cast<size_t>(s.n_heads) * s.dk, row = static_cast<size_t>(s.n_heads) * s.dv;
+    std::mt19937 random(5);
+    for (int n : { 2, 7, 32 }) {
+        const Tree tree(n, random);
+        const auto all = run(p, 0, n, 1 + n % 3, s.n_cells, &tree);
+        for (int t = 0; t < n; ++t) {
+            Problem branch = p;
+            for (int d = 0; d <= tree.depth[t]; ++d) {
+                const int from = first + tree.paths[static_cast<size_t>(t) * n + d];
+                std::copy_n(&p.k[from * k_cell], k_cell, &branch.k[(first + d) * k_cell]);
+                std::copy_n(&p.v[from * v_cell], v_cell, &branch.v[(first + d) * v_cell]);
+            }
+            std::copy_n(&p.q[t * q_token], q_token, &branch.q[tree.depth[t] * q_token]);
+            const auto alone = run(branch, tree.depth[t], 1, 1, s.n_cells);
+            expect(std::memcmp(alone.data(), all.data() + t * row, row * sizeof(float)) == 0,
+                   name + ": token " + std::to_string(t) + " of a tree of " + std::to_string(n) + " has other bits");
+        }
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -216,6 +279,16 @@ int main() {
     check({ 12, 4, 80, 80, 512, f16, 0, 8.0f, false }, 100, 0);
     check({ 8, 1, 64, 64, 512, f16, 0, 0, true }, 250, 128);
     check({ 2, 1, 24, 40, 256, f16, 0, 0, false }, 120, 0);
+
+    // Of the widest instruction set and of the next, within a chunk of cells and over its end.
+    check_tree({ 12, 2, 128, 128, 256, f16, 0, 0, false }, 0, 0);
+    check_tree({ 9, 3, 64, 64, 512, f16, 0, 0, false }, 240, 0);
+    check_tree({ 4, 1, 256, 256, 768, f16, 0, 0, false }, 630, 128);
+    check_tree({ 2, 1, 24, 40, 256, f16, 0, 0, false }, 120, 0);
+    check_tree({ 4, 4, 72, 72, 256, f32, 0, 0, false }, 110, 4);
+    check_tree({ 8, 2, 64, 128, 512, f16, 50.0f, 0, false }, 370, 0);
+    check_tree({ 12, 4, 80, 80, 512, f16, 0, 8.0f, false }, 100, 0);
+    check_tree({ 8, 1, 64, 64, 512, f16, 0, 0, true }, 250, 128);
     if (failures == 0) {
         std::printf("attention: all passed\n");
     }

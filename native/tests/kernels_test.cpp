@@ -242,9 +242,28 @@ void test_case(const KernelSet & set, Format f, Blocks kind, int64_t rows, int64
     }
 }
 
-int test_set(const KernelSet & set, const char * variant) {
+// Unpacked rows are the original ones, bit for bit.
+void test_unpack(Format f, Blocks kind, int64_t rows, int64_t k) {
+    Random r(4321u + 7u * (unsigned) rows + 13u * (unsigned) k + 17u * (unsigned) f + 19u * (unsigned) kind);
+    const std::vector<uint8_t> w = make_weights(f, kind, rows, k, r);
+    const size_t row_bytes = ggml_row_size(type_of(f), k);
+    const int64_t groups = (rows + group_rows - 1) / group_rows;
+    Aligned packed(groups * group_bytes(f, k));
+    repack(f, w.data(), row_bytes, rows, k, 0, groups, packed.data);
+    std::vector<uint8_t> row(row_bytes);
+    for (int64_t i = 0; i < rows; ++i) {
+        unpack(f, packed.data, row_bytes, k, i, row.data());
+        if (std::memcmp(row.data(), w.data() + i * row_bytes, row_bytes) != 0) {
+            expect(false, std::string("unpacked ") + format_info(f).name + " " + name(kind) + ": row " +
+                              std::to_string(i) + " of " + std::to_string(rows) + "x" + std::to_string(k));
+            return;
+        }
+    }
+}
+
+// Calls test(format, kind of blocks, rows, k); returns how often.
+template <class Test> int each_case(const Test & test) {
     int cases = 0;
-    const int failed_before = failures;
     for (int i = 0; i < n_formats; ++i) {
         const Format f = (Format) i;
         const int64_t block = ggml_blck_size(type_of(f));
@@ -252,12 +271,19 @@ int test_set(const KernelSet & set, const char * variant) {
             for (const int64_t rows : { 16, 1, 23, 48 }) {
                 // 32-block formats also with a k that is not a multiple of 64, F16 with odd ones
                 for (const int64_t k : { (int64_t) 256, (int64_t) 1536, block, 3 * block, 21 * block }) {
-                    test_case(set, f, (Blocks) kind, rows, k);
+                    test(f, (Blocks) kind, rows, k);
                     ++cases;
                 }
             }
         }
     }
+    return cases;
+}
+
+int test_set(const KernelSet & set, const char * variant) {
+    const int failed_before = failures;
+    const int cases =
+        each_case([&](Format f, Blocks kind, int64_t rows, int64_t k) { test_case(set, f, kind, rows, k); });
     std::printf("%s%s: %d cases, %d failures\n", set.name, variant, cases, failures - failed_before);
     return cases;
 }
@@ -269,6 +295,7 @@ int main(int argc, char ** argv) {
     const KernelSet * sets[max_sets];
     const int n = available_kernels(sets);
     int cases = 0;
+    each_case(test_unpack);
     for (int i = 0; i < n; ++i) {
         bool wanted = argc == 1;
         for (int j = 1; j < argc; ++j) {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 namespace ecl {
 
@@ -38,6 +39,10 @@ struct Candidates {
     }
 };
 
+bool is_tree(const ggml_tensor * dst) {
+    return dst->src[ECL_ATTENTION_CELLS] != nullptr;
+}
+
 Attention describe(const ggml_tensor * dst) {
     const ggml_tensor * q     = dst->src[0];
     const ggml_tensor * k     = dst->src[1];
@@ -65,6 +70,9 @@ Attention describe(const ggml_tensor * dst) {
     a.mask       = mask != nullptr ? static_cast<const uint16_t *>(mask->data) : nullptr;
     a.mask_token = mask != nullptr ? mask->nb[1] : 0;
     a.sinks      = sinks != nullptr ? static_cast<const float *>(sinks->data) : nullptr;
+    a.cells      = is_tree(dst) ? static_cast<const int64_t *>(dst->src[ECL_ATTENTION_CELLS]->data) : nullptr;
+    a.paths      = is_tree(dst) ? static_cast<const int32_t *>(dst->src[ECL_ATTENTION_PATHS]->data) : nullptr;
+    a.from       = nullptr;
     a.out        = static_cast<char *>(dst->data);
     a.out_head   = dst->nb[1];
     a.out_token  = dst->nb[2];
@@ -75,6 +83,60 @@ Attention describe(const ggml_tensor * dst) {
         a.scale /= a.softcap;
     }
     return a;
+}
+
+// Tokens begin .. end - 1 of a batch, as a batch of their own.
+Attention part_of(const Attention & a, int begin, int end) {
+    Attention part = a;
+    part.n_tokens  = end - begin;
+    part.q += begin * a.q_token;
+    part.out += begin * a.out_token;
+    if (a.mask != nullptr) {
+        part.mask = reinterpret_cast<const uint16_t *>(reinterpret_cast<const char *>(a.mask) + begin * a.mask_token);
+    }
+    return part;
+}
+
+// Whether a token of a tree reads other cells than a chunk's own.
+bool reads_elsewhere(const Attention & a, int token, int chunk) {
+    for (int d = 0; d < a.n_tokens; ++d) {
+        if (a.cells[d] / attention_chunk == chunk && a.paths[token * a.n_tokens + d] != d) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// One chunk of one KV head. Of a tree, tokens that read other cells go one by one, the rest together.
+void attend(const AttentionKernel & kernel, const Attention & a, int kv_head, int chunk, float * partials,
+            float * scratch) {
+    const bool stored_here = a.cells != nullptr && std::any_of(a.cells, a.cells + a.n_tokens, [&](int64_t cell) {
+        return cell / attention_chunk == chunk;
+    });
+    if (!stored_here) {
+        kernel.attend(a, kv_head, chunk, partials, scratch);
+        return;
+    }
+    int32_t from[attention_chunk];
+    for (int begin = 0, end = 1; begin < a.n_tokens; begin = end++) {
+        Attention part = part_of(a, begin, end);
+        if (reads_elsewhere(a, begin, chunk)) {
+            std::iota(from, from + attention_chunk, chunk * attention_chunk);
+            for (int d = 0; d < a.n_tokens; ++d) {
+                if (a.cells[d] / attention_chunk == chunk) {
+                    const int32_t source = a.paths[begin * a.n_tokens + d];
+                    from[a.cells[d] % attention_chunk] = static_cast<int32_t>(a.cells[source]);
+                }
+            }
+            part.from = from;
+        } else {
+            while (end < a.n_tokens && !reads_elsewhere(a, end, chunk)) {
+                ++end;
+            }
+            part = part_of(a, begin, end);
+        }
+        kernel.attend(part, kv_head, chunk, partials + static_cast<size_t>(begin) * a.n_heads * a.row_floats(), scratch);
+    }
 }
 
 }  // namespace
@@ -107,7 +169,8 @@ bool ecl_attention_takes(const ggml_tensor * dst) {
     const ggml_tensor * v    = dst->src[2];
     const ggml_tensor * mask = dst->src[3];
 
-    return ecl_kernels_enabled() != 0 && ecl::attention_kernel(k->ne[0], v->ne[0]) != nullptr && q->type == GGML_TYPE_F32 &&
+    // Upstream's path knows nothing of trees, so one that was let through is ours whatever the switch says.
+    return (ecl_kernels_enabled() != 0 || ecl::is_tree(dst)) && ecl::attention_kernel(k->ne[0], v->ne[0]) != nullptr && q->type == GGML_TYPE_F32 &&
            (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_F32) && v->type == k->type &&
            q->ne[1] <= ecl::attention_max_tokens && q->ne[3] == 1 && k->ne[3] == 1 && v->ne[3] == 1 &&
            v->ne[2] == k->ne[2] && q->ne[2] % k->ne[2] == 0 && q->nb[0] == sizeof(float) && k->nb[0] == ggml_type_size(k->type) &&
@@ -139,8 +202,8 @@ void ecl_attention_compute(const ggml_compute_params * params, ggml_tensor * dst
         const int n_chunks = std::min(segment, a.n_chunks() - begin);
         const int n_items  = n_chunks * a.n_kv_heads;
         for (int item = ith; item < n_items; item += nth) {
-            kernel.attend(a, item % a.n_kv_heads, begin + item / a.n_kv_heads,
-                          partials + item / a.n_kv_heads * rows_floats, scratch);
+            attend(kernel, a, item % a.n_kv_heads, begin + item / a.n_kv_heads,
+                   partials + item / a.n_kv_heads * rows_floats, scratch);
         }
         ggml_barrier(params->threadpool);
         for (int row = ith; row < n_rows; row += nth) {

@@ -5,7 +5,8 @@
 // maximum, sum and weighted values, and these are combined over the chunks in their order.
 //
 // What must hold: a token's result is the same operations in the same order whatever other tokens
-// are in the batch, however many threads compute it, and however many masked cells follow.
+// are in the batch, however many threads compute it, however many masked cells follow, and wherever
+// its branch of a tree lies.
 #pragma once
 
 #include <cstddef>
@@ -30,6 +31,10 @@ struct Attention {
     const uint16_t * mask;  // F16 [token][cell], added to the scaled scores; may be null
     size_t mask_token;      // bytes
     const float * sinks;    // [head], may be null
+    // A tree of tokens: token t sees in cell cells[d] what lies in cell cells[paths[t * n_tokens + d]].
+    const int64_t * cells;  // of the batch's tokens; null: every token sees what lies there
+    const int32_t * paths;
+    const int32_t * from;   // the cells to read for those of the chunk at hand; null: themselves
     char * out;
     size_t out_token, out_head;
 

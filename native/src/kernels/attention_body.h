@@ -52,6 +52,8 @@ template <class V> struct Chunk {
                       : V::load(reinterpret_cast<const float *>(base) + i);
     }
 
+    int cell_of(int i) const { return a.from != nullptr ? a.from[i] : begin + i; }
+
     void find_active() {
         for (int b = 0; b < n_blocks; ++b) {
             active[b] = b * W < n_cells && a.mask == nullptr;
@@ -69,7 +71,7 @@ template <class V> struct Chunk {
         for (int d = 0; d < a.dk; d += W) {
             vec rows[W];
             for (int i = 0; i < W; ++i) {
-                const int cell = std::min(begin + block * W + i, a.n_cells - 1);  // beyond: masked below
+                const int cell = cell_of(std::min(block * W + i, n_cells - 1));  // beyond: masked below
                 rows[i] = load(k + cell * a.k_cell, d);
             }
             V::transpose(rows);
@@ -183,7 +185,7 @@ template <class V> struct Chunk {
             }
             const int end = std::min((b + 1) * W, n_cells);
             for (int cell = b * W; cell < end; ++cell) {
-                const char * values = v + (begin + cell) * a.v_cell;
+                const char * values = v + cell_of(cell) * a.v_cell;
                 vec          x[D];
                 for (int j = 0; j < D; ++j) {
                     x[j] = load(values, d + j * W);

@@ -11,6 +11,7 @@
 #include "traits.h"
 
 #include <algorithm>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -123,6 +124,24 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor * t, const void * data, size_
     }
 }
 
+// Any range of the original bytes, row by row.
+void get_tensor(ggml_backend_buffer_t, const ggml_tensor * t, void * data, size_t offset, size_t size) {
+    Format format;
+    GGML_ASSERT(servable(t, format) && !t->view_src);
+    const size_t row_bytes = t->nb[1];
+    std::vector<uint8_t> row(row_bytes);
+    auto * out = (uint8_t *) data;
+    while (size > 0) {
+        unpack(format, (const uint8_t *) t->data, row_bytes, t->ne[0], (int64_t) (offset / row_bytes), row.data());
+        const size_t begin = offset % row_bytes;
+        const size_t n = std::min(row_bytes - begin, size);
+        std::memcpy(out, row.data() + begin, n);
+        out += n;
+        offset += n;
+        size -= n;
+    }
+}
+
 const char * buffer_type_name(ggml_backend_buffer_type_t) {
     return "CPU_ECL";
 }
@@ -147,7 +166,7 @@ ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size)
     }
     buffer->buft = buft;
     buffer->iface.set_tensor = set_tensor;
-    buffer->iface.get_tensor = nullptr;  // the original bytes are gone
+    buffer->iface.get_tensor = get_tensor;
     buffer->iface.cpy_tensor = nullptr;
     return buffer;
 }

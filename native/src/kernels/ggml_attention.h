@@ -11,6 +11,14 @@ struct ggml_tensor;
 extern "C" {
 #endif
 
+// Sources of the operation beyond upstream's five, for a batch whose tokens are a tree: in which cells
+// they are stored (I64 [n_tokens]) and what each sees there (I32 [n_tokens, n_tokens]): token t finds
+// in cells[d] the keys and values of token paths[t][d].
+enum { ECL_ATTENTION_CELLS = 5, ECL_ATTENTION_PATHS = 6 };
+
+// By this name ggml's registry of the CPU backend gives ecl_attention_takes.
+#define ECL_ATTENTION_TAKES_NAME "ecl_attention_takes"
+
 // Whether our kernel computes this operation; depends on its shape and types alone.
 bool ecl_attention_takes(const struct ggml_tensor * dst);
 

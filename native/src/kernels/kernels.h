@@ -101,4 +101,7 @@ const KernelSet * active_kernels();
 void repack(Format format, const void * weights, size_t row_bytes, int64_t rows, int64_t k,
             int64_t group_begin, int64_t group_end, uint8_t * out);
 
+// Writes one row of a matrix of k columns, back in ggml's own layout, to out (row_bytes).
+void unpack(Format format, const uint8_t * packed, size_t row_bytes, int64_t k, int64_t row, uint8_t * out);
+
 }  // namespace ecl

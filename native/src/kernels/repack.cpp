@@ -14,35 +14,11 @@
 // dword r has in its low 6 bits scale[i], scale[4+i], min[i] of row r; the three top 2-bit fields
 // together are min[4+i]. Q6_K: 16 d (f16) in front of a super-block; each chunk's header has the
 // row's four int8 scales as its dword.
-#define GGML_COMMON_DECL_CPP
-#include "ggml-common.h"
-
-#include "kernels.h"
-
-#include <cstring>
+#include "repack_parts.h"
 
 namespace ecl {
 
 namespace {
-
-uint32_t load32(const void * p) {
-    uint32_t v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-
-void store32(uint8_t * p, uint32_t v) {
-    std::memcpy(p, &v, sizeof v);
-}
-
-// A row's 64 quants of a chunk, unsigned, four to a dword.
-struct Quads {
-    uint32_t q[16];
-};
-
-constexpr uint32_t low4 = 0x0f0f0f0fu;
-constexpr uint32_t low2 = 0x03030303u;
-constexpr uint32_t low1 = 0x01010101u;
 
 // ggml's 32-blocks of 4 bits: byte j has element j low and element j + 16 high.
 void nibbles32(const uint8_t * qs, uint32_t * out) {
@@ -132,7 +108,7 @@ void pack_fives(const Quads & in, uint8_t * z) {
     uint32_t low[2] = { 0, 0 };
     for (int i = 0; i < 8; ++i) {
         const uint32_t second = in.q[i + 8];
-        store32(z + line_bytes * i, in.q[i] | ((second >> 2) & 0x07070707u) << 5);
+        store32(z + line_bytes * i, in.q[i] | ((second >> 2) & low3) << 5);
         low[i / 4] |= (second & low2) << (2 * (i % 4));
     }
     store32(z + line_bytes * 8, low[0]);
@@ -162,7 +138,6 @@ template <class Block> void k_header(const Block & block, int chunk, int r, uint
     }
     // ggml's 12 bytes, as get_scale_min_k4 in ggml-quants.c reads them, four sub-blocks to a dword.
     const uint32_t s0 = load32(block.scales), s1 = load32(block.scales + 4), s2 = load32(block.scales + 8);
-    const uint32_t low6 = 0x3f3f3f3fu;
     const uint32_t scale_high = (s2 & low4) | ((s0 >> 6) & low2) << 4;
     const uint32_t min_high = ((s2 >> 4) & low4) | ((s1 >> 6) & low2) << 4;
     const uint32_t low = chunk == 1 ? s0 & low6 : chunk == 2 ? scale_high : s1 & low6;
@@ -175,15 +150,6 @@ template <class Block> void block_halves(const Block * row, int64_t chunk, int b
         std::memcpy(header + 32 * b + 2 * r, (const uint8_t *) &row[2 * chunk + b] + byte, 2);
     }
 }
-
-template <Format F> struct Source;
-template <> struct Source<Format::q4_0> { using Block = block_q4_0; };
-template <> struct Source<Format::q4_1> { using Block = block_q4_1; };
-template <> struct Source<Format::q5_0> { using Block = block_q5_0; };
-template <> struct Source<Format::q8_0> { using Block = block_q8_0; };
-template <> struct Source<Format::q4_k> { using Block = block_q4_K; };
-template <> struct Source<Format::q5_k> { using Block = block_q5_K; };
-template <> struct Source<Format::q6_k> { using Block = block_q6_K; };
 
 // One row's share of one chunk; o is the start of the chunk.
 template <Format F> void pack_chunk(const void * weights, int64_t chunk, int r, uint8_t * o) {
@@ -214,11 +180,6 @@ template <Format F> void pack_chunk(const void * weights, int64_t chunk, int r, 
     } else {
         pack_nibbles(q, data);
     }
-}
-
-// Where a K-quant super-block has a prefix, chunk 0's comes first.
-size_t chunk_offset(const FormatInfo & f, int64_t chunk) {
-    return chunk * f.chunk_bytes + (f.prefix_bytes ? (chunk / 4 + 1) * f.prefix_bytes : 0);
 }
 
 template <Format F>

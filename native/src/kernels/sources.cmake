@@ -18,7 +18,7 @@ function(ecl_kernel_source file)
     set_source_files_properties(${ECL_KERNELS_DIR}/${file} PROPERTIES COMPILE_OPTIONS "${flags}")
 endfunction()
 
-set(ECL_KERNEL_CORE layout.cpp repack.cpp dispatch.cpp)
+set(ECL_KERNEL_CORE layout.cpp repack.cpp unpack.cpp dispatch.cpp)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     list(APPEND ECL_KERNEL_CORE kernels_avx2.cpp kernels_avxvnni.cpp kernels_avx512vnni.cpp)
     ecl_kernel_source(kernels_avx2.cpp -march=x86-64-v3)

@@ -1,0 +1,102 @@
+// Greedy drafting, one token a step, in the draft vocabulary if there is one.
+#include "ecl.h"
+
+#include "ecl_logits.h"
+#include "ggml-backend.h"
+#include "llama-context.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace {
+
+// A step that keeps the logits of its last token, of the draft vocabulary where there is one.
+int32_t draft_step(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq) {
+    const int32_t status = ecl_step(ctx, tokens, n, pos, seq, ECL_OUTPUTS_LAST);
+    if (status == 0 && ctx->ecl.options.head != nullptr) {
+        ctx->synchronize();
+        const ggml_tensor *  found  = ctx->ecl.last_result->ecl.logits;
+        std::vector<float> & logits = ctx->ecl.head->logits;
+        logits.resize(ggml_nelements(found));
+        ggml_backend_tensor_get(found, logits.data(), 0, ggml_nbytes(found));
+    }
+    return status;
+}
+
+// The most likely token of the step that just ran.
+llama_token best_token(llama_context * ctx, float * probability) {
+    if (ctx->ecl.options.head == nullptr) {
+        return ecl_argmax(ctx, -1, probability);
+    }
+    const ecl::draft_head & head = *ctx->ecl.head;
+    return head.tokens[ecl::most_likely(head.logits.data(), static_cast<int32_t>(head.tokens.size()), probability)];
+}
+
+float chance_of_acceptance(const ecl_draft_options & options, float probability) {
+    if (options.acceptance == nullptr || options.n_acceptance <= 0) {
+        return probability;
+    }
+    const auto bin = static_cast<int32_t>(std::floor(probability * static_cast<float>(options.n_acceptance)));
+    return options.acceptance[std::clamp(bin, 0, options.n_acceptance - 1)];
+}
+
+}  // namespace
+
+ecl_draft_options ecl_draft_default_options(void) {
+    return {
+        /*.n_max            =*/16,
+        /*.stop_probability =*/0.0f,
+        /*.stop_path        =*/0.0f,
+        /*.acceptance       =*/nullptr,
+        /*.n_acceptance     =*/0,
+        /*.full_vocabulary  =*/false,
+    };
+}
+
+int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, const llama_token * pending,
+                  int32_t n_pending, llama_pos pos, llama_seq_id seq, const ecl_draft_options * options,
+                  llama_token * tokens, float * probabilities) {
+    ecl::scoped_options scope(ctx->ecl.options, ctx->ecl.options);
+    if (const int32_t status = ecl_set_mask(ctx, drop, n_layer); status != 0) {
+        return status;
+    }
+    if (ctx->ecl.head != nullptr) {
+        ctx->ecl.head->logits.clear();
+    }
+    if (ctx->ecl.head != nullptr && !options->full_vocabulary) {
+        ctx->ecl.options.head        = ctx->ecl.head.get();
+        ctx->ecl.options.head_number = ctx->ecl.n_heads;
+    }
+    const llama_vocab * vocab = llama_model_get_vocab(&ctx->get_model());
+
+    int32_t n      = 0;
+    float   path   = 1.0f;
+    int32_t status = options->n_max > 0 ? draft_step(ctx, pending, n_pending, pos, seq) : 0;
+    while (status == 0 && n < options->n_max) {
+        tokens[n] = best_token(ctx, &probabilities[n]);
+        path *= chance_of_acceptance(*options, probabilities[n]);
+        const bool unlikely = path < options->stop_path;
+        if (unlikely && n > 0) {
+            break;
+        }
+        const bool last = unlikely || probabilities[n] < options->stop_probability || n + 1 == options->n_max ||
+                          llama_vocab_is_eog(vocab, tokens[n]);
+        ++n;
+        if (last) {
+            break;
+        }
+        status = draft_step(ctx, &tokens[n - 1], 1, pos + n_pending + n - 1, seq);
+    }
+    // A dropped layer has no keys and values for drafted positions, so nothing drafted may stay.
+    llama_memory_seq_rm(llama_get_memory(ctx), seq, pos, -1);
+    if (status == 1 && n > 0) {
+        return n;  // the cache is full: what was drafted until then is still a draft
+    }
+    return status == 0 ? n : (status > 0 ? -100 - status : status);
+}
+
+const float * ecl_draft_logits(const llama_context * ctx) {
+    return ctx->ecl.head != nullptr && !ctx->ecl.head->logits.empty() ? ctx->ecl.head->logits.data() : nullptr;
+}

@@ -1,0 +1,232 @@
+"""The controller in a simulated world: what it gains, and what it can lose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from edge_conflayers.controller import Controller
+from edge_conflayers.draft import ROOT, Draft, Round
+from edge_conflayers.drafters.skip_sets import SkipSetArm, SkipSetPrior
+from edge_conflayers.estimates import Calibration, StepTimes
+from edge_conflayers.session import LayerMask
+
+V = {2: 1.1, 4: 1.25, 8: 1.5, 16: 2.4}
+T1 = 0.04
+VOCABULARY = 50
+
+
+@dataclass
+class World:
+    """A text to be written, and a clock that steps move."""
+
+    text: list[int]
+    noise: float = 0.0
+    trees: bool = True
+    now: float = 0.0
+    tokens: list[int] = field(default_factory=list)
+    rng: random.Random = field(default_factory=lambda: random.Random(7))
+
+    @property
+    def verifies_trees(self) -> bool:
+        return self.trees
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def clock(self) -> float:
+        return self.now
+
+    def spend(self, seconds: float) -> float:
+        seconds *= 1 + self.noise * self.rng.random()
+        self.now += seconds
+        return seconds
+
+
+class Guesser:
+    """Knows the text and proposes it, right with one chance, claiming another."""
+
+    def __init__(
+        self, world: World, right: float, claims: float, length: int = 6, name: str = "guess"
+    ) -> None:
+        self.world, self.right, self.claims, self.length = world, right, claims, length
+        self.name = name
+        self.at = 0
+        self.asked = 0
+
+    def observe(self, session: Any, pending: Sequence[int]) -> None:
+        self.at = len(session) + len(pending)
+
+    def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+        self.asked += 1
+        tokens = [
+            token if self.world.rng.random() < self.right else (token + 1) % VOCABULARY
+            for token in self.world.text[self.at : self.at + min(limit, self.length)]
+        ]
+        n = len(tokens)
+        return Draft(tuple(tokens), (self.claims,) * n, (), (self.name,) * n)
+
+    def learn(self, session: Any, round: Round) -> None:
+        pass
+
+
+class Layers:
+    """A search that is done, and drafts that are right with one chance."""
+
+    finished = True
+    mask = LayerMask.layers({1, 2, 3})
+
+    def observe(self, round: Round) -> None:
+        pass
+
+
+def play(world: World, controller: Controller, n: int) -> tuple[float, list[Round]]:
+    """Seconds over those of plain decoding for the first n tokens, and the rounds."""
+    rounds: list[Round] = []
+    controller.begin(world, [])  # type: ignore[arg-type]
+    began = world.now
+    pending = [world.text[0]]
+    plain = 0.0
+    written = 1
+    while written < n:
+        limit = min(n - written - 1, 31 - len(pending))
+        before = world.now
+        draft = controller.draft(world, pending, limit).first(limit)
+        draft_seconds = world.now - before
+        verify = world.spend(T1 * StepTimes(T1, V).v(len(pending) + len(draft.tokens)))
+        world.tokens += pending
+        path, node = [], ROOT
+        while (child := draft.child(node, world.text[written])) is not None:
+            path.append(child)
+            node = child
+            written += 1
+        row = sum(i == at for at, i in enumerate(path))
+        world.tokens += world.text[written - len(path) : written - len(path) + row]
+        rest = world.text[written - len(path) + row : written]
+        token = world.text[written]
+        written += 1
+        round = Round(tuple(pending), draft, tuple(path), token, written, draft_seconds, verify)
+        rounds.append(round)
+        controller.learn(world, round)
+        pending = [*rest, token]
+        plain += T1 * (len(path) + 1) * (1 + world.noise / 2)
+    return (world.now - began) / plain, rounds
+
+
+def world(seed: int = 0, n: int = 600, **settings: Any) -> World:
+    rng = random.Random(seed)
+    return World([rng.randrange(VOCABULARY) for _ in range(n + 40)], rng=rng, **settings)
+
+
+def controller(w: World, *sources: Guesser, **rest: Any) -> Controller:
+    return Controller(StepTimes(T1, V), sources, clock=w.clock, **rest)
+
+
+@pytest.mark.parametrize("claims", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("right", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("n", [128, 500])
+def test_never_slower_by_candidates_that_are_wrong(n: int, right: float, claims: float) -> None:
+    for seed in range(5):
+        w = world(seed)
+        ratio, _ = play(w, controller(w, Guesser(w, right, claims)), n)
+        assert ratio < 1.02
+
+
+def test_a_source_that_never_helps_is_seldom_asked() -> None:
+    w = world()
+    guesser = Guesser(w, 0.0, 0.02)
+    play(w, controller(w, guesser), 500)
+    assert guesser.asked < 80
+
+
+@pytest.mark.parametrize("trees", [True, False])
+@pytest.mark.parametrize("claims", [0.2, 0.9])
+def test_faster_by_candidates_that_are_right(claims: float, trees: bool) -> None:
+    w = world(noise=0.3, trees=trees)
+    ratio, rounds = play(w, controller(w, Guesser(w, 0.9, claims)), 500)
+    assert ratio < 0.45
+    assert sum(r.accepted for r in rounds) > 0.7 * sum(r.drafted for r in rounds)
+
+
+def test_two_halves_of_a_text() -> None:
+    """Wrong at first, right afterwards: found out soon enough."""
+    w = world()
+    guesser = Guesser(w, 0.0, 0.6)
+    c = controller(w, guesser)
+    play(w, c, 128)
+    w.text = w.text[len(w.tokens) + 1 :]
+    w.tokens.clear()
+    guesser.right = 0.9
+    ratio, _ = play(w, c, 300)
+    assert ratio < 0.75
+
+
+def test_without_trees_drafts_are_chains() -> None:
+    w = world(trees=False)
+    sources = (Guesser(w, 0.6, 0.7, name="a"), Guesser(w, 0.6, 0.7, name="b"))
+    _, rounds = play(w, controller(w, *sources), 200)
+    assert any(r.drafted > 1 for r in rounds) and all(r.draft.is_chain for r in rounds)
+
+
+def test_trees_of_two_sources() -> None:
+    w = world()
+    sources = (Guesser(w, 0.6, 0.7, name="a"), Guesser(w, 0.6, 0.7, name="b"))
+    ratio, rounds = play(w, controller(w, *sources), 300)
+    assert any(not r.draft.is_chain for r in rounds)
+    assert ratio < 0.6
+
+
+def with_layers(w: World, right: float, promised: float) -> Controller:
+    def draft(mask: LayerMask, pending: Sequence[int], *, limit: int, **_: Any) -> Draft:
+        at = len(w.tokens) + len(pending)
+        n = min(limit, 5)
+        w.spend(n * 0.5 * T1)
+        tokens = [
+            t if w.rng.random() < right else (t + 1) % VOCABULARY for t in w.text[at : at + n]
+        ]
+        return Draft(tuple(tokens), (0.9,) * n)
+
+    w.draft = draft  # type: ignore[attr-defined]
+    calibration = Calibration()
+    prior = SkipSetPrior(accepted=promised, drafted=5, cost=0.5)
+    arm = SkipSetArm(Layers(), lambda mask: prior, calibration, clock=w.clock)  # type: ignore[arg-type]
+    return controller(w, layers=arm, calibration=calibration)
+
+
+def test_layers_that_pay() -> None:
+    w = world()
+    ratio, rounds = play(w, with_layers(w, 0.97, 4.5), 400)
+    assert ratio < 0.85
+    assert {r.draft.source(0) for r in rounds if r.drafted} == {"layers"}
+
+
+@pytest.mark.parametrize("promised", [0.5, 4.9])
+def test_never_slower_by_layers_that_do_not_pay(promised: float) -> None:
+    for n in (128, 500):
+        w = world()
+        ratio, _ = play(w, with_layers(w, 0.3, promised), n)
+        assert ratio < 1.02
+
+
+def test_lookups_are_preferred_where_they_are_right() -> None:
+    w = world()
+    c = with_layers(w, 0.97, 4.5)
+    guesser = Guesser(w, 0.95, 0.9)
+    c.sources = (guesser,)
+    c = Controller(c.times, (guesser,), c.layers, calibration=c.calibration, clock=w.clock)
+    ratio, rounds = play(w, c, 400)
+    assert ratio < 0.4
+    assert sum(r.draft.source(0) == "guess" for r in rounds if r.drafted) > 0.9 * len(rounds)
+
+
+def test_report() -> None:
+    w = world()
+    c = controller(w, Guesser(w, 0.9, 0.9))
+    _, rounds = play(w, c, 100)
+    report = c.report()
+    assert sum(report["rounds_by"].values()) == len(rounds)
+    assert report["won_seconds"] > 0 and report["t1_ms"] == pytest.approx(T1 * 1e3)

@@ -1,0 +1,108 @@
+"""Running estimates of step times and of chances of acceptance."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_conflayers.errors import BadInput
+from edge_conflayers.estimates import Calibration, StepTimes
+
+V = {2: 1.1, 4: 1.2, 8: 1.6}
+
+
+def test_times_start_from_what_was_measured() -> None:
+    times = StepTimes(0.04, V)
+    assert times.t1 == 0.04
+    assert [times.v(n) for n in (1, 2, 4, 8)] == [1.0, 1.1, 1.2, 1.6]
+    assert times.v(3) == pytest.approx(1.15) and times.v(6) == pytest.approx(1.4)
+    assert times.v(16) == pytest.approx(2.4)  # goes on as between the last two
+    assert times.step(4) == pytest.approx(0.048)
+
+
+def test_t1_follows_the_context_and_ignores_outliers() -> None:
+    times = StepTimes(0.04, V)
+    for _ in range(20):
+        times.observe(1, 0.05)
+    times.observe(1, 3.0)
+    assert times.t1 == 0.05
+
+
+def test_v_follows_what_steps_take() -> None:
+    times = StepTimes(0.04, V)
+    times.observe(4, 0.3)
+    assert times.v(4) == 1.2  # one slow step proves nothing
+    for _ in range(9):
+        times.observe(4, 0.06)
+    assert times.v(4) == pytest.approx(1.5)
+    assert times.v(2) == 1.1
+
+
+def test_t1_follows_larger_steps_when_there_are_no_others() -> None:
+    times = StepTimes(0.04, V)
+    for _ in range(80):
+        times.observe(4, 0.06 * times.v(4))
+    assert times.t1 == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize("t1, v", [(0.0, V), (-1.0, V), (float("nan"), V), (1.0, {}), (1, {2: 0})])
+def test_impossible_times(t1: float, v: dict[int, float]) -> None:
+    with pytest.raises(BadInput, match="measure"):
+        StepTimes(t1, v)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_chances_begin_as_stated(p: float, q: float) -> None:
+    calibration = Calibration()
+    assert calibration.chance("anyone", p) == pytest.approx(p)
+    calibration.observe("another", q, accepted=True)
+    assert calibration.chance("anyone", p) == pytest.approx(p)
+
+
+def test_chances_become_what_happens() -> None:
+    calibration = Calibration()
+    source = random.Random(0)
+    for _ in range(2000):
+        calibration.observe("liar", 0.95, source.random() < 0.2)
+        calibration.observe("modest", 0.3, source.random() < 0.9)
+    assert calibration.chance("liar", 0.95) == pytest.approx(0.2, abs=0.1)
+    assert calibration.chance("modest", 0.3) == pytest.approx(0.9, abs=0.1)
+    assert calibration.chance("liar", 0.3) == pytest.approx(0.3)
+    assert calibration.table("liar")[7] == pytest.approx(0.2, abs=0.1)
+
+
+def test_old_counts_fade() -> None:
+    calibration = Calibration()
+    for _ in range(3000):
+        calibration.observe("lookup", 0.8, accepted=False)
+    for _ in range(300):
+        calibration.observe("lookup", 0.8, accepted=True)
+    assert calibration.chance("lookup", 0.8) > 0.6
+
+
+def test_calibration_state() -> None:
+    calibration = Calibration()
+    for i in range(50):
+        calibration.observe("lookup", i / 50, i % 3 == 0)
+    again = Calibration.from_state(calibration.state())
+    assert again.state() == calibration.state()
+    assert again.table("lookup") == calibration.table("lookup")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"counts": 3},
+        {"counts": {"lookup": [[1, 2]]}},
+        {"counts": {"lookup": [[1, 2]] * 8}},
+        {"counts": {"lookup": [["x", 0]] * 8}},
+        {"counts": {"lookup": [[float("inf"), 0]] * 8}},
+    ],
+)
+def test_a_damaged_calibration_state(state: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match="--fresh"):
+        Calibration.from_state(state)

@@ -1,0 +1,134 @@
+"""Signatures tell kinds of prompts apart; skip sets are found by them and kept."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_conflayers.errors import BadInput
+from edge_conflayers.kinds import (
+    MOST_KINDS,
+    SAME_KIND,
+    SIGNATURE_SIZE,
+    SkipSet,
+    SkipSets,
+    mean_signature,
+    signature,
+    similarity,
+)
+from edge_conflayers.search.objective import Prediction
+from edge_conflayers.session import LayerMask
+
+KINDS = {
+    "code": (
+        "def mean(values):\n    total = 0\n    for v in values:\n        total += v\n",
+        "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, x):",
+        "def read_lines(path):\n    with open(path) as f:\n        return [x.strip() for x in f]",
+    ),
+    "arithmetic": (
+        "A train travels 60 miles in 1.5 hours. How many miles does it travel in 4 hours?",
+        "Tom has 12 apples and gives 5 to Ann. How many apples does he have left?",
+        "A shirt costs $20 and a hat costs $8. How much do 3 shirts and 2 hats cost?",
+    ),
+    "summary": (
+        "Summarize: The council met on Monday to discuss the new bridge, which residents have"
+        " asked for since the old one was closed. The mayor said that work could begin in spring.",
+        "Summarize: The storm reached the coast on Friday evening, and officials asked people who"
+        " live near the river to leave their homes. Schools in the region were closed.",
+        "Summarize: The company said on Tuesday that it would open a second factory in the north,"
+        " which local leaders welcomed. Critics of the plan fear for the forest nearby.",
+    ),
+}
+
+
+def found(kind: str, text: str = "a text", speed: float = 1.2) -> SkipSet:
+    mask = LayerMask(attention=frozenset({1, 3}), mlp=frozenset({2}))
+    return SkipSet(kind, signature(text), mask, Prediction(speed, 0.5, 4, 0.9, 3.1), 0.8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_is_nearest_to_its_own_kind(kind: str) -> None:
+    *learned, asked = KINDS[kind]
+    sets = SkipSets(6)
+    for name, texts in KINDS.items():
+        one = found(name)
+        mean = mean_signature(map(signature, texts[:2]))
+        sets.keep(SkipSet(name, mean, one.mask, one.prediction, one.c))
+    nearest = sets.nearest(signature(asked))
+    assert nearest is not None and nearest.kind == kind
+    assert similarity(signature(learned[0]), nearest.signature) > SAME_KIND
+
+
+@given(st.text(max_size=200))
+def test_any_text_has_a_signature(text: str) -> None:
+    found = signature(text)
+    assert found.shape == (SIGNATURE_SIZE,) and found.dtype == np.float32
+    assert similarity(found, found) == pytest.approx(1, abs=1e-5)
+
+
+def test_long_texts_are_looked_at_in_part() -> None:
+    text = "one two three. " * 5000
+    assert similarity(signature(text), signature(text[:20_000])) > 0.99
+
+
+def test_a_set_replaces_that_of_its_kind() -> None:
+    sets = SkipSets(6)
+    assert sets.nearest(signature("x")) is None
+    sets.keep(found("a", "def f(x): return x"))
+    sets.keep(found("b", "What is the capital of France?"))
+    sets.keep(found("a", "def f(x): return x", speed=1.5))
+    assert [(one.kind, one.prediction.speed) for one in sets] == [("b", 1.2), ("a", 1.5)]
+
+
+def test_the_longest_kept_kinds_go_first() -> None:
+    sets = SkipSets(6)
+    for i in range(MOST_KINDS + 3):
+        sets.keep(found(f"kind {i}"))
+    assert [one.kind for one in sets] == [f"kind {i}" for i in range(3, MOST_KINDS + 3)]
+
+
+def test_names_for_unnamed_kinds() -> None:
+    sets = SkipSets(6, [found("seen 1"), found("code"), found("seen 3")])
+    assert sets.unused_name() == "seen 2"
+
+
+def test_json_restores_the_sets() -> None:
+    sets = SkipSets(6, [found("a", "def f(x): return x"), found("b", "Wo ist der Bahnhof?")])
+    data = json.loads(json.dumps(sets.to_json()))
+    again = SkipSets.from_json(data, 6)
+    assert again.costs is None
+    for one, other in zip(sets, again, strict=True):
+        assert (one.kind, one.mask, one.prediction) == (other.kind, other.mask, other.prediction)
+        assert similarity(one.signature, other.signature) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("signature", "0.5 0.5"),
+        ("signature", " ".join(["nan"] * SIGNATURE_SIZE)),
+        ("mask", {"attention": [6], "mlp": []}),
+        ("mask", [1, 2]),
+        ("prediction", {"speed": 1.0}),
+        ("prediction", {**vars(found("a").prediction), "max_draft": 0}),
+        ("prediction", {**vars(found("a").prediction), "max_draft": 2.5}),
+        ("c", "cheap"),
+        ("kind", None),
+    ],
+)
+def test_damaged_sets_are_refused(name: str, value: object) -> None:
+    data = SkipSets(6, [found("a")]).to_json()
+    data["sets"][0][name] = value
+    with pytest.raises(BadInput, match="--fresh"):
+        SkipSets.from_json(data, 6)
+
+
+def test_sets_of_another_model_are_refused() -> None:
+    with pytest.raises(BadInput, match="6 layers, not 8"):
+        SkipSets.from_json(SkipSets(6).to_json(), 8)
+    with pytest.raises(BadInput, match="missing"):
+        SkipSets.from_json({}, 8)
