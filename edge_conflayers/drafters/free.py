@@ -26,12 +26,15 @@ class FreeDrafter:
         self.least = least
         self.max_draft = max_draft
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        self.source.observe(session, ())
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         self.source.observe(session, pending)
         return self.source.candidates(
             min(limit, self.max_draft),
             least=self.least,
-            chain=not getattr(session, "verifies_trees", False),
+            chain=not session.verifies_trees,
         )
 
     def learn(self, session: Session, round: Round) -> None:

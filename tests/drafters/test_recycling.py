@@ -15,7 +15,7 @@ from steps import Tiny, random_tokens
 from trees import check_tree
 
 from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.drafters.recycling import WIDTH, RecyclingSource, SuccessorTable, top_k
+from edge_conflayers.drafters.recycling import WIDTH, RecyclingSource, SuccessorTable
 from edge_conflayers.errors import BadInput
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import Session
@@ -32,18 +32,20 @@ class Logits:
         self.tokens = tokens
         self._logits = logits
 
-    def logits(self, index: int) -> Any:
-        return self._logits[index]
+    def top_k(self, index: int, k: int) -> tuple[list[int], list[float]]:
+        row = self._logits[index]
+        tokens = np.argsort(-row, kind="stable")[:k]
+        return tokens.tolist(), (np.exp(row) / np.exp(row).sum())[tokens].tolist()
 
 
 def random_logits(n: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).normal(0, 3, (n, VOCABULARY)).astype(np.float32)
 
 
-def successors(seed: int) -> tuple[Any, Any]:
+def successors(seed: int) -> tuple[list[int], list[float]]:
     rng = np.random.default_rng(seed)
-    tokens = rng.permutation(VOCABULARY)[:WIDTH].astype(np.int32)
-    return tokens, np.sort(rng.dirichlet(np.ones(WIDTH)).astype(np.float32))[::-1]
+    tokens = rng.permutation(VOCABULARY)[:WIDTH].tolist()
+    return tokens, sorted(rng.dirichlet(np.ones(WIDTH)).tolist(), reverse=True)
 
 
 def tokens_at(table: SuccessorTable, key: int) -> list[int]:
@@ -67,25 +69,15 @@ def test_the_table_keeps_the_last_updated(updates: list[tuple[int, int]]) -> Non
     if len(naive) == 4:
         del naive[next(iter(naive))]
     for key in range(-5, 6):
-        expected = list(successors(naive[key])[0]) if key in naive else []
+        expected = successors(naive[key])[0] if key in naive else []
         assert tokens_at(table, key) == expected
         assert again.get(key) == table.get(key)
 
 
 def test_the_kind_is_the_place_and_the_probability() -> None:
     table = SuccessorTable(PRIOR)
-    tokens = np.arange(WIDTH, dtype=np.int32)
-    table.update(1, tokens, np.array([0.97, 0.02, 0.005, 0.002, 0.001, 0, 0, 0], np.float32))
+    table.update(1, range(WIDTH), [0.98, 0.02, 0.005, 0.002, 0.001, 0, 0, 0])
     assert [kind for _, kind in table.get(1)] == [9, 11, 20, 20, 20, 20, 20, 20]
-
-
-def test_top_k_of_logits() -> None:
-    logits = random_logits(2)
-    tokens, probabilities = top_k(Logits([], logits), 1, WIDTH)
-    softmax = np.exp(logits[1].astype(float)) / np.exp(logits[1].astype(float)).sum()
-    order = np.argsort(-softmax)[:WIDTH]
-    assert list(tokens) == list(order)
-    assert probabilities == pytest.approx(softmax[order], rel=1e-4)
 
 
 def learnt(source: RecyclingSource, end: tuple[int, int]) -> list[int]:
@@ -125,6 +117,18 @@ def test_the_tree_follows_the_table() -> None:
         assert tree.tokens[:3] == (10, 11, 5)[: min(limit, 3)] or limit < 6
 
 
+def test_only_the_end_of_the_text_counts() -> None:
+    source = RecyclingSource()
+    for tokens, pending, end in (
+        ([1, 2], [3], (2, 3)),
+        ([1, 2], [3, 4, 5], (4, 5)),
+        ([1, 2], [], (1, 2)),
+        ([], [3], (-1, 3)),
+    ):
+        source.observe(Logits(tokens, None), pending)
+        assert source._end == end
+
+
 def test_probabilities_follow_what_comes_true() -> None:
     logits = np.full((1, VOCABULARY), -9.0, np.float32)
     logits[0, 10] = 9
@@ -161,7 +165,7 @@ def test_a_full_table_is_small_on_disk() -> None:
     table, rng = SuccessorTable(PRIOR), np.random.default_rng(0)
     probabilities = successors(0)[1]
     for key in range(25_000):
-        table.update(key, rng.integers(0, 150_000, WIDTH).astype(np.int32), probabilities)
+        table.update(key, rng.integers(0, 150_000, WIDTH).tolist(), probabilities)
     assert len(table) == 20_000
     assert len(table.state()) < 1_300_000
 
@@ -213,6 +217,9 @@ def test_the_model_itself_is_remembered(tiny: Tiny) -> None:
     source = RecyclingSource()
 
     class Watching:
+        def begin(self, session: Session, prompt: Any) -> None:
+            pass
+
         def draft(self, session: Session, pending: Any, limit: int) -> Draft:
             source.observe(session, pending)
             return Draft()
