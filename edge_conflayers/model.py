@@ -14,6 +14,7 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 _GGUF_VERSIONS = (2, 3)
 _HEADER_BYTES = 24
+_NO_TEXT = 1 << 0 | 1 << 1 | 1 << 3  # llama.h's LLAMA_TOKEN_ATTR_UNKNOWN, _UNUSED and _CONTROL
 
 
 class Model:
@@ -136,6 +137,16 @@ class Model:
     def ends_text(self, token: int) -> bool:
         """Whether the model ends its text with this token (end of text, of turn, ...)."""
         return bool(llama.llama_vocab_is_eog(self.vocab, token))
+
+    def is_text(self, token: int) -> bool:
+        """Whether a token can be part of a text: not a control token, unused or unknown."""
+        return not llama.llama_vocab_get_attr(self.vocab, token) & _NO_TEXT
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that usually end a text and a turn."""
+        ends = (llama.llama_vocab_eos(self.vocab), llama.llama_vocab_eot(self.vocab))
+        return frozenset(token for token in ends if token >= 0)
 
     def format_chat(self, messages: Sequence[dict[str, str]]) -> str:
         """Messages to a prompt by the file's own chat template, up to where the answer starts.
