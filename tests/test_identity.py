@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from scripted import RandomSkipSetDrafter, ScriptedDrafter, partly_right
+from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
 
 from edge_conflayers.drafters import Drafter
@@ -95,6 +95,11 @@ def recycling(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return FreeDrafter(RecyclingSource(), least=0.01, max_draft=7)
 
 
+def trees(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """Random trees with the text in some branch."""
+    return TreeDrafter(text, prompt, seed=prompt)
+
+
 DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "conflayers": conflayers,
     "eager": eager,
@@ -102,6 +107,7 @@ DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "scripted": scripted,
     "lookup": lookup,
     "recycling": recycling,
+    "trees": trees,
 }
 
 
@@ -216,7 +222,8 @@ def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
     model = real_model(name)
     number = tuple(SAMPLERS).index(sampler)
     prompt = model.tokenize(PROMPTS[number])
-    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted", "lookup", "recycling"))
+    drafters = ("conflayers", "scripted", "trees", "lookup", "recycling")
+    check(model, prompt, SAMPLERS[sampler], 48, drafters)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -224,7 +231,7 @@ def test_real_models_in_a_longer_context(real_model: RealModel, name: str) -> No
     model = real_model(name)
     prompt = model.tokenize("\n".join(PROMPTS) * 3)[:500]
     assert len(prompt) == 500
-    check(model, prompt, SAMPLERS["greedy"], 32, ("random", "scripted"))
+    check(model, prompt, SAMPLERS["greedy"], 32, ("random", "scripted", "trees"))
 
 
 @pytest.mark.long
@@ -235,5 +242,6 @@ def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
     model = real_model(name)
     prompt = model.tokenize(PROMPTS[number])
     other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
+    drafters = ("conflayers", "eager", "scripted", "trees", "recycling")
     check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random", "lookup"))
-    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted", "recycling"))
+    check(model, prompt, SAMPLERS[other], 128, drafters)

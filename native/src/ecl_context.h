@@ -15,10 +15,11 @@ namespace ecl {
 
 struct context_state {
     graph_options options;  // of the next decode step
-    token_tree    tree;     // where options point for a tree; before the graphs, which read it
-    bool          takes_trees = false;  // known to
     live_graphs   graphs;
     std::string   error;    // why the last call failed
+
+    token_tree tree;                 // what options point to in a step over a tree
+    bool       takes_trees = false;  // whether this was asked and found so
 
     const llm_graph_result * last_result = nullptr;  // of the last step that ran
 

@@ -6,8 +6,8 @@
 // implementation serves every architecture that goes through those builders, whatever its norms,
 // scales or parallel branches, and one that does not is refused instead of run half masked.
 //
-// What must hold: with no sub-layer dropped and no probe asked for, nothing is changed. With
-// sub-layers dropped, the graph is the one that upstream would build for a model without them:
+// What must hold: with no sub-layer dropped, no probe asked for and no tree (ecl_tree.h), nothing is
+// changed. With sub-layers dropped, the graph is the one that upstream would build for a model without them:
 // the same operations, on the same operands, in the same order.
 #pragma once
 
