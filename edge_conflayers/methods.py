@@ -25,6 +25,8 @@ from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettin
 from edge_conflayers.search.expected import LayerCosts, costs_by_weights
 from edge_conflayers.search.knapspec import KnapSpecSearch, KnapSpecSettings
 
+DRAFT_MODEL = "draft-model"
+
 
 class Method(Protocol):
     """A drafter together with what it has learned."""
@@ -128,7 +130,9 @@ class DraftModel(_Forgetful):
 
     def __init__(self, model: Model, options: MethodOptions) -> None:
         if options.draft_model is None:
-            raise BadInput("method 'draft-model' needs a second model; give it with --draft-model")
+            raise BadInput(
+                f"method '{DRAFT_MODEL}' needs a second model; give it with --draft-model"
+            )
         check_vocabulary(model, options.draft_model)
         self.drafter = DraftModelDrafter(options.draft_model)
 
@@ -288,7 +292,7 @@ METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
     "del": Del,
     "lookup": Lookup,
     "recycling": Recycling,
-    "draft-model": DraftModel,
+    DRAFT_MODEL: DraftModel,
 }
 
 

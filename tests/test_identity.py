@@ -14,7 +14,10 @@ from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_
 from steps import RealModel, Tiny, random_tokens
 
 from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.layers import LayersDrafter
+from edge_conflayers.drafters.lookup import LookupSource
+from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
@@ -83,6 +86,15 @@ def scripted(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return ScriptedDrafter(partly_right(text, model.n_vocab, seed=prompt, longest=24), prompt)
 
 
+def lookup(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """Drafts whatever was there before, however unlikely."""
+    return FreeDrafter(LookupSource(), least=0.01)
+
+
+def recycling(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    return FreeDrafter(RecyclingSource(), least=0.01, max_draft=7)
+
+
 def trees(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     """Random trees with the text in some branch."""
     return TreeDrafter(text, prompt, seed=prompt)
@@ -93,6 +105,8 @@ DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "eager": eager,
     "random": random_skip_sets,
     "scripted": scripted,
+    "lookup": lookup,
+    "recycling": recycling,
     "trees": trees,
 }
 
@@ -208,7 +222,8 @@ def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
     model = real_model(name)
     number = tuple(SAMPLERS).index(sampler)
     prompt = model.tokenize(PROMPTS[number])
-    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted", "trees"))
+    drafters = ("conflayers", "scripted", "trees", "lookup", "recycling")
+    check(model, prompt, SAMPLERS[sampler], 48, drafters)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -227,5 +242,6 @@ def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
     model = real_model(name)
     prompt = model.tokenize(PROMPTS[number])
     other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
-    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random"))
-    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted", "trees"))
+    drafters = ("conflayers", "eager", "scripted", "trees", "recycling")
+    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random", "lookup"))
+    check(model, prompt, SAMPLERS[other], 128, drafters)
