@@ -40,6 +40,9 @@ BEFORE_ATTENTION = 0
 AFTER_ATTENTION = 1
 AFTER_FFN = 2
 
+STREAM_NONE = -1
+STREAM_ALL = -2
+
 _LOG_LEVELS = {1: "debug", 2: "info", 3: "warning", 4: "error"}
 _LOG_CONTINUED = 5
 _FUNCTION_NAMES = re.compile(r"^(\w+: |error loading model: |error loading model architecture: )+")
@@ -182,6 +185,24 @@ ecl_set_draft_vocabulary = _declare("ecl_set_draft_vocabulary", _int, _context, 
 ecl_draft_logits = _declare("ecl_draft_logits", _floats, _context)
 ecl_probe = _declare("ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int)
 ecl_probe_stream = _declare("ecl_probe_stream", _int, _context, _int, _int, _floats, _int)
+ecl_step_states = _declare(
+    "ecl_step_states", _int, _context, _tokens, _floats, _int, _int, _int, _int
+)
+ecl_draft_exit = _declare(
+    "ecl_draft_exit",
+    _int,
+    *(_context, _int, _tokens, _int, _int, _int, _int, ctypes.c_float, _tokens, _floats, _floats),
+)
+ecl_verify_exit = _declare(
+    "ecl_verify_exit",
+    _int,
+    *(_context, _int, _tokens, _floats, _int, _int, _int, ctypes.POINTER(_int)),
+)
+ecl_branches = _declare(
+    "ecl_branches",
+    _int,
+    *(_context, _mask, _int, _tokens, _floats, _int, _int, _int, _int, _int, _int, _floats),
+)
 ecl_graph_stats = _declare(
     "ecl_graph_stats",
     None,

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 ROOT = -1
 """The parent of a drafted token that follows the text itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExitStates:
+    """Where an early exit left its tokens; verification goes on from there.
+
+    Attributes:
+        layer: layers that ran, 0 < layer < n_layer.
+        states: the residual stream as it leaves them, float32 [pending + drafted, n_embd].
+    """
+
+    layer: int
+    states: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -20,12 +36,15 @@ class Draft:
         parents: index of each token's predecessor in ``tokens``, or ROOT; empty for a chain.
             Siblings are different tokens.
         sources: who proposed each token, such as "layers" or "lookup"; empty if one drafter did.
+        exit: of a chain that an early exit drafted, the states of the pending and the drafted
+            tokens.
     """
 
     tokens: tuple[int, ...] = ()
     probabilities: tuple[float, ...] = ()
     parents: tuple[int, ...] = ()
     sources: tuple[str, ...] = ()
+    exit: ExitStates | None = field(default=None, compare=False)
 
     def parent(self, index: int) -> int:
         """The index of a token's predecessor, or ROOT."""
@@ -39,7 +58,9 @@ class Draft:
         """The draft's first ``n`` tokens."""
         if len(self.tokens) <= n:
             return self
-        return Draft(self.tokens[:n], self.probabilities[:n], self.parents[:n], self.sources[:n])
+        return Draft(
+            self.tokens[:n], self.probabilities[:n], self.parents[:n], self.sources[:n], self.exit
+        )
 
     @property
     def is_chain(self) -> bool:

@@ -8,8 +8,14 @@ from typing import Any, Protocol
 
 from edge_conflayers.drafters import Drafter
 from edge_conflayers.drafters.draft_model import DraftModelDrafter, check_vocabulary
+from edge_conflayers.drafters.early_exit import (
+    DelDrafter,
+    DelSettings,
+    LayerSkipDrafter,
+    LayerSkipSettings,
+)
 from edge_conflayers.drafters.free import FreeDrafter
-from edge_conflayers.drafters.layers import LayersDrafter
+from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.measured import MeasuredDrafter
 from edge_conflayers.drafters.recycling import RecyclingSource
@@ -17,10 +23,15 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.search.by_kind import SearchByKind
+from edge_conflayers.search.clasp import ClaspSearch, ClaspSettings
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
+from edge_conflayers.search.expected import LayerCosts, costs_by_weights
+from edge_conflayers.search.knapspec import KnapSpecSearch, KnapSpecSettings
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext, guessed_prices
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
+
+DRAFT_MODEL = "draft-model"
 
 
 class Method(Protocol):
@@ -61,8 +72,15 @@ class MethodOptions:
     draft_model: Model | None = None
 
 
-class _Forgetful:
-    """What methods have in common that learn nothing and open nothing."""
+class _OpensNothing:
+    """What most methods have in common."""
+
+    def close(self) -> None:
+        pass
+
+
+class _Forgetful(_OpensNothing):
+    """What methods have in common that learn nothing."""
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -71,9 +89,6 @@ class _Forgetful:
         return None
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        pass
-
-    def close(self) -> None:
         pass
 
 
@@ -94,7 +109,7 @@ class Lookup(_Forgetful):
         self.drafter = FreeDrafter(LookupSource())
 
 
-class Recycling:
+class Recycling(_OpensNothing):
     """Drafts from what the full model held likely after the same tokens before (Token Recycling,
     arXiv 2408.08696)."""
 
@@ -115,16 +130,15 @@ class Recycling:
     def resume(self, state: Mapping[str, Any]) -> None:
         self._start(RecyclingSource.from_state(state, self._n_vocab))
 
-    def close(self) -> None:
-        pass
-
 
 class DraftModel(_Forgetful):
     """Drafts with a second model (Leviathan et al., arXiv 2211.17192)."""
 
     def __init__(self, model: Model, options: MethodOptions) -> None:
         if options.draft_model is None:
-            raise BadInput("method 'draft-model' needs a second model; give it with --draft-model")
+            raise BadInput(
+                f"method '{DRAFT_MODEL}' needs a second model; give it with --draft-model"
+            )
         check_vocabulary(model, options.draft_model)
         self.drafter = DraftModelDrafter(options.draft_model)
 
@@ -132,7 +146,7 @@ class DraftModel(_Forgetful):
         self.drafter.close()
 
 
-class ConfLayers:
+class ConfLayers(_OpensNothing):
     """Drafts with the layers dropped that the published ConfLayers search finds (arXiv
     2604.14612)."""
 
@@ -165,11 +179,97 @@ class ConfLayers:
         )
         self._make_drafter()
 
-    def close(self) -> None:
+
+class Clasp(_OpensNothing):
+    """Drafts with the layers dropped that CLaSp chooses for the text at hand (arXiv 2505.24196)."""
+
+    drafter: LayersDrafter
+
+    def __init__(
+        self, model: Model, options: MethodOptions, settings: ClaspSettings | None = None
+    ) -> None:
+        self._model = model
+        self._settings = settings or ClaspSettings()
+        self._use(ClaspSearch(model.n_layer, self._settings))
+
+    def _use(self, search: ClaspSearch) -> None:
+        self.drafter = LayersDrafter(
+            search,
+            stop_probability=self._settings.stop_threshold,
+            max_draft=self._settings.max_draft,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "clasp", **asdict(self._settings)}
+
+    def state(self) -> dict[str, Any]:
+        return self.drafter.search.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._use(ClaspSearch.from_state(state, self._model.n_layer, self._settings))
+
+
+class KnapSpec(_OpensNothing):
+    """Drafts with the sub-layers dropped, and for the length, that KnapSpec chooses for the text at
+    hand (arXiv 2602.20217).
+
+    Args:
+        costs: what to choose by; the weights' sizes if not given.
+    """
+
+    drafter: PacedLayersDrafter
+
+    def __init__(
+        self,
+        model: Model,
+        options: MethodOptions,
+        settings: KnapSpecSettings | None = None,
+        costs: LayerCosts | None = None,
+    ) -> None:
+        self._model = model
+        self._settings = settings or KnapSpecSettings()
+        self._costs = costs or costs_by_weights(model)
+        self._use(KnapSpecSearch(model.n_layer, self._costs, self._settings))
+
+    def _use(self, search: KnapSpecSearch) -> None:
+        self.drafter = PacedLayersDrafter(
+            search,
+            stop_probability=self._settings.stop_threshold,
+            max_draft=self._settings.max_draft,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "knapspec", **asdict(self._settings)}
+
+    def state(self) -> dict[str, Any]:
+        return self.drafter.search.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._use(
+            KnapSpecSearch.from_state(state, self._model.n_layer, self._costs, self._settings)
+        )
+
+
+class LayerSkip(_OpensNothing):
+    """Drafts by one early exit and verifies from there (LayerSkip, arXiv 2404.16710)."""
+
+    def __init__(
+        self, model: Model, options: MethodOptions, settings: LayerSkipSettings | None = None
+    ) -> None:
+        self._settings = settings or LayerSkipSettings()
+        self.drafter = LayerSkipDrafter(model.n_layer, self._settings)
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "layerskip", **asdict(self._settings)}
+
+    def state(self) -> None:
+        return None
+
+    def resume(self, state: Mapping[str, Any]) -> None:
         pass
 
 
-class Swift:
+class Swift(_OpensNothing):
     """Drafts with the sub-layers dropped that the published SWIFT search finds (arXiv
     2410.06916)."""
 
@@ -199,11 +299,8 @@ class Swift:
     def resume(self, state: Mapping[str, Any]) -> None:
         self._use(SwiftSearch.from_state(state, self._model.n_layer, self._settings))
 
-    def close(self) -> None:
-        pass
 
-
-class Measured:
+class Measured(_OpensNothing):
     """Drafts with the sub-layers dropped that are predicted to be fastest on this machine, by kind
     of prompt; what it learns it shares with ``tune``."""
 
@@ -229,8 +326,25 @@ class Measured:
     def resume(self, state: Mapping[str, Any]) -> None:
         self._use(SkipSets.from_json(state, self._model.n_layer))
 
-    def close(self) -> None:
-        pass
+
+class Del(_OpensNothing):
+    """Drafts by the early exit, and for the length, that DEL chooses each round (arXiv
+    2504.05598)."""
+
+    def __init__(
+        self, model: Model, options: MethodOptions, settings: DelSettings | None = None
+    ) -> None:
+        self._settings = settings or DelSettings()
+        self.drafter = DelDrafter(model.n_layer, self._settings)
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": "del", **asdict(self._settings)}
+
+    def state(self) -> dict[str, Any]:
+        return self.drafter.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self.drafter.resume(state)
 
 
 METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
@@ -238,9 +352,13 @@ METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
     "conflayers": ConfLayers,
     "swift": Swift,
     "measured": Measured,
+    "clasp": Clasp,
+    "knapspec": KnapSpec,
+    "layerskip": LayerSkip,
+    "del": Del,
     "lookup": Lookup,
     "recycling": Recycling,
-    "draft-model": DraftModel,
+    DRAFT_MODEL: DraftModel,
 }
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edge_conflayers import binding, machine
 from edge_conflayers.binding import llama
-from edge_conflayers.draft import Draft
+from edge_conflayers.draft import Draft, ExitStates
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 
@@ -138,6 +138,9 @@ class Session:
         self._context: Any = None
         self._mask = NO_MASK
         self.draft_vocabulary: tuple[int, ...] = ()  # ascending; empty: all tokens
+        self._exit: ExitStates | None = None  # of the last draft by an early exit
+        self.exits_reused = 0
+        """Verifications that went on from an early exit's states."""
         self._batch = min(batch, self.n_ctx)
         self.max_outputs = min(max_outputs, self._batch)
         _check_memory(model, self.n_ctx, kv_type)
@@ -184,6 +187,11 @@ class Session:
     def room(self) -> int:
         """Tokens that still fit."""
         return self.n_ctx - len(self.tokens)
+
+    @property
+    def batch(self) -> int:
+        """Most tokens of one step."""
+        return self._batch
 
     def set_mask(self, mask: LayerMask) -> None:
         """Sets what the next steps leave out.
@@ -263,6 +271,12 @@ class Session:
         """The most likely token by one kept output of the last step."""
         return int(binding.ecl_argmax(self.handle, index, None))
 
+    def best(self, index: int = -1) -> tuple[int, float]:
+        """The most likely token by one kept output of the last step, and its probability."""
+        probability = ctypes.c_float()
+        token = int(binding.ecl_argmax(self.handle, index, ctypes.byref(probability)))
+        return token, probability.value
+
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
         """One step of the full model over the end of the text and what was drafted to follow it;
         the logits of ``[*pending, *draft.tokens]`` are kept, each as if its branch had been decoded
@@ -274,6 +288,9 @@ class Session:
             EdgeConflayersError: a tree where ``verifies_trees`` is false, or one of more than 32
                 tokens with the pending ones.
         """
+        if draft.exit is not None and draft.exit is self._exit:
+            self._verify_exit([*pending, *draft.tokens], draft.exit)
+            return
         tokens = [*pending, *draft.tokens]
         if draft.is_chain:
             self.step(tokens, outputs="all")
@@ -399,6 +416,134 @@ class Session:
             raise EdgeConflayersError("the last draft kept no logits; set a draft vocabulary")
         return np.ctypeslib.as_array(pointer, shape=(len(self.draft_vocabulary),))
 
+    def draft_exit(
+        self, exit_layer: int, pending: Sequence[int], *, limit: int, stop_probability: float
+    ) -> Draft:
+        """Drafts greedily as ``draft`` does by an early exit: the first ``exit_layer`` layers, then
+        the model's own norm and head. Verified next, the draft is gone on with after those layers.
+
+        Raises:
+            BadInput: there is no such exit, or the architecture cannot be served by early exits.
+        """
+        n_layer, n_embd = self.model.n_layer, self.model.n_embd
+        if not 0 < exit_layer < n_layer:
+            raise BadInput(
+                f"there is no exit after {exit_layer} of {n_layer} layers;"
+                f" choose from 1 to {n_layer - 1}"
+            )
+        limit = min(limit, self.room - len(pending))
+        if limit <= 0:
+            return Draft()
+        tokens = (ctypes.c_int32 * limit)()
+        probabilities = (ctypes.c_float * limit)()
+        states = np.empty((len(pending) + limit, n_embd), dtype=np.float32)
+        n = binding.ecl_draft_exit(
+            self.handle,
+            *(exit_layer, _int32_array(pending), len(pending), len(self.tokens), 0),
+            *(limit, stop_probability, tokens, probabilities, _floats(states)),
+        )
+        if n == _NO_ROOM_DRAFTING:
+            return Draft()
+        if n < 0:
+            self._raise(n)
+        self._exit = ExitStates(exit_layer, states[: len(pending) + n])
+        return Draft(tuple(tokens[:n]), tuple(probabilities[:n]), exit=self._exit)
+
+    def _verify_exit(self, tokens: Sequence[int], exit: ExitStates) -> None:
+        begin = len(self.tokens)
+        reused = ctypes.c_int32()
+        self.tokens.extend(tokens)
+        status = binding.ecl_verify_exit(
+            self.handle,
+            *(exit.layer, _int32_array(tokens), _floats(exit.states), len(tokens), begin, 0),
+            ctypes.byref(reused),
+        )
+        if status != 0:
+            del self.tokens[begin:]
+            self._raise(status)
+        self.exits_reused += reused.value
+
+    def step_states(
+        self, tokens: Sequence[int], states: npt.NDArray[np.float32], *, outputs: Outputs = "last"
+    ) -> None:
+        """A ``step`` that starts from given states and not from the tokens' embeddings: with the
+        first layers dropped by the mask, the rest of a step that they were run in already.
+
+        Args:
+            states: float32 [tokens, n_embd], the residual stream into the first layer that runs.
+
+        Raises:
+            as ``step`` does; BadInput for an architecture whose layers hand on more than that.
+        """
+        rows = self._rows(states, len(tokens))
+        if len(tokens) > self.room:
+            raise ContextFull(
+                f"{len(tokens)} more tokens do not fit; start with a larger context (-c)"
+            )
+        begin = len(self.tokens)
+        self.tokens.extend(tokens)
+        status = binding.ecl_step_states(
+            self.handle,
+            *(_int32_array(tokens), _floats(rows), len(tokens), begin, 0, _OUTPUTS[outputs]),
+        )
+        if status != 0:
+            del self.tokens[begin:]
+            self._raise(status)
+
+    def branches(
+        self,
+        tokens: Sequence[int],
+        begin: int,
+        *,
+        mask: LayerMask = NO_MASK,
+        states: npt.NDArray[np.float32] | None = None,
+        stream: int | Literal["all"] | None = None,
+        outputs: Outputs = "none",
+    ) -> npt.NDArray[np.float32] | None:
+        """Runs tokens after the text's first ``begin`` ones, under a mask, once for each of several
+        starting states, all in one step; the text and its mask stay as they are.
+
+        Args:
+            tokens: at most as many tokens in all branches together as a prompt's batch has.
+            states: float32 [branches, tokens, n_embd], what each branch starts from; None for one
+                branch that starts from the tokens' embeddings.
+            stream: the layer whose residual stream, as it leaves the layer, to return (the last
+                layer's only with all outputs); "all" for what enters each layer.
+            outputs: which logits to keep, in each branch; all branches' are kept in a row.
+
+        Returns:
+            float32 [branches, tokens, n_embd], or [n_layer, branches, tokens, n_embd] for
+            "all"; [0] without a stream; None if the cache has no room for the branches.
+
+        Raises:
+            BadInput: the model's architecture cannot be served.
+        """
+        n, n_layer, n_embd = len(tokens), self.model.n_layer, self.model.n_embd
+        n_branches = 1 if states is None else len(states)
+        rows = None if states is None else self._rows(states, n_branches * n)
+        shape: tuple[int, ...] = (n_branches, n, n_embd)
+        code = stream if isinstance(stream, int) else binding.STREAM_NONE
+        if stream == "all":
+            code, shape = binding.STREAM_ALL, (n_layer, *shape)
+        found = np.empty(shape if stream is not None else (0,), dtype=np.float32)
+        status = binding.ecl_branches(
+            self.handle,
+            *(mask.packed(n_layer), n_layer, _int32_array(tokens)),
+            None if rows is None else _floats(rows),
+            *(n, n_branches, begin, 0, code, _OUTPUTS[outputs], _floats(found)),
+        )
+        if status == _NO_ROOM:
+            return None
+        if status != 0:
+            self._raise(status)
+        return found
+
+    def _rows(self, states: npt.NDArray[np.float32], n: int) -> npt.NDArray[np.float32]:
+        rows = np.ascontiguousarray(states, dtype=np.float32).reshape(-1, self.model.n_embd)
+        if len(rows) != n:
+            raise ValueError(f"{len(rows)} states for {n} tokens")
+        return rows
+
     def rollback(self, length: int) -> None:
         """Forgets everything from position ``length`` on.
 
@@ -432,6 +577,7 @@ class Session:
         """Forgets everything."""
         llama.llama_memory_clear(self._memory, True)
         self.tokens.clear()
+        self._exit = None
 
     def probe(
         self, window: Sequence[int]
@@ -612,6 +758,14 @@ class Session:
         if "cannot be served" in why:
             raise BadInput(f"{why}; use --method plain")
         raise EdgeConflayersError(f"the model could not be run: {why or f'code {status}'}")
+
+
+def _int32_array(values: Sequence[int]) -> Any:
+    return (ctypes.c_int32 * len(values))(*values)
+
+
+def _floats(values: npt.NDArray[np.float32]) -> Any:
+    return values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
 
 
 def _sha256(path: Path, length: int | None = None) -> bytes:

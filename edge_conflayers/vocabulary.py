@@ -190,7 +190,8 @@ def measure_savings(
             if size >= session.model.n_vocab:
                 continue
             session.set_draft_vocabulary(vocabulary.tokens(size))
-            seconds(True), seconds(False)  # build the graphs
+            for full in (True, False):
+                seconds(full)  # builds its graph
             pairs = [(seconds(True), seconds(False)) for _ in range(repeat)]
             saved[size] = median(full for full, _ in pairs) - median(short for _, short in pairs)
         session.set_draft_vocabulary(())

@@ -57,7 +57,7 @@ class RandomSkipSetDrafter(ScriptedDrafter):
 
 class TreeDrafter(ScriptedDrafter):
     """Drafts random trees around a known text: its next tokens in some branch, with wrong siblings
-    before and after them."""
+    before and after them; nothing where trees are not verified."""
 
     def __init__(self, text: Sequence[int], prompt: int, seed: int = 0, most: int = 20) -> None:
         super().__init__(lambda known, limit: (), prompt)
@@ -67,6 +67,8 @@ class TreeDrafter(ScriptedDrafter):
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         self.limits.append(limit)
+        if not session.verifies_trees:
+            return Draft()
         known = len(session) - self.prompt + len(pending)
         tokens: list[int] = []
         parents: list[int] = []

@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from scripted import RandomSkipSetDrafter, ScriptedDrafter, partly_right
+from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
 
 from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.layers import LayersDrafter
+from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.measured import MeasuredDrafter
+from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.kinds import SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.prices import Prices, PricesAt
@@ -106,6 +109,20 @@ def measured(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return MeasuredDrafter(SearchByKind(SkipSets(model.n_layer), prices, settings))
 
 
+def lookup(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """Drafts whatever was there before, however unlikely."""
+    return FreeDrafter(LookupSource(), least=0.01)
+
+
+def recycling(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    return FreeDrafter(RecyclingSource(), least=0.01, max_draft=7)
+
+
+def trees(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """Random trees with the text in some branch."""
+    return TreeDrafter(text, prompt, seed=prompt)
+
+
 DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "conflayers": conflayers,
     "eager": eager,
@@ -113,8 +130,12 @@ DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "scripted": scripted,
     "swift": swift,
     "measured": measured,
+    "lookup": lookup,
+    "recycling": recycling,
+    "trees": trees,
 }
-GENERAL = ("conflayers", "eager", "random", "scripted")
+SEARCHES = ("swift", "measured")
+GENERAL = tuple(name for name in DRAFTERS if name not in SEARCHES)
 
 
 def write(
@@ -190,7 +211,7 @@ def test_tiny_models(tiny: Tiny, arch: str, kind: dict[str, Any], sampler: str) 
 
 
 @pytest.mark.parametrize("sampler", ["greedy", "sampled"])
-@pytest.mark.parametrize("method", ["swift", "measured"])
+@pytest.mark.parametrize("method", SEARCHES)
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma3"])
 def test_searches_over_the_text_itself(tiny: Tiny, arch: str, method: str, sampler: str) -> None:
     """Replays run between rounds, in the same cache."""
@@ -241,7 +262,8 @@ def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
     model = real_model(name)
     number = tuple(SAMPLERS).index(sampler)
     prompt = model.tokenize(PROMPTS[number])
-    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "scripted", "swift", "measured"))
+    drafters = ("conflayers", "scripted", "trees", "lookup", "recycling", *SEARCHES)
+    check(model, prompt, SAMPLERS[sampler], 48, drafters)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -249,7 +271,7 @@ def test_real_models_in_a_longer_context(real_model: RealModel, name: str) -> No
     model = real_model(name)
     prompt = model.tokenize("\n".join(PROMPTS) * 3)[:500]
     assert len(prompt) == 500
-    check(model, prompt, SAMPLERS["greedy"], 32, ("random", "scripted"))
+    check(model, prompt, SAMPLERS["greedy"], 32, ("random", "scripted", "trees"))
 
 
 @pytest.mark.long
@@ -260,5 +282,6 @@ def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
     model = real_model(name)
     prompt = model.tokenize(PROMPTS[number])
     other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
-    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random", "swift"))
-    check(model, prompt, SAMPLERS[other], 128, ("conflayers", "eager", "scripted", "measured"))
+    drafters = ("conflayers", "eager", "scripted", "trees", "recycling", "swift")
+    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random", "lookup", "measured"))
+    check(model, prompt, SAMPLERS[other], 128, drafters)

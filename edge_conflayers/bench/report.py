@@ -45,6 +45,15 @@ _TOTALS = (
     "verify_seconds",
     "search_seconds",
 )
+_CATEGORY_KEYS = (
+    "tokens",
+    "seconds",
+    "tokens_per_second",
+    "speedup",
+    "acceptance_rate",
+    "tokens_per_round",
+    "identical",
+)
 
 
 def about(model: Path, threads: int) -> dict[str, Any]:
@@ -107,23 +116,46 @@ def make_report(
     Per method: tokens, seconds and the like are sums over the prompts' median runs;
     ``speedup`` and ``speedup_over_upstream`` are ratios of tokens per second; ``identical`` says
     whether every run of every prompt has the tokens of ``plain``'s first run. What needs a method
-    that was not run is null.
+    that was not run is null. ``categories`` has the same for the prompts of each category; those
+    that have none are in no category.
 
     Args:
         results: at least one prompt, each with at least one run of every method.
         complete: whether these are all the runs that were asked for.
     """
-    names = list(results[0].runs)
-    methods = {
-        name: _total([median_run(result.runs[name]) for result in results]) for name in names
-    }
     prompts = [_prompt(result, max_tokens, sampling) for result in results]
+    pairs = list(zip(results, prompts, strict=True))
+    names = dict.fromkeys(prompt["category"] for prompt in prompts if prompt["category"])
+    categories = {
+        name: {
+            method: {key: total[key] for key in _CATEGORY_KEYS}
+            for method, total in _compare(
+                [pair for pair in pairs if pair[1]["category"] == name]
+            ).items()
+        }
+        for name in names
+    }
+    return {
+        **head,
+        "complete": complete,
+        "methods": _compare(pairs),
+        "categories": categories,
+        "prompts": prompts,
+    }
+
+
+def _compare(pairs: Sequence[tuple[TaskRuns, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Each method's totals over some prompts, given as runs and as ``_prompt`` made of them."""
+    methods = {
+        name: _total([median_run(result.runs[name]) for result, _ in pairs])
+        for name in pairs[0][0].runs
+    }
     for name, total in methods.items():
         total["speedup"] = _over(total, methods.get(REFERENCE))
         total["speedup_over_upstream"] = _over(total, methods.get(UPSTREAM))
-        verdicts = [prompt["methods"][name]["identical"] for prompt in prompts]
+        verdicts = [prompt["methods"][name]["identical"] for _, prompt in pairs]
         total["identical"] = None if None in verdicts else all(verdicts)
-    return {**head, "complete": complete, "methods": methods, "prompts": prompts}
+    return methods
 
 
 def _total(runs: Sequence[Generation]) -> dict[str, Any]:
@@ -205,6 +237,29 @@ def table_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
         )
         for name, total in report["methods"].items()
     ]
+
+
+def category_header(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the columns of ``category_rows`` hold."""
+    names = [name for name in report["methods"] if name != REFERENCE]
+    if REFERENCE in report["methods"]:
+        return ("category", f"{REFERENCE} tokens/s", *(f"{name} x" for name in names))
+    return ("category", *(f"{name} tokens/s" for name in names))
+
+
+def category_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A report's categories as rows under ``category_header``: each method's speed over ``plain``,
+    and its own if that was not run."""
+    rows = []
+    for category, methods in report["categories"].items():
+        others = [total for name, total in methods.items() if name != REFERENCE]
+        if REFERENCE in methods:
+            cells = [f"{methods[REFERENCE]['tokens_per_second']:.1f}"]
+            cells += [_number(total["speedup"], ".2f") for total in others]
+        else:
+            cells = [f"{total['tokens_per_second']:.1f}" for total in others]
+        rows.append((category, *cells))
+    return rows
 
 
 def _number(value: float | None, form: str) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from edge_conflayers.bench.workloads import Prompt
 from edge_conflayers.errors import BadInput
-from edge_conflayers.methods import make_method
+from edge_conflayers.methods import Method, MethodOptions, make_method
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import Session
@@ -64,9 +64,10 @@ class LocalEngine:
     Args:
         name: as in ``methods.METHODS``.
         n_ctx, threads: as for ``Session``.
+        options: as for ``make_method``.
 
     Raises:
-        BadInput: there is no such method, or the model is too small for it.
+        BadInput: as ``make_method`` does.
     """
 
     def __init__(
@@ -77,16 +78,22 @@ class LocalEngine:
         *,
         n_ctx: int | None = None,
         threads: int | None = None,
+        options: MethodOptions | None = None,
     ) -> None:
         self._name = name
         self._model = model
         self._sampling = sampling
         self._n_ctx = n_ctx
         self._threads = threads
-        self.restart()
+        self._options = options
+        self._method = self._make_method()
+
+    def _make_method(self) -> Method:
+        return make_method(self._name, self._model, self._options)
 
     def restart(self) -> None:
-        self._method = make_method(self._name, self._model)
+        self._method.close()
+        self._method = self._make_method()
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
         stats = Stats()
@@ -102,7 +109,7 @@ class LocalEngine:
         return Generation(tokens, stats)
 
     def close(self) -> None:
-        pass
+        self._method.close()
 
 
 def make_task(model: Model, prompt: Prompt, *, raw: bool) -> Task:

@@ -12,7 +12,14 @@ import click
 
 from edge_conflayers.bench import workloads
 from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import context_options, kernels_option, sampling_options
+from edge_conflayers.cli.options import (
+    context_options,
+    draft_model_option,
+    kernels_option,
+    method_names,
+    method_options,
+    sampling_options,
+)
 from edge_conflayers.errors import BadInput
 from edge_conflayers.models import resolve
 
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
     help="Comma-separated; `upstream` is the unpatched library in a process of its own. Speed-ups"
     " and `identical` are given over `plain`.",
 )
+@draft_model_option
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -77,6 +85,7 @@ def bench(
     model: str,
     prompts_file: Path,
     methods: str,
+    draft_model: str | None,
     limit: int | None,
     predict: int,
     repeat: int,
@@ -113,6 +122,7 @@ def bench(
     threads = threads or machine.default_threads()
     with ExitStack() as stack:
         loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers))
+        options = stack.enter_context(method_options(tuple(names), draft_model, gpu_layers))
         tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
         n_ctx = context_for(loaded, tasks, predict, ctx)
         engines: dict[str, Engine] = {}
@@ -123,7 +133,9 @@ def bench(
                     path, library, settings, n_ctx=n_ctx, threads=threads, gpu_layers=gpu_layers
                 )
             else:
-                engine = LocalEngine(name, loaded, settings, n_ctx=n_ctx, threads=threads)
+                engine = LocalEngine(
+                    name, loaded, settings, n_ctx=n_ctx, threads=threads, options=options
+                )
             engines[name] = stack.enter_context(closing(engine))
         warm_up(engines, tasks[0])
         results, complete = run(
@@ -140,6 +152,9 @@ def bench(
         if json_file is not None:
             reports.write_json(json_file, report)
         reports.print_table(reports.HEADER, reports.table_rows(report))
+        if report["categories"]:
+            click.echo()
+            reports.print_table(reports.category_header(report), reports.category_rows(report))
     if not complete:
         click.echo(f"interrupted: {len(results)} of {len(tasks)} prompts reported", err=True)
         sys.exit(130)
@@ -147,9 +162,8 @@ def bench(
 
 def _method_names(given: str) -> list[str]:
     from edge_conflayers.bench.report import UPSTREAM
-    from edge_conflayers.methods import METHODS
 
-    known = [UPSTREAM, *METHODS]
+    known = [UPSTREAM, *method_names()]
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
         raise BadInput(f"--methods names no method; choose from {', '.join(known)}")

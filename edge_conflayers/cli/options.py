@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_conflayers.errors import BadInput
+from edge_conflayers.cli.models import pull_progress
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.models import resolve
+
+if TYPE_CHECKING:
+    from edge_conflayers.methods import MethodOptions
 
 _Command = Callable[..., Any]
 
@@ -98,6 +104,62 @@ kernels_option = click.option(
     help="CPU matrix and attention kernels. Only with ours does a token come out the same to the"
     " bit alone and in a batch.",
 )
+
+
+draft_model_option = click.option(
+    "--draft-model",
+    metavar="MODEL",
+    help="Second model that drafts in the method draft-model: a .gguf file, or a name of"
+    " `models list`.",
+)
+
+
+class MethodChoice(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """One of ``methods.METHODS``, which needs the library and so is not asked before it must."""
+
+    name = "method"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        try:
+            return f"[{'|'.join(method_names())}]"
+        except EdgeConflayersError:  # the library is not built, but help can be had
+            return "METHOD"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        names = method_names()
+        if value not in names:
+            self.fail(f"there is no method '{value}'; choose from {', '.join(names)}", param, ctx)
+        return value
+
+
+def method_names() -> tuple[str, ...]:
+    """The methods of this package."""
+    from edge_conflayers.methods import METHODS
+
+    return tuple(METHODS)
+
+
+@contextmanager
+def method_options(
+    methods: tuple[str, ...], draft_model: str | None, gpu_layers: int
+) -> Iterator[MethodOptions]:
+    """What was given to methods, as long as it is needed.
+
+    Raises:
+        BadInput: a draft model without the method that uses it, or one that cannot be loaded.
+    """
+    from edge_conflayers.methods import DRAFT_MODEL, MethodOptions
+    from edge_conflayers.model import Model
+
+    if draft_model is None:
+        yield MethodOptions()
+        return
+    if DRAFT_MODEL not in methods:
+        raise BadInput(f"--draft-model is of use to the method {DRAFT_MODEL} only; choose that")
+    with pull_progress() as progress:
+        path = resolve(draft_model, progress)
+    with Model(path, gpu_layers=gpu_layers) as model:
+        yield MethodOptions(draft_model=model)
 
 
 def _all(options: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Command], _Command]:

@@ -13,11 +13,20 @@ import click
 from rich.console import Console
 
 from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import context_options, kernels_option, read_text, sampling_options
+from edge_conflayers.cli.options import (
+    MethodChoice,
+    context_options,
+    draft_model_option,
+    kernels_option,
+    method_options,
+    read_text,
+    sampling_options,
+)
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.models import resolve
 
 if TYPE_CHECKING:
+    from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.methods import Method
     from edge_conflayers.model import Model
     from edge_conflayers.sampling import SamplerSettings
@@ -57,10 +66,16 @@ _LEAST_CONTEXT = 4096
 @click.option("--raw", is_flag=True, help="Give the prompt as it is, without the chat template.")
 @click.option(
     "--method",
-    type=click.Choice(["plain", "conflayers", "swift", "measured"]),
+    type=MethodChoice(),
     default="plain",
     show_default=True,
     help="How to decode; the text is the same.",
+)
+@draft_model_option
+@click.option(
+    "--show-draft",
+    is_flag=True,
+    help="Colour the text by who drafted it, on a terminal.",
 )
 @click.option(
     "--fresh", is_flag=True, help="Forget what was learned about this model on this machine."
@@ -81,6 +96,8 @@ def run(
     system: str | None,
     raw: bool,
     method: str,
+    draft_model: str | None,
+    show_draft: bool,
     fresh: bool,
     stats_json: Path | None,
     **sampling: Any,
@@ -90,6 +107,7 @@ def run(
     with pull_progress() as progress:
         path = resolve(model, progress)
 
+    from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.methods import make_method
     from edge_conflayers.model import Model
     from edge_conflayers.sampling import Sampler
@@ -97,28 +115,34 @@ def run(
     from edge_conflayers.speculate import Stats
 
     settings = _sampler_settings(grammar_file, json_schema, **sampling)
-    with Model(path, gpu_layers=gpu_layers) as loaded:
+    with (
+        Model(path, gpu_layers=gpu_layers) as loaded,
+        method_options((method,), draft_model, gpu_layers) as options,
+    ):
         tokens = _prompt_tokens(loaded, text, system, raw)
         if ctx is None:
             wanted = len(tokens) + (predict if predict >= 0 else 0)
             ctx = min(max(_LEAST_CONTEXT, wanted), loaded.n_ctx_train)
-        chosen = make_method(method, loaded)
         with (
+            closing(make_method(method, loaded, options)) as chosen,
             Session(loaded, n_ctx=ctx, threads=threads) as session,
             closing(Sampler(loaded, settings)) as sampler,
         ):
             stats = Stats()
+            colours = SourceColours() if show_draft else None
             profile = _Profile(chosen, path, session.threads, gpu_layers)
             profile.load(fresh=fresh)
             interrupted = False
             try:
-                _stream(session, tokens, sampler, chosen, predict, stats)
+                _stream(session, tokens, sampler, chosen, predict, stats, colours)
             except KeyboardInterrupt:
                 interrupted = True
             finally:
                 profile.save()
             sys.stdout.write("\n")
             sys.stdout.flush()
+            if colours is not None:
+                colours.print_legend(stats.sources)
             _show(stats, method)
             if stats_json is not None:
                 _write_json(stats_json, model=str(path), method=method, stats=stats)
@@ -169,7 +193,13 @@ def _sampler_settings(
 
 
 def _stream(
-    session: Any, tokens: list[int], sampler: Any, method: Method, predict: int, stats: Stats
+    session: Any,
+    tokens: list[int],
+    sampler: Any,
+    method: Method,
+    predict: int,
+    stats: Stats,
+    colours: SourceColours | None,
 ) -> None:
     from edge_conflayers.speculate import generate
 
@@ -184,7 +214,8 @@ def _stream(
     )
     with closing(written):  # an interrupt still completes the statistics
         for token in written:
-            sys.stdout.write(decoder.decode(session.model.piece(token)))
+            text = decoder.decode(session.model.piece(token))
+            sys.stdout.write(colours.mark(text, stats.sources[-1]) if colours else text)
             sys.stdout.flush()
     sys.stdout.write(decoder.decode(b"", final=True))
 
@@ -218,15 +249,16 @@ def _show(stats: Stats, method: str) -> None:
     parts = [f"{stats.tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
     if method != "plain":
         rate = stats.acceptance_rate
-        attention, mlp = (
-            len(stats.drafter.get(f"{kind}_dropped", [])) for kind in ("attention", "mlp")
-        )
         parts += [
             f"{stats.tokens_per_round:.2f} tokens/round",
             f"{'no' if rate is None else f'{rate:.0%} of'} drafted tokens accepted",
-            f"{attention} attention and {mlp} MLP layers dropped",
-            f"draft {stats.draft_seconds:.2f} s",
         ]
+        if "skip_set" in stats.drafter:
+            attention, mlp = (
+                len(stats.drafter[f"{kind}_dropped"]) for kind in ("attention", "mlp")
+            )
+            parts.append(f"{attention} attention and {mlp} MLP layers dropped")
+        parts.append(f"draft {stats.draft_seconds:.2f} s")
     parts.append(f"verify {stats.verify_seconds:.2f} s")
     if method != "plain":
         parts.append(f"search {stats.search_seconds:.2f} s")

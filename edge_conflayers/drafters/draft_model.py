@@ -35,6 +35,9 @@ class DraftModelDrafter:
         self.max_draft = max_draft
         self._session: Session | None = None
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        follow(self._session_for(session), session.tokens)
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         own = self._session_for(session)
         limit = min(limit, self.max_draft, own.n_ctx - len(session) - len(pending) + 1)

@@ -21,7 +21,7 @@ class FreeDrafter:
         max_draft: most tokens in a draft.
     """
 
-    def __init__(self, source: CandidateSource, *, least: float = 0.2, max_draft: int = 16) -> None:
+    def __init__(self, source: CandidateSource, *, least: float = 0.3, max_draft: int = 16) -> None:
         self.source = source
         self.least = least
         self.max_draft = max_draft

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edge_conflayers.draft import Draft, Round
-from edge_conflayers.search import SkipSetSearch
+from edge_conflayers.search import PacedSearch, SkipSetSearch
 from edge_conflayers.session import Session
 
 NAME = "layers"
@@ -53,3 +53,15 @@ class LayersDrafter:
             "mlp_dropped": sorted(mask.mlp),
             "search_finished": self.search.finished,
         }
+
+
+class PacedLayersDrafter(LayersDrafter):
+    """A LayersDrafter whose search also says how many tokens to draft.
+
+    Args: as of LayersDrafter; ``max_draft`` holds as well.
+    """
+
+    search: PacedSearch
+
+    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+        return super().draft(session, pending, min(limit, self.search.draft_length))

@@ -36,3 +36,12 @@ class SkipSetSearch(Protocol):
     def state(self) -> dict[str, Any]:
         """Everything the search knows, JSON-able, for the profile."""
         ...
+
+
+class PacedSearch(SkipSetSearch, Protocol):
+    """A search that finds the length of drafts together with the set."""
+
+    @property
+    def draft_length(self) -> int:
+        """Tokens to draft in a round with `mask`."""
+        ...

@@ -112,6 +112,47 @@ ECL_API int32_t ecl_probe(struct llama_context * ctx, const llama_token * tokens
 ECL_API int32_t ecl_probe_stream(struct llama_context * ctx, int32_t layer, enum ecl_stream where, float * out,
                                  int32_t n_floats);
 
+// Decodes n tokens of which the first layers are done already: the first layer that the mask does not
+// drop starts from states (n * n_embd floats, token by token) and not from the tokens' embeddings.
+// -1 if the architecture hands more than the residual stream from layer to layer.
+// n may not exceed the context's n_ubatch.
+ECL_API int32_t ecl_step_states(struct llama_context * ctx, const llama_token * tokens, const float * states,
+                                int32_t n, llama_pos pos, llama_seq_id seq, enum ecl_outputs outputs);
+
+// Drafts as ecl_draft does with the layers from exit_layer on dropped (an early exit after exit_layer
+// layers, 0 < exit_layer < n_layer, with the model's own norm and head). states becomes what leaves
+// those layers for every one of the n_pending + n tokens, the last drafted one included
+// ((n_pending + n_max) * n_embd floats). The cache's positions are given back.
+ECL_API int32_t ecl_draft_exit(struct llama_context * ctx, int32_t exit_layer, const llama_token * pending,
+                               int32_t n_pending, llama_pos pos, llama_seq_id seq, int32_t n_max,
+                               float stop_probability, llama_token * tokens, float * probabilities,
+                               float * states);
+
+// Decodes the first n of the tokens (pending and drafted) of the context's last ecl_draft_exit, keeping
+// all logits. The layers before the exit are not run again: their results are states, as that call
+// gave them, and their keys and values, which still are in the cells that these positions get again.
+// Where that is not certain (other tokens, another step in between, other cells, a mask is set) it is a
+// full step. reused says which it was.
+ECL_API int32_t ecl_verify_exit(struct llama_context * ctx, int32_t exit_layer, const llama_token * tokens,
+                                const float * states, int32_t n, llama_pos pos, llama_seq_id seq,
+                                int32_t * reused);
+
+// Which residual streams ecl_branches gives, if not that of one layer as it leaves it.
+#define ECL_STREAM_NONE (-1)
+#define ECL_STREAM_ALL  (-2)  // of every layer as it enters it
+
+// Runs n tokens at positions pos, pos + 1, ... n_branches times side by side under a mask, each branch
+// after the first pos tokens of sequence seq, whose own cells from pos on it does not see. states, if not
+// NULL, is what each token of each branch starts from (n_branches * n * n_embd floats, branch by branch).
+// The branches' logits are kept as outputs says, branch by branch ("last": of each branch). The streams
+// asked for are written layer by layer, n_branches * n * n_embd floats each; what leaves the last layer
+// can be had with ECL_OUTPUTS_ALL only. The sequence stays as it is; sequences seq + 1 to seq + n_branches must be unused.
+// n_branches * n may not exceed the context's n_ubatch.
+ECL_API int32_t ecl_branches(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer,
+                             const llama_token * tokens, const float * states, int32_t n, int32_t n_branches,
+                             llama_pos pos, llama_seq_id seq, int32_t stream, enum ecl_outputs outputs,
+                             float * streams);
+
 // Graphs built so far, the time that took in microseconds, and how many are alive now.
 ECL_API void ecl_graph_stats(const struct llama_context * ctx, int64_t * n_built, int64_t * build_us,
                              int32_t * n_alive);

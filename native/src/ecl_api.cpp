@@ -2,6 +2,7 @@
 
 #include "ecl_graph.h"
 #include "ecl_logits.h"
+#include "ecl_support.h"
 #include "ggml-backend.h"
 #include "llama-arch.h"
 #include "llama-batch.h"
@@ -13,15 +14,16 @@
 #include <string>
 #include <vector>
 
-namespace {
+using ecl::fail;
+using ecl::scoped_options;
+using ecl::unsupported;
+using ecl::why_no_masks;
 
-int32_t fail(llama_context * ctx, const std::string & why, int32_t code = -1) {
-    ctx->ecl.error = why;
-    return code;
+std::string ecl::unsupported(const llama_model & model, const std::string & why) {
+    return std::string("architecture '") + llm_arch_name(model.arch) + "' cannot be served by " + why;
 }
 
-// Empty if masks can be set on this model as far as can be told without its graph.
-std::string why_no_masks(const llama_model & model) {
+std::string ecl::why_no_masks(const llama_model & model) {
     if (llama_model_has_encoder(&model)) {
         return "it has an encoder";
     }
@@ -29,12 +31,6 @@ std::string why_no_masks(const llama_model & model) {
         return "its recurrent layers keep a state that cannot be rolled back";
     }
     return "";
-}
-
-}  // namespace
-
-std::string ecl::unsupported(const llama_model & model, const std::string & why) {
-    return std::string("architecture '") + llm_arch_name(model.arch) + "' cannot be served by " + why;
 }
 
 int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer) {
@@ -45,7 +41,7 @@ int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer)
     }
     const llama_model & model = ctx->get_model();
     if (const std::string why = why_no_masks(model); !why.empty()) {
-        return fail(ctx, ecl::unsupported(ctx->get_model(), "a layer mask: " + why));
+        return fail(ctx, unsupported(ctx->get_model(), "a layer mask: " + why));
     }
     if (n_layer != llama_model_n_layer(&model)) {
         return fail(ctx, "the mask has " + std::to_string(n_layer) + " layers, the model " +
@@ -86,7 +82,7 @@ int32_t ecl_step(llama_context * ctx, const llama_token * tokens, int32_t n, lla
     if (status < 0 && ctx->ecl.error.empty()) {
         ctx->ecl.error = "the step failed with code " + std::to_string(status);
     } else if (status < 0) {
-        ctx->ecl.error = ecl::unsupported(ctx->get_model(), ctx->ecl.error);
+        ctx->ecl.error = unsupported(ctx->get_model(), ctx->ecl.error);
     }
     return status;
 }
@@ -114,14 +110,14 @@ int32_t ecl_top_k(llama_context * ctx, int32_t i, int32_t k, llama_token * token
 int32_t ecl_probe(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
                   float * attention, float * ffn, int32_t n_layer) {
     if (const std::string why = why_no_masks(ctx->get_model()); !why.empty()) {
-        return fail(ctx, ecl::unsupported(ctx->get_model(), "a layer mask: " + why));
+        return fail(ctx, unsupported(ctx->get_model(), "a layer mask: " + why));
     }
     if (static_cast<uint32_t>(n) > ctx->n_ubatch()) {
         return fail(ctx, "a probe takes at most n_ubatch = " + std::to_string(ctx->n_ubatch()) + " tokens");
     }
     ecl::graph_options options;
     options.probe = true;
-    ecl::scoped_options scope(ctx->ecl.options, options);
+    scoped_options scope(ctx, options);
     if (const int32_t status = ecl_step(ctx, tokens, n, pos, seq, ECL_OUTPUTS_LAST); status != 0) {
         return status;
     }

@@ -5,20 +5,36 @@
 #include "ecl_head.h"
 #include "ecl_live_graphs.h"
 #include "ecl_tree.h"
+#include "llama.h"
 
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
+#include <vector>
 
 namespace ecl {
 
+// The last draft by an early exit. Its positions were given back, but the keys and values of the
+// layers that ran are still in the cells.
+struct exit_draft {
+    int32_t                  n_layer = 0;  // that ran; 0: there is none
+    llama_seq_id             seq     = 0;
+    llama_pos                pos     = 0;  // of the first token
+    uint64_t                 n_runs  = 0;  // graphs run when it was done
+    std::vector<llama_token> tokens;
+    std::vector<uint32_t>    cells;  // of every token in every cache, cache by cache
+};
+
 struct context_state {
     graph_options options;  // of the next decode step
-    token_tree    tree;     // where options point for a tree; before the graphs, which read it
-    bool          takes_trees = false;  // known to
     live_graphs   graphs;
     std::string   error;    // why the last call failed
+
+    token_tree tree;                 // what options point to in a step over a tree
+    bool       takes_trees = false;  // whether this was asked and found so
+
+    std::vector<float> states;  // what a step over states starts from
+    exit_draft         drafted;
 
     const llm_graph_result * last_result = nullptr;  // of the last step that ran
 
@@ -28,23 +44,5 @@ struct context_state {
     int64_t n_built  = 0;  // graphs built, split and allocated
     int64_t build_us = 0;  // time spent on that
 };
-
-// Sets options for one scope.
-class scoped_options {
-  public:
-    scoped_options(graph_options & current, graph_options options) : current(current), before(current) {
-        current = std::move(options);
-    }
-    ~scoped_options() { current = std::move(before); }
-    scoped_options(const scoped_options &)             = delete;
-    scoped_options & operator=(const scoped_options &) = delete;
-
-  private:
-    graph_options & current;
-    graph_options   before;
-};
-
-// Why a model cannot be served, as a person reads it.
-std::string unsupported(const llama_model & model, const std::string & why);
 
 }  // namespace ecl

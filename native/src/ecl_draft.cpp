@@ -2,6 +2,7 @@
 #include "ecl.h"
 
 #include "ecl_logits.h"
+#include "ecl_support.h"
 #include "ggml-backend.h"
 #include "llama-context.h"
 #include "llama-model.h"
@@ -58,7 +59,7 @@ ecl_draft_options ecl_draft_default_options(void) {
 int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, const llama_token * pending,
                   int32_t n_pending, llama_pos pos, llama_seq_id seq, const ecl_draft_options * options,
                   llama_token * tokens, float * probabilities) {
-    ecl::scoped_options scope(ctx->ecl.options, ctx->ecl.options);
+    ecl::scoped_options scope(ctx, ctx->ecl.options);
     if (const int32_t status = ecl_set_mask(ctx, drop, n_layer); status != 0) {
         return status;
     }

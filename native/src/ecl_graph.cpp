@@ -2,6 +2,7 @@
 
 #include "ecl_head.h"
 #include "ecl_tree.h"
+#include "ggml-backend.h"
 #include "ggml-impl.h"
 #include "ggml.h"
 #include "llama-graph.h"
@@ -9,7 +10,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <iterator>
+#include <map>
+#include <memory>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -63,6 +67,30 @@ bool keeps_zero(const ggml_tensor * node) {
     }
 }
 
+// The rows of a step over states, copied in before each run.
+class input_states : public llm_graph_input_i {
+  public:
+    input_states(ggml_tensor * tensor, const std::vector<float> & source) : tensor(tensor), source(source) {}
+
+    void set_input(const llama_ubatch *) override {
+        ggml_backend_tensor_set(tensor, source.data(), 0, ggml_nbytes(tensor));
+    }
+
+    bool can_reuse(const llm_graph_params & params) override {
+        return tensor->ne[1] == static_cast<int64_t>(params.ubatch.n_tokens);
+    }
+
+  private:
+    ggml_tensor *              tensor;
+    const std::vector<float> & source;
+};
+
+// The last layer goes on with the rows alone whose outputs are kept.
+bool is_row_selection(const ggml_tensor * t) {
+    return t->op == GGML_OP_GET_ROWS && t->src[1]->op == GGML_OP_NONE &&
+           (t->src[1]->flags & GGML_TENSOR_FLAG_INPUT) != 0 && !is_weight(t->src[0]);
+}
+
 // Which sub-layer a tensor's value comes from, between the builder's return and the residual add.
 struct origin {
     int      il;
@@ -88,6 +116,9 @@ class sublayer_flow {
 
         const std::vector<ggml_tensor *> order(gf->nodes, gf->nodes + gf->n_nodes);
         find_roots(order);
+        if (options.states != nullptr) {
+            find_users(order);
+        }
         for (ggml_tensor * node : order) {
             if (std::string why = visit(node); !why.empty()) {
                 return why;
@@ -95,6 +126,20 @@ class sublayer_flow {
         }
         if (std::string why = check_results(); !why.empty()) {
             return why;
+        }
+        if (options.states != nullptr) {
+            if (std::string why = put_states_in(order); !why.empty()) {
+                return why;
+            }
+        }
+        if (std::string why = find_streams(); !why.empty()) {
+            return why;
+        }
+        find_needed();
+        if (options.states != nullptr) {
+            if (std::string why = check_states_are_all(); !why.empty()) {
+                return why;
+            }
         }
         rebuild(order);
         return "";
@@ -110,6 +155,16 @@ class sublayer_flow {
     std::unordered_map<const ggml_tensor *, ggml_tensor *> replaced;  // by what; only whole residual adds
     std::unordered_set<const ggml_tensor *>                roots;
     std::unordered_map<const ggml_tensor *, std::vector<ggml_tensor *>> probe_nodes;  // run right after the key
+    std::unordered_set<const ggml_tensor *>                needed;
+
+    // The residual stream: what enters each layer, and what leaves the last one that was seen.
+    std::map<int, ggml_tensor *> entering;
+    int                          last_layer = -1;
+    ggml_tensor *                leaving    = nullptr;
+
+    // In upstream's graph, which nodes use a tensor. Filled in for a step over states only.
+    std::unordered_map<const ggml_tensor *, std::vector<const ggml_tensor *>> users;
+    const ggml_tensor * embeddings = nullptr;  // what enters layer 0 without states
 
     std::string check_marks() const {
         for (size_t il = 0; il < options.drop.size(); ++il) {
@@ -144,9 +199,21 @@ class sublayer_flow {
         }
     }
 
+    void find_users(const std::vector<ggml_tensor *> & order) {
+        for (const ggml_tensor * node : order) {
+            for (const ggml_tensor * src : node->src) {
+                if (src != nullptr) {
+                    users[src].push_back(node);
+                }
+            }
+        }
+    }
+
     ggml_tensor * resolve(ggml_tensor * t) const {
-        const auto it = replaced.find(t);
-        return it == replaced.end() ? t : it->second;
+        for (auto it = replaced.find(t); it != replaced.end(); it = replaced.find(t)) {
+            t = it->second;
+        }
+        return t;
     }
 
     void resolve_operands(ggml_tensor * node) const {
@@ -228,8 +295,10 @@ class sublayer_flow {
                        " changes the stream's shape";
             }
             replaced[node] = other;
+            note_stream(from.il, other, other);
             return "";
         }
+        note_stream(from.il, other, node);
         note_residual(node, output, other, from);
         return "";
     }
@@ -251,6 +320,87 @@ class sublayer_flow {
             note_residual(node, node->src[0], nullptr, a);
             note_residual(node, node->src[1], nullptr, b);
             origins[node] = { a.il, sublayer::ffn, false };
+        }
+        return "";
+    }
+
+    // A sub-layer of a layer joins the stream.
+    void note_stream(int il, ggml_tensor * before, ggml_tensor * after) {
+        if (is_row_selection(before)) {
+            before = before->src[0];
+        }
+        entering.emplace(il, before);  // the first join of the layer
+        last_layer = il;
+        leaving    = after;
+    }
+
+    // Makes the stream that enters layer 0 the given states.
+    std::string put_states_in(const std::vector<ggml_tensor *> & order) {
+        const auto first = entering.find(0);
+        if (first == entering.end()) {
+            return "the residual stream into its first layer was not found";
+        }
+        ggml_tensor * from = first->second;
+        if (from->type != GGML_TYPE_F32 || !ggml_is_contiguous(from) ||
+            ggml_nelements(from) != static_cast<int64_t>(options.states->size())) {
+            return "its residual stream is not one vector a token";
+        }
+        ggml_tensor * states = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, from->ne[0], from->ne[1]);
+        ggml_set_name(states, "ecl_states");
+        ggml_set_input(states);
+        res.add_input(std::make_unique<input_states>(states, *options.states));
+        embeddings     = from;
+        replaced[from] = states;
+        for (ggml_tensor * node : order) {
+            if (node != from) {
+                resolve_operands(node);
+            }
+        }
+        return "";
+    }
+
+    // The states of a text stand for all that came before the first layer that runs; anything else
+    // that reads what they replace would read something wrong.
+    std::string check_states_are_all() const {
+        if (res.t_inp_tokens != nullptr && needed.count(res.t_inp_tokens) != 0) {
+            return "more than the residual stream passes from layer to layer";
+        }
+        if (!options.drops(0, sublayer::attention) || !options.drops(0, sublayer::ffn)) {
+            return "";
+        }
+        for (const ggml_tensor * user : users.at(embeddings)) {
+            if (needed.count(user) != 0 && replaced.count(user) == 0 && !is_row_selection(user)) {
+                return "more than its first layer reads the tokens' embeddings";
+            }
+        }
+        for (const ggml_tensor * t : needed) {
+            int il = -1;
+            if (t->op == GGML_OP_NONE && std::sscanf(t->name, "blk.%d.", &il) == 1 &&
+                options.drops(il, sublayer::attention) && options.drops(il, sublayer::ffn)) {
+                return "layer " + std::to_string(il) + " does more than attention and feed-forward";
+            }
+        }
+        return "";
+    }
+
+    std::string find_streams() {
+        if (options.keep == graph_options::keep_none) {
+            return "";
+        }
+        const bool all   = options.keep == graph_options::keep_all;
+        const int  first = all ? 0 : options.keep + 1;
+        const int  end   = all ? last_layer + 1 : options.keep + 2;
+        for (int il = first; il < end; ++il) {
+            const auto it = entering.find(il);
+            ggml_tensor * t = it != entering.end() ? it->second : il == last_layer + 1 ? leaving : nullptr;
+            if (t == nullptr) {
+                return "the residual stream into layer " + std::to_string(il) + " was not found";
+            }
+            res.ecl.streams.push_back(resolve(t));
+        }
+        for (ggml_tensor * t : res.ecl.streams) {
+            keep(t);
+            keep(t->view_src);
         }
         return "";
     }
@@ -310,9 +460,7 @@ class sublayer_flow {
         return "";
     }
 
-    // The same nodes in the same order, less those that nothing needs any more.
-    void rebuild(const std::vector<ggml_tensor *> & order) {
-        std::unordered_set<const ggml_tensor *> needed;
+    void find_needed() {
         std::vector<const ggml_tensor *>        stack;
         auto need = [&](const ggml_tensor * t) {
             if (t != nullptr && needed.insert(t).second) {
@@ -322,6 +470,9 @@ class sublayer_flow {
         for (const ggml_tensor * root : roots) {
             need(resolve(const_cast<ggml_tensor *>(root)));
         }
+        for (const ggml_tensor * stream : res.ecl.streams) {
+            need(stream);
+        }
         while (!stack.empty()) {
             const ggml_tensor * t = stack.back();
             stack.pop_back();
@@ -329,7 +480,10 @@ class sublayer_flow {
                 need(src);
             }
         }
+    }
 
+    // The same nodes in the same order, less those that nothing needs any more.
+    void rebuild(const std::vector<ggml_tensor *> & order) {
         // Inputs that the dropped parts alone used are still filled before each step, so they must
         // stay allocated.
         std::vector<ggml_tensor *> inputs;
@@ -413,7 +567,8 @@ std::string finish_graph(llm_graph_result & res, const graph_options & options) 
             return why;
         }
     }
-    if (options.drops_any() || options.probe) {
+    if (options.drops_any() || options.probe || options.keep != graph_options::keep_none ||
+        options.states != nullptr) {
         if (std::string why = sublayer_flow(res, options).run(); !why.empty()) {
             return "a layer mask: " + why;
         }

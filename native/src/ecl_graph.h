@@ -6,8 +6,8 @@
 // implementation serves every architecture that goes through those builders, whatever its norms,
 // scales or parallel branches, and one that does not is refused instead of run half masked.
 //
-// What must hold: with no sub-layer dropped and no probe asked for, nothing is changed. With
-// sub-layers dropped, the graph is the one that upstream would build for a model without them:
+// What must hold: with no sub-layer dropped, no probe asked for and no tree (ecl_tree.h), nothing is
+// changed. With sub-layers dropped, the graph is the one that upstream would build for a model without them:
 // the same operations, on the same operands, in the same order.
 #pragma once
 
@@ -32,8 +32,14 @@ struct graph_options {
     bool                 probe = false;
     const token_tree *   tree  = nullptr; // of the step's tokens; null: they are a row
     const draft_head *   head  = nullptr; // rows of the LM head to compute logits with; null: all of them
-    int32_t              keep  = -1;      // layer whose residual stream, as it leaves the layer, stays readable
+    int32_t              keep  = keep_none;  // layer whose residual stream, as it leaves the layer, stays readable
     uint64_t             head_number = 0; // tells a head from one that was at the same address before
+    // What the first layer starts from instead of the tokens' embeddings: [n_embd, n_tokens]. Its
+    // address is part of the key, its content is read before each run.
+    const std::vector<float> * states = nullptr;
+
+    static constexpr int32_t keep_none = -1;
+    static constexpr int32_t keep_all  = -2;  // what enters each layer
 
     bool drops(int il, sublayer kind) const {
         return il >= 0 && static_cast<size_t>(il) < drop.size() &&
@@ -49,7 +55,7 @@ struct graph_options {
     }
     bool operator==(const graph_options & other) const {
         return drop == other.drop && probe == other.probe && tree == other.tree && head == other.head &&
-               keep == other.keep && head_number == other.head_number;
+               keep == other.keep && head_number == other.head_number && states == other.states;
     }
     bool operator!=(const graph_options & other) const { return !(*this == other); }
 };
@@ -75,11 +81,13 @@ struct graph_marks {
     std::vector<sublayer_mark>  sublayers;
     std::vector<sublayer_probe> probes;
     ggml_tensor *               logits = nullptr;  // of a draft head, which llama_context does not read back
+    std::vector<ggml_tensor *>  streams;  // F32 [n_embd, n_tokens], as graph_options::keep asks
 
     void clear() {
         sublayers.clear();
         probes.clear();
         logits = nullptr;
+        streams.clear();
     }
 };
 
@@ -91,9 +99,9 @@ ggml_tensor * drop_ffn(const llm_graph_context & graph, ggml_tensor * cur, ggml_
 // Called by the builders on return: remembers the output, returns it.
 ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, sublayer kind);
 
-// Takes dropped sub-layers out of a built graph, adds the probes' nodes, puts the draft head in the
-// LM head's place, and has a tree's tokens attend along their branches. Returns an empty string, or
-// why this architecture's graph cannot be served; the graph must then not be run.
+// Takes dropped sub-layers out of a built graph, puts given states in, adds the probes' nodes, puts the
+// draft head in the LM head's place, and has a tree's tokens attend along their branches. Returns an
+// empty string, or why this architecture's graph cannot be served; the graph must then not be run.
 std::string finish_graph(llm_graph_result & res, const graph_options & options);
 
 }  // namespace ecl

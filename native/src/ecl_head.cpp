@@ -1,6 +1,7 @@
 #include "ecl_head.h"
 
 #include "ecl.h"
+#include "ecl_support.h"
 #include "ggml-backend-impl.h"
 #include "ggml.h"
 #include "llama-context.h"

@@ -8,6 +8,7 @@ namespace ecl {
 void live_graphs::activate(live_graph_ref context, const graph_options & options, uint32_t n_tokens,
                            uint32_t n_outputs, llm_graph_type type,
                            const std::vector<ggml_backend_buffer_type_t> & buffer_types, const make_sched & make) {
+    ++runs;
     key wanted;
     if (n_tokens <= max_tokens && !options.probe) {
         wanted.upstream  = false;

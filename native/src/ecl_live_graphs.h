@@ -71,6 +71,9 @@ class live_graphs {
 
     size_t size() const { return parked.size(); }
 
+    // Graphs run so far: whatever writes to the KV cache is among them.
+    uint64_t n_runs() const { return runs; }
+
   private:
     struct key {
         bool           upstream = true;  // the pair for everything that has no graph of its own
@@ -90,6 +93,7 @@ class live_graphs {
         live_graph graph;
     };
 
+    uint64_t         runs = 0;
     compute_arena    arena;  // before the graphs that lie in it, so that it is freed after them
     key              current;
     std::list<entry> parked;  // most recently parked first

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 namespace ecl {
@@ -15,6 +17,46 @@ constexpr float   nothing = -std::numeric_limits<float>::infinity();
 
 // A token this far below the best adds less than 1e-9 to the softmax's sum.
 constexpr float negligible_logit_gap = 21.0f;
+
+// e^x of this is nothing in a sum that has a 1 in it.
+constexpr float least_exponent = -80.0f;
+
+// e^x for -80 <= x <= 0 to seven digits: 2^n times a polynomial for 2^f. In a form that compilers
+// vectorise; std::exp for every token takes a tenth of a small model's step.
+inline float exp_below_zero(float x) {
+    const float   t = x * 1.44269504f;
+    const int32_t n = static_cast<int32_t>(t - 0.5f);  // to the nearest
+    const float   f = t - static_cast<float>(n);
+    const float   high = 0.05550411f + f * (0.00961813f + f * (0.00133336f + f * 0.00015404f));
+    const float   p    = 1.0f + f * (0.69314718f + f * (0.24022651f + f * high));
+    const int32_t bits = (n + 127) << 23;
+    float         power;
+    std::memcpy(&power, &bits, sizeof(power));
+    return p * power;
+}
+
+// The sum of e^(logit - top) over at most a block. NaN counts nothing.
+double sum_of_exp(const float * logits, int32_t n, float top) {
+    float terms[block];
+    for (int32_t i = 0; i < n; ++i) {
+        const float x = logits[i] - top;
+        terms[i]      = x > least_exponent ? x : least_exponent;
+    }
+    for (int32_t i = 0; i < n; ++i) {
+        terms[i] = exp_below_zero(terms[i]);
+    }
+    float   sums[lanes] = {};
+    int32_t i           = 0;
+    for (; i + lanes <= n; i += lanes) {
+        for (int32_t j = 0; j < lanes; ++j) {
+            sums[j] += terms[i + j];
+        }
+    }
+    for (; i < n; ++i) {
+        sums[0] += terms[i];
+    }
+    return std::accumulate(sums, sums + lanes, 0.0);
+}
 
 float largest_of(const float * logits, int32_t n) {
     float best[lanes];  // independent of each other, so that compilers vectorise
@@ -59,12 +101,15 @@ class blocks {
     double sum() const {
         const float top   = best();
         double      total = 0.0;
-        each([&](float here) { return here >= top - negligible_logit_gap; },
-             [&](int32_t i) {
-                 if (logits[i] >= top - negligible_logit_gap) {
-                     total += std::exp(static_cast<double>(logits[i]) - top);
-                 }
-             });
+        if (!std::isfinite(top)) {
+            return total;
+        }
+        for (size_t b = 0; b < largest.size(); ++b) {
+            if (largest[b] >= top - negligible_logit_gap) {
+                const int32_t begin = static_cast<int32_t>(b) * block;
+                total += sum_of_exp(logits + begin, std::min(block, n - begin), top);
+            }
+        }
         return total;
     }
 

@@ -2,6 +2,7 @@
 
 #include "ecl.h"
 #include "ecl_graph.h"
+#include "ecl_support.h"
 #include "ggml-backend.h"
 #include "ggml-impl.h"
 #include "ggml.h"
@@ -73,6 +74,7 @@ std::string find_cells(const llm_graph_result & res, cells_by_mask & cells) {
             return "the model's graph has inputs that go by more than a token's position";
         }
     }
+    cells.erase(nullptr);  // of a kind of attention that the model does not have
     for (int i = 0; i < ggml_graph_n_nodes(res.gf); ++i) {
         const ggml_tensor * node = ggml_graph_node(res.gf, i);
         if (node->op == GGML_OP_FLASH_ATTN_EXT) {
@@ -126,11 +128,6 @@ class tree_inputs : public llm_graph_input_i {
     ggml_tensor *                    paths;      // I32 [n_tokens, n_tokens]
     std::vector<llama_pos>           positions;  // of the step at hand
 };
-
-int32_t fail(llama_context * ctx, const std::string & why) {
-    ctx->ecl.error = why;
-    return -1;
-}
 
 std::string why_no_trees(llama_context * ctx) {
     const llama_model & model = ctx->get_model();
@@ -207,8 +204,8 @@ int32_t ecl_tree_supported(llama_context * ctx) {
     return 1;
 }
 
-int32_t ecl_step_tree(llama_context * ctx, const llama_token * tokens, const int32_t * parents, int32_t n, llama_pos pos,
-                      llama_seq_id seq, ecl_outputs outputs) {
+int32_t ecl_step_tree(llama_context * ctx, const llama_token * tokens, const int32_t * parents, int32_t n,
+                      llama_pos pos, llama_seq_id seq, ecl_outputs outputs) {
     if (n < 1 || n > ECL_MAX_TREE || static_cast<uint32_t>(n) > ctx->n_ubatch()) {
         return ecl::fail(ctx, "a tree has 1 to " +
                                   std::to_string(std::min<uint32_t>(ECL_MAX_TREE, ctx->n_ubatch())) + " tokens, not " +

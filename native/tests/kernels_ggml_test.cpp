@@ -138,6 +138,20 @@ Error error_of(const std::vector<float> & y, const std::vector<double> & want, c
     return { std::sqrt(sum / (double) y.size()), worst };
 }
 
+// The original bytes, whole and from the middle of a row to the middle of another.
+void test_read_back(ggml_backend_buffer_type_t buft, Format f, int64_t rows, int64_t k) {
+    Random r((unsigned) (rows * 41 + k));
+    const std::vector<uint8_t> data = make_weights(f, Blocks::random, rows, k, r);
+    const Weights w(buft, f, rows, k, data);
+    std::vector<uint8_t> found(data.size());
+    ggml_backend_tensor_get(w.tensor, found.data(), 0, found.size());
+    expect(found == data, label(f, rows, k) + " is read back");
+    const size_t row_bytes = w.tensor->nb[1], begin = row_bytes / 2, end = data.size() - row_bytes / 3;
+    found.resize(end - begin);
+    ggml_backend_tensor_get(w.tensor, found.data(), begin, end - begin);
+    expect(std::equal(found.begin(), found.end(), data.begin() + begin), label(f, rows, k) + " is read back in part");
+}
+
 // Against float64 products of the dequantized weights and the unquantized activations.
 void test_error(ggml_backend_buffer_type_t buft, Format f, Blocks kind, int64_t rows, int64_t k) {
     Random r((unsigned) (rows * 37 + k + (int) kind));
@@ -284,6 +298,9 @@ int main() {
         test_bits(buft, f, 1200, blocks256 ? 512 : 576);
         test_bits(buft, f, 5, 256);
         test_views(buft, f);
+        for (const int64_t rows : { 5, 77 }) {
+            test_read_back(buft, f, rows, blocks256 ? 768 : 608);
+        }
         for (const Blocks kind : { Blocks::quantized, Blocks::random, Blocks::zero, Blocks::extreme, Blocks::subnormal }) {
             test_error(buft, f, kind, 333, blocks256 ? 1024 : 1056);
         }

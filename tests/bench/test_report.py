@@ -40,8 +40,8 @@ def generation(seconds: float, tokens: str = "abcd", **stats: Any) -> Generation
     return Generation(ids, filled)
 
 
-def runs(**methods: list[Generation]) -> TaskRuns:
-    return TaskRuns(Task(Prompt("q1", "qa", "text"), (1, 2, 3)), methods)
+def runs(category: str | None = "qa", **methods: list[Generation]) -> TaskRuns:
+    return TaskRuns(Task(Prompt("q1", category, "text"), (1, 2, 3)), methods)
 
 
 def report(*results: TaskRuns, complete: bool = True) -> dict[str, Any]:
@@ -144,6 +144,7 @@ def test_the_keys() -> None:
         "date",
         "complete",
         "methods",
+        "categories",
         "prompts",
     }
     assert set(made["methods"]["plain"]) == METHOD_KEYS
@@ -168,6 +169,55 @@ def test_every_row_fits_the_header(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["method", "plain", "conflayers"]
     assert len({len(line) for line in lines}) == 1
+
+
+def by_category(**names: str) -> dict[str, Any]:
+    """A report over two categories and a prompt without one."""
+
+    def methods(seconds: float, tokens: str = "abcd") -> dict[str, list[Generation]]:
+        other = generation(seconds, tokens, drafted=4, accepted=2, rounds=2)
+        return {
+            name: [other if kind == "other" else generation(1.0)] for name, kind in names.items()
+        }
+
+    return report(
+        runs("qa", **methods(0.5)),
+        runs("code", **methods(2.0)),
+        runs("qa", **methods(0.25, "abxd")),
+        runs(None, **methods(8.0)),
+    )
+
+
+def test_categories_are_compared_apart() -> None:
+    made = by_category(plain="plain", lookup="other")
+    assert list(made["categories"]) == ["qa", "code"]
+    assert made["categories"]["qa"]["lookup"] == {
+        "tokens": 8,
+        "seconds": 0.75,
+        "tokens_per_second": pytest.approx(8 / 0.75),
+        "speedup": pytest.approx(2 / 0.75),
+        "acceptance_rate": 0.5,
+        "tokens_per_round": 2.0,
+        "identical": False,
+    }
+    assert made["categories"]["code"]["lookup"]["speedup"] == 0.5
+    assert made["categories"]["code"]["lookup"]["identical"] is True
+    assert made["categories"]["code"]["plain"]["speedup"] == 1.0
+    assert made["methods"]["lookup"]["tokens"] == 16
+    assert reports.category_header(made) == ("category", "plain tokens/s", "lookup x")
+    assert reports.category_rows(made) == [("qa", "4.0", "2.67"), ("code", "4.0", "0.50")]
+
+
+def test_categories_without_plain_give_speeds() -> None:
+    made = by_category(upstream="plain", lookup="other")
+    assert reports.category_header(made) == ("category", "upstream tokens/s", "lookup tokens/s")
+    assert reports.category_rows(made) == [("qa", "4.0", "10.7"), ("code", "4.0", "2.0")]
+
+
+def test_prompts_without_categories_make_no_table() -> None:
+    made = report(runs(None, plain=[generation(1.0)]))
+    assert made["categories"] == {}
+    assert reports.category_rows(made) == []
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def test_a_short_run_on_a_real_model(prompts: Path, tmp_path: Path) -> None:
     assert plain["identical"] is True and plain["acceptance_rate"] is None
     assert ours["draft_seconds"] > 0 and 0 <= ours["acceptance_rate"] <= 1
     assert [prompt["category"] for prompt in report["prompts"]] == ["a", "b"]
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["method", *methods]
+    tables = [line.split()[0] for line in done.stdout.splitlines() if line]
+    assert tables == ["method", *methods, "category", "a", "b"]
 
 
 def test_methods_agree_on_a_tiny_model(tiny: Path, prompts: Path, tmp_path: Path) -> None:
@@ -80,6 +81,28 @@ def test_methods_agree_on_a_tiny_model(tiny: Path, prompts: Path, tmp_path: Path
         assert report["methods"]["plain"]["speedup_over_upstream"] is None
         runs = [prompt["methods"]["plain"]["all_seconds"] for prompt in report["prompts"]]
         assert [len(seconds) for seconds in runs] == [2] * 6
+
+
+def test_methods_side_by_side_and_by_category(tiny: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    methods = ["plain", "lookup", "recycling", "draft-model"]
+    done = bench(
+        *(tiny, "--prompts", prompts, "-n", 40, "-t", 1, "-c", 512, "--json", out),
+        *("--methods", ",".join(methods), "--draft-model", tiny, "--repeat", 2),
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads(out.read_text())
+    assert list(report["methods"]) == methods
+    assert all(method["identical"] for method in report["methods"].values())
+    assert report["methods"]["draft-model"]["acceptance_rate"] > 0.5
+    assert list(report["categories"]) == ["a", "b"]
+    for category in report["categories"].values():
+        assert list(category) == methods
+        assert all(method["identical"] for method in category.values())
+    header, *rows = done.stdout.splitlines()[-3:]
+    assert header.split()[0] == "category"
+    assert [row.split()[0] for row in rows] == ["a", "b"]
+    assert {len(row) for row in rows} == {len(header)}
 
 
 def test_an_interrupt_keeps_what_is_complete(
@@ -128,6 +151,9 @@ def test_an_interrupt_before_anything_is_complete_writes_nothing(
         (("--json", "no/such/folder/out.json"), "cannot be written"),
         (("-n", "9999"), "the context holds 4096"),
         (("--temp", "-1"), "temperature is -1"),
+        (("--methods", "draft-model"), "needs a second model"),
+        (("--draft-model", "absent.gguf"), "of use to the method draft-model only"),
+        (("--methods", "draft-model", "--draft-model", "absent.gguf"), "neither a file"),
     ],
 )
 def test_bad_arguments(tiny: Path, prompts: Path, arguments: tuple[str, ...], what: str) -> None:

@@ -135,7 +135,8 @@ void attend(const AttentionKernel & kernel, const Attention & a, int kv_head, in
             }
             part = part_of(a, begin, end);
         }
-        kernel.attend(part, kv_head, chunk, partials + static_cast<size_t>(begin) * a.n_heads * a.row_floats(), scratch);
+        float * rows = partials + static_cast<size_t>(begin) * a.n_heads * a.row_floats();
+        kernel.attend(part, kv_head, chunk, rows, scratch);
     }
 }
 
@@ -169,8 +170,9 @@ bool ecl_attention_takes(const ggml_tensor * dst) {
     const ggml_tensor * v    = dst->src[2];
     const ggml_tensor * mask = dst->src[3];
 
-    // Upstream's path knows nothing of trees, so one that was let through is ours whatever the switch says.
-    return (ecl_kernels_enabled() != 0 || ecl::is_tree(dst)) && ecl::attention_kernel(k->ne[0], v->ne[0]) != nullptr && q->type == GGML_TYPE_F32 &&
+    // Upstream's path knows nothing of trees: one in a graph already built stays ours.
+    return (ecl_kernels_enabled() != 0 || ecl::is_tree(dst)) &&
+           ecl::attention_kernel(k->ne[0], v->ne[0]) != nullptr && q->type == GGML_TYPE_F32 &&
            (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_F32) && v->type == k->type &&
            q->ne[1] <= ecl::attention_max_tokens && q->ne[3] == 1 && k->ne[3] == 1 && v->ne[3] == 1 &&
            v->ne[2] == k->ne[2] && q->ne[2] % k->ne[2] == 0 && q->nb[0] == sizeof(float) && k->nb[0] == ggml_type_size(k->type) &&

@@ -1,0 +1,59 @@
+"""Who drafted which part of a text, in colours."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.color import ColorSystem
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from edge_conflayers.drafters import draft_model, layers, lookup, recycling
+from edge_conflayers.speculate import FULL_MODEL
+
+# Colours that every terminal has. The full model's own tokens keep the terminal's.
+_KNOWN = {
+    layers.NAME: "green",
+    lookup.NAME: "cyan",
+    recycling.NAME: "magenta",
+    draft_model.NAME: "yellow",
+}
+_OTHERS = ("blue", "red", "bright_green", "bright_cyan", "bright_magenta", "bright_yellow")
+
+
+class SourceColours:
+    """Colours for who drafted a token: on a terminal, unless NO_COLOR is set, and elsewhere if
+    FORCE_COLOR is."""
+
+    def __init__(self) -> None:
+        console = Console(file=sys.stdout)
+        self._on = (
+            console.color_system is not None and not console.no_color and not console.legacy_windows
+        )
+        self._styles = {FULL_MODEL: Style.null()}
+        self._styles |= {name: Style(color=colour) for name, colour in _KNOWN.items()}
+
+    def _style(self, source: str) -> Style:
+        if source not in self._styles:
+            used = len(self._styles) - len(_KNOWN) - 1
+            self._styles[source] = Style(color=_OTHERS[used % len(_OTHERS)])
+        return self._styles[source]
+
+    def mark(self, text: str, source: str) -> str:
+        """A piece of text in its source's colour, ready to be written."""
+        if not self._on:
+            return text
+        return self._style(source).render(text, color_system=ColorSystem.STANDARD)
+
+    def print_legend(self, sources: Sequence[str]) -> None:
+        """Says on standard error how many tokens came from each source, in its colour."""
+        parts = [
+            Text(f"{'full model' if source == FULL_MODEL else source} {n}", self._style(source))
+            for source, n in Counter(sources).most_common()
+        ]
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            Text("drafted by: ") + Text(", ").join(parts)
+        )
