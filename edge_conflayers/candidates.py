@@ -67,13 +67,16 @@ def best_chain(nodes: Sequence[Node]) -> list[Node]:
 
 
 def worth_verifying(
-    nodes: Sequence[Node], limit: int, step: Callable[[int], float], rate: float
+    nodes: Sequence[Node],
+    counts: Sequence[int],
+    step: Callable[[int], float],
+    rate: float,
 ) -> tuple[int, float]:
     """How many of the first nodes to verify.
 
     Args:
         nodes: likeliest first.
-        limit: most nodes.
+        counts: the numbers of nodes to choose from, ascending, at least 1 each.
         step: seconds of a full step with that many drafted tokens.
         rate: tokens per second that time is worth.
 
@@ -81,10 +84,13 @@ def worth_verifying(
         The number n that maximises ``expected accepted tokens - rate * step(n)``, and that gain
         over drafting nothing, in tokens.
     """
-    best, best_gain, accepted = 0, 0.0, 0.0
+    best, best_gain, accepted, summed = 0, 0.0, 0.0, 0
     nothing = step(0)
-    for n, node in enumerate(nodes[:limit], start=1):
-        accepted += node.chance
+    for n in counts:
+        if n > len(nodes):
+            break
+        accepted += sum(node.chance for node in nodes[summed:n])
+        summed = n
         gain = accepted - rate * (step(n) - nothing)
         if gain > best_gain:
             best, best_gain = n, gain

@@ -26,6 +26,8 @@ from edge_conflayers.estimates import Calibration, StepTimes
 from edge_conflayers.session import Session
 
 _FADE = 0.97
+# Tokens verified together. Each number has a compute graph of its own, of which few stay alive.
+_SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MOST_CANDIDATES = 24
 _LEAST_DOUBT = 0.5
 
@@ -181,7 +183,8 @@ class Controller:
         def step(drafted: int) -> float:
             return self.times.step(n_pending + drafted)
 
-        n, gain = worth_verifying(nodes, limit, step, rate)
+        counts = [size - n_pending for size in _SIZES if 0 < size - n_pending <= limit]
+        n, gain = worth_verifying(nodes, counts, step, rate)
         chosen = nodes[:n]
         helpful = {node.source for node in chosen}
         for name, awake in self._awake.items():

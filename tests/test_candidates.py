@@ -99,7 +99,7 @@ def test_no_other_set_of_nodes_is_worth_more(seed: int, size: int, rate: float) 
     def step(n: int) -> float:
         return 1.0 + 0.1 * n + (0.3 if n > 3 else 0.0)
 
-    n, gain = worth_verifying(nodes, size, step, rate)
+    n, gain = worth_verifying(nodes, range(1, size + 1), step, rate)
     best = 0.0
     for chosen in itertools.product([False, True], repeat=size):
         kept = {id(node) for node, keep in zip(nodes, chosen, strict=True) if keep}
@@ -114,8 +114,9 @@ def test_no_other_set_of_nodes_is_worth_more(seed: int, size: int, rate: float) 
     )
 
 
-def test_the_limit_holds() -> None:
+def test_only_the_given_counts() -> None:
     nodes = merge([Draft(tuple(range(9)), (1.0,) * 9, (), ("a",) * 9)], stated)
-    assert worth_verifying(nodes, 4, lambda n: 1.0, 1.0) == (4, 4.0)
-    assert worth_verifying(nodes, 0, lambda n: 1.0, 1.0) == (0, 0.0)
-    assert worth_verifying([], 4, lambda n: 1.0, 1.0) == (0, 0.0)
+    assert worth_verifying(nodes, range(1, 5), lambda n: 1.0, 1.0) == (4, 4.0)
+    assert worth_verifying(nodes, (2, 5, 11), lambda n: 1.0, 1.0) == (5, 5.0)
+    assert worth_verifying(nodes, (), lambda n: 1.0, 1.0) == (0, 0.0)
+    assert worth_verifying([], (1, 2), lambda n: 1.0, 1.0) == (0, 0.0)
