@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from edge_conflayers.errors import BadInput
 from edge_conflayers.prices import Prices
+from edge_conflayers.search.masks import mask_from_json, mask_state
 from edge_conflayers.search.measured import Found, Memory
 from edge_conflayers.search.objective import Prediction
-from edge_conflayers.search.sublayers import candidates, mask_from_json, mask_to_json
+from edge_conflayers.search.sublayers import candidates
 
 Signature = npt.NDArray[np.float32]
 """Of a text: float32 [SIGNATURE_SIZE], of length 1."""
@@ -132,7 +133,7 @@ class SkipSets:
                 {
                     "kind": each.kind,
                     "signature": _spaced(f"{value:.3g}" for value in each.signature),
-                    "mask": mask_to_json(each.found.mask),
+                    "mask": mask_state(each.found.mask),
                     "prediction": asdict(each.found.prediction),
                     "c": each.found.c,
                     "gains": [_spaced((i, int(on), f"{g:.3g}")) for i, on, g in each.memory.gains],

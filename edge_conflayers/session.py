@@ -651,16 +651,11 @@ class Session:
                     return None
                 if status != 0:
                     self._raise(status)
-                predictions += [self._most_likely(i) for i in range(len(part))]
+                predictions += [self.best(i) for i in range(len(part))]
         finally:
             llama.llama_memory_seq_rm(self._memory, _PROBE_SEQUENCE, -1, -1)
             self.set_mask(before)
         return predictions
-
-    def _most_likely(self, index: int) -> tuple[int, float]:
-        probability = ctypes.c_float()
-        token = binding.ecl_argmax(self.handle, index, ctypes.byref(probability))
-        return int(token), probability.value
 
     def probe_stream(self, layer: int, where: int, n_tokens: int) -> npt.NDArray[np.float32]:
         """The residual stream around a layer in the last probe.

@@ -35,7 +35,7 @@ def masked_steps(session: Session, tokens: list[int], begin: int) -> list[tuple[
     for position in range(begin - 1, len(tokens) - 1):
         token = (binding.ctypes.c_int32 * 1)(tokens[position])
         assert binding.ecl_step(session.handle, token, 1, position, 1, binding.OUTPUTS_LAST) == 0
-        predictions.append(session._most_likely(-1))
+        predictions.append(session.best(-1))
     llama.llama_memory_seq_rm(session._memory, 1, -1, -1)
     session.set_mask(NO_MASK)
     return predictions

@@ -14,6 +14,24 @@ def mask_state(mask: LayerMask) -> dict[str, list[int]]:
     return {"attention": sorted(mask.attention), "mlp": sorted(mask.mlp)}
 
 
+def mask_from_json(value: Any, n_layer: int) -> LayerMask:
+    """What ``mask_state`` gave, for a model of n_layer layers.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(value, Mapping) or set(value) != {"attention", "mlp"}:
+        raise ValueError(f"{value!r} is not a set of sub-layers")
+    kinds = {}
+    for name, layers in value.items():
+        if not isinstance(layers, list) or not all(
+            type(layer) is int and 0 <= layer < n_layer for layer in layers
+        ):
+            raise ValueError(f"{name} layers {layers!r} are not all within 0..{n_layer - 1}")
+        kinds[name] = frozenset(layers)
+    return LayerMask(**kinds)
+
+
 def mask_from_state(state: Mapping[str, Any], kind: str, n_layer: int) -> LayerMask:
     """The mask in a search's state, under "mask", as ``mask_state`` gave it.
 
@@ -23,13 +41,9 @@ def mask_from_state(state: Mapping[str, Any], kind: str, n_layer: int) -> LayerM
     try:
         if (state["kind"], state["n_layer"]) != (kind, n_layer):
             raise ValueError(f"it is {state['kind']!r} of {state['n_layer']} layers")
-        mask = LayerMask(*(frozenset(state["mask"][name]) for name in ("attention", "mlp")))
-        for layer in mask.attention | mask.mlp:
-            if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < n_layer:
-                raise ValueError(f"there is no layer {layer!r}")
+        return mask_from_json(state["mask"], n_layer)
     except (KeyError, TypeError, ValueError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise BadInput(
             f"the saved {kind} state cannot be used ({why}): start anew with --fresh"
         ) from error
-    return mask

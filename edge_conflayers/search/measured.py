@@ -18,9 +18,10 @@ from typing import Any
 from edge_conflayers.draft import Round
 from edge_conflayers.errors import BadInput
 from edge_conflayers.search import ranking
+from edge_conflayers.search.masks import mask_state
 from edge_conflayers.search.matchness import replay_records
 from edge_conflayers.search.objective import Prediction, Record, StepPrices, best_prediction
-from edge_conflayers.search.sublayers import candidates, mask_of, mask_to_json, members
+from edge_conflayers.search.sublayers import candidates, mask_of, members
 from edge_conflayers.session import NO_MASK, LayerMask, Session
 
 _Set = frozenset[int]
@@ -328,6 +329,6 @@ class MeasuredSearch:
         found = self._found
         return {
             "n_layer": self.n_layer,
-            "mask": mask_to_json(found.mask if found is not None else NO_MASK),
+            "mask": mask_state(found.mask if found is not None else NO_MASK),
             "speed": found.prediction.speed if found is not None else None,
         }

@@ -3,8 +3,7 @@ the last layer are never dropped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -44,25 +43,3 @@ def members(mask: LayerMask, n_layer: int) -> npt.NDArray[np.bool_]:
         [layer in kind for kind in (mask.attention, mask.mlp) for layer in range(1, n_layer - 1)],
         dtype=np.bool_,
     )
-
-
-def mask_to_json(mask: LayerMask) -> dict[str, list[int]]:
-    return {"attention": sorted(mask.attention), "mlp": sorted(mask.mlp)}
-
-
-def mask_from_json(value: Any, n_layer: int) -> LayerMask:
-    """What ``mask_to_json`` gave, for a model of n_layer layers.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if not isinstance(value, Mapping) or set(value) != {"attention", "mlp"}:
-        raise ValueError(f"{value!r} is not a set of sub-layers")
-    kinds = {}
-    for name, layers in value.items():
-        if not isinstance(layers, list) or not all(
-            type(layer) is int and 0 <= layer < n_layer for layer in layers
-        ):
-            raise ValueError(f"{name} layers {layers!r} are not all within 0..{n_layer - 1}")
-        kinds[name] = frozenset(layers)
-    return LayerMask(**kinds)

@@ -13,14 +13,9 @@ import numpy as np
 from edge_conflayers.draft import Round
 from edge_conflayers.errors import BadInput
 from edge_conflayers.search.bayes import GaussianProcess, suggest
+from edge_conflayers.search.masks import mask_from_json, mask_state
 from edge_conflayers.search.matchness import matchness, replay_records
-from edge_conflayers.search.sublayers import (
-    candidates,
-    mask_from_json,
-    mask_of,
-    mask_to_json,
-    members,
-)
+from edge_conflayers.search.sublayers import candidates, mask_of, members
 from edge_conflayers.session import LayerMask, Session
 
 _STATE_KIND = "swift"
@@ -173,7 +168,7 @@ class SwiftSearch:
         return {
             "kind": _STATE_KIND,
             "n_layer": self.n_layer,
-            "mask": mask_to_json(self._mask),
+            "mask": mask_state(self._mask),
             "matchness": self._matchness,
             "without_gain": self._without_gain,
             "seen": [[_packed(mask, self.n_layer), score] for mask, score in self._seen],
