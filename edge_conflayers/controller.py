@@ -216,8 +216,10 @@ class Controller:
     def _search(self, session: Session) -> None:
         """Goes on searching for skip sets with time that drafts have won."""
         assert self.layers is not None
+        if self._account.won <= 0:
+            return
         cost = self.layers.search_seconds
-        if cost is None or self._account.won <= 0 or cost > self._account.spare(0.0):
+        if cost is None or cost > self._account.spare(0.0):
             return
         began = self._clock()
         self.layers.advance(session)

@@ -87,6 +87,7 @@ class SkipSets:
         sets: at most one a kind.
         prices: what steps were measured to cost; None if they were not.
         orders: in which sub-layers are worth dropping, for searches; None if not known.
+        others: what methods that share the profile keep in it beside these, JSON-able, by name.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class SkipSets:
         sets: Iterable[SkipSet] = (),
         prices: Prices | None = None,
         orders: Sequence[Sequence[int]] | None = None,
+        others: Mapping[str, Any] | None = None,
     ) -> None:
         self.n_layer = n_layer
         self.prices = prices
         self.orders = orders
+        self.others = dict(others or {})
         self._sets = {each.kind: each for each in sets}
 
     def __len__(self) -> int:
@@ -142,6 +145,7 @@ class SkipSets:
                 }
                 for each in self
             ],
+            "others": self.others,
         }
 
     @classmethod
@@ -160,6 +164,7 @@ class SkipSets:
                 [_set_from_json(each, n_layer) for each in data["sets"]],
                 None if prices is None else Prices.from_json(prices),
                 None if orders is None else [_order(each, n_layer) for each in orders],
+                dict(data["others"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters.auto import AutoDrafter
 from edge_conflayers.drafters.draft_model import DraftModelDrafter, check_vocabulary
 from edge_conflayers.drafters.early_exit import (
     DelDrafter,
@@ -22,6 +23,7 @@ from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.errors import BadInput
 from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.model import Model
+from edge_conflayers.prices import measure_prices
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.clasp import ClaspSearch, ClaspSettings
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
@@ -30,6 +32,7 @@ from edge_conflayers.search.knapspec import KnapSpecSearch, KnapSpecSettings
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext, guessed_prices
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
+from edge_conflayers.session import Session
 
 DRAFT_MODEL = "draft-model"
 
@@ -39,6 +42,11 @@ class Method(Protocol):
 
     @property
     def drafter(self) -> Drafter | None: ...
+
+    def prepare(self, session: Session) -> None:
+        """Called before ``drafter`` is asked for. Measures what it needs to know of the machine, if
+        it does not know it yet; clears the session."""
+        ...
 
     def settings(self) -> dict[str, Any]:
         """What distinguishes its profile from others': JSON-able."""
@@ -72,14 +80,17 @@ class MethodOptions:
     draft_model: Model | None = None
 
 
-class _OpensNothing:
+class _Simple:
     """What most methods have in common."""
+
+    def prepare(self, session: Session) -> None:
+        """There is nothing to measure."""
 
     def close(self) -> None:
         pass
 
 
-class _Forgetful(_OpensNothing):
+class _Forgetful(_Simple):
     """What methods have in common that learn nothing."""
 
     def settings(self) -> dict[str, Any]:
@@ -109,7 +120,7 @@ class Lookup(_Forgetful):
         self.drafter = FreeDrafter(LookupSource())
 
 
-class Recycling(_OpensNothing):
+class Recycling(_Simple):
     """Drafts from what the full model held likely after the same tokens before (Token Recycling,
     arXiv 2408.08696)."""
 
@@ -146,7 +157,7 @@ class DraftModel(_Forgetful):
         self.drafter.close()
 
 
-class ConfLayers(_OpensNothing):
+class ConfLayers(_Simple):
     """Drafts with the layers dropped that the published ConfLayers search finds (arXiv
     2604.14612)."""
 
@@ -180,7 +191,7 @@ class ConfLayers(_OpensNothing):
         self._make_drafter()
 
 
-class Clasp(_OpensNothing):
+class Clasp(_Simple):
     """Drafts with the layers dropped that CLaSp chooses for the text at hand (arXiv 2505.24196)."""
 
     drafter: LayersDrafter
@@ -209,7 +220,7 @@ class Clasp(_OpensNothing):
         self._use(ClaspSearch.from_state(state, self._model.n_layer, self._settings))
 
 
-class KnapSpec(_OpensNothing):
+class KnapSpec(_Simple):
     """Drafts with the sub-layers dropped, and for the length, that KnapSpec chooses for the text at
     hand (arXiv 2602.20217).
 
@@ -250,7 +261,7 @@ class KnapSpec(_OpensNothing):
         )
 
 
-class LayerSkip(_OpensNothing):
+class LayerSkip(_Simple):
     """Drafts by one early exit and verifies from there (LayerSkip, arXiv 2404.16710)."""
 
     def __init__(
@@ -269,7 +280,7 @@ class LayerSkip(_OpensNothing):
         pass
 
 
-class Swift(_OpensNothing):
+class Swift(_Simple):
     """Drafts with the sub-layers dropped that the published SWIFT search finds (arXiv
     2410.06916)."""
 
@@ -300,7 +311,7 @@ class Swift(_OpensNothing):
         self._use(SwiftSearch.from_state(state, self._model.n_layer, self._settings))
 
 
-class Measured(_OpensNothing):
+class Measured(_Simple):
     """Drafts with the sub-layers dropped that are predicted to be fastest on this machine, by kind
     of prompt; what it learns it shares with ``tune``."""
 
@@ -327,7 +338,7 @@ class Measured(_OpensNothing):
         self._use(SkipSets.from_json(state, self._model.n_layer))
 
 
-class Del(_OpensNothing):
+class Del(_Simple):
     """Drafts by the early exit, and for the length, that DEL chooses each round (arXiv
     2504.05598)."""
 
@@ -347,7 +358,48 @@ class Del(_OpensNothing):
         self.drafter.resume(state)
 
 
+class Auto(_Simple):
+    """Chooses each round among lookups, recycled tokens, dropped layers and plain decoding, by
+    expected tokens per second; what it learns of skip sets it shares with ``tune``."""
+
+    _NAME = "auto"
+
+    def __init__(self, model: Model, options: MethodOptions) -> None:
+        self._model = model
+        self._sets = SkipSets(model.n_layer)
+        self._drafter: AutoDrafter | None = None
+
+    @property
+    def drafter(self) -> AutoDrafter:
+        assert self._drafter is not None, "prepare comes first"
+        return self._drafter
+
+    def prepare(self, session: Session) -> None:
+        if self._drafter is not None:
+            return
+        if self._sets.prices is None:
+            self._sets.prices = measure_prices(session)
+        known = self._sets.others.get(self._NAME)
+        self._drafter = AutoDrafter(self._model, self._sets)
+        if known is not None:
+            self._drafter.resume(known)
+        self._drafter.prepare(session)
+
+    def settings(self) -> dict[str, Any]:
+        return dict(SKIP_SETS_PROFILE)
+
+    def state(self) -> dict[str, Any]:
+        if self._drafter is not None:
+            self._sets.others[self._NAME] = self._drafter.state()
+        return self._sets.to_json()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._sets = SkipSets.from_json(state, self._model.n_layer)
+        self._drafter = None
+
+
 METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
+    "auto": Auto,
     "plain": Plain,
     "conflayers": ConfLayers,
     "swift": Swift,
@@ -360,6 +412,10 @@ METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
     "recycling": Recycling,
     DRAFT_MODEL: DraftModel,
 }
+
+
+SHARING_SKIP_SETS = ("auto", "measured")
+"""Methods whose state is the profile that ``tune`` writes."""
 
 
 def make_method(name: str, model: Model, options: MethodOptions | None = None) -> Method:

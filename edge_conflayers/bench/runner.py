@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge_conflayers.bench.workloads import Prompt
 from edge_conflayers.errors import BadInput
@@ -65,9 +65,10 @@ class LocalEngine:
         name: as in ``methods.METHODS``.
         n_ctx, threads: as for ``Session``.
         options: as for ``make_method``.
+        learned: the state that the method starts from; None for knowing nothing.
 
     Raises:
-        BadInput: as ``make_method`` does.
+        BadInput: as ``make_method`` and ``Method.resume`` do.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class LocalEngine:
         n_ctx: int | None = None,
         threads: int | None = None,
         options: MethodOptions | None = None,
+        learned: Mapping[str, Any] | None = None,
     ) -> None:
         self._name = name
         self._model = model
@@ -86,10 +88,14 @@ class LocalEngine:
         self._n_ctx = n_ctx
         self._threads = threads
         self._options = options
+        self._learned = learned
         self._method = self._make_method()
 
     def _make_method(self) -> Method:
-        return make_method(self._name, self._model, self._options)
+        method = make_method(self._name, self._model, self._options)
+        if self._learned is not None:
+            method.resume(self._learned)
+        return method
 
     def restart(self) -> None:
         self._method.close()
@@ -101,6 +107,7 @@ class LocalEngine:
             Session(self._model, n_ctx=self._n_ctx, threads=self._threads) as session,
             closing(Sampler(self._model, self._sampling)) as sampler,
         ):
+            self._method.prepare(session)
             drafter = self._method.drafter
             written = generate(
                 session, prompt, sampler, drafter=drafter, max_tokens=max_tokens, stats=stats

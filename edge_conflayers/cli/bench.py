@@ -69,7 +69,10 @@ if TYPE_CHECKING:
     "--fresh",
     is_flag=True,
     help="Start each prompt without what was learned on the ones before. (What was learned in"
-    " earlier uses is never read here.)",
+    " earlier uses is not read, but see --tuned.)",
+)
+@click.option(
+    "--tuned", is_flag=True, help="Start from the skip sets that `tune` has found for this model."
 )
 @click.option("--raw", is_flag=True, help="Give prompts as they are, without the chat template.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
@@ -90,6 +93,7 @@ def bench(
     predict: int,
     repeat: int,
     fresh: bool,
+    tuned: bool,
     raw: bool,
     json_file: Path | None,
     upstream_lib: Path | None,
@@ -109,6 +113,7 @@ def bench(
     from edge_conflayers.bench import report as reports
     from edge_conflayers.bench.runner import LocalEngine, context_for, make_task, run, warm_up
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
+    from edge_conflayers.methods import SHARING_SKIP_SETS
     from edge_conflayers.model import Model
     from edge_conflayers.sampling import SamplerSettings
 
@@ -125,6 +130,7 @@ def bench(
         options = stack.enter_context(method_options(tuple(names), draft_model, gpu_layers))
         tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
         n_ctx = context_for(loaded, tasks, predict, ctx)
+        learned = _tuned(path, threads, gpu_layers) if tuned else None
         engines: dict[str, Engine] = {}
         for name in names:
             engine: Engine
@@ -134,7 +140,13 @@ def bench(
                 )
             else:
                 engine = LocalEngine(
-                    name, loaded, settings, n_ctx=n_ctx, threads=threads, options=options
+                    name,
+                    loaded,
+                    settings,
+                    n_ctx=n_ctx,
+                    threads=threads,
+                    options=options,
+                    learned=learned if name in SHARING_SKIP_SETS else None,
                 )
             engines[name] = stack.enter_context(closing(engine))
         warm_up(engines, tasks[0])
@@ -158,6 +170,19 @@ def bench(
     if not complete:
         click.echo(f"interrupted: {len(results)} of {len(tasks)} prompts reported", err=True)
         sys.exit(130)
+
+
+def _tuned(path: Path, threads: int, gpu_layers: int) -> dict[str, Any]:
+    """What `tune` has found, without what was learned from texts, which may be those of the
+    benchmark."""
+    from edge_conflayers.kinds import SKIP_SETS_PROFILE
+    from edge_conflayers.profiles import ProfileKey, ProfileStore
+
+    key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
+    state = ProfileStore().load(key)
+    if state is None:
+        raise BadInput(f"{path.name} is not tuned for {threads} threads; run `tune` first")
+    return {**state, "others": {}}
 
 
 def _method_names(given: str) -> list[str]:

@@ -132,6 +132,7 @@ def run(
             colours = SourceColours() if show_draft else None
             profile = _Profile(chosen, path, session.threads, gpu_layers)
             profile.load(fresh=fresh)
+            chosen.prepare(session)
             interrupted = False
             try:
                 _stream(session, tokens, sampler, chosen, predict, stats, colours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,12 @@ from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.skip_sets import SkipSetArm, SkipSetPrior
 from edge_conflayers.errors import BadInput
 from edge_conflayers.estimates import Calibration, StepTimes
+from edge_conflayers.kinds import SkipSets
 from edge_conflayers.model import Model
-from edge_conflayers.prices import Prices
 from edge_conflayers.search.by_kind import SearchByKind
+from edge_conflayers.search.prices import AtContext
 from edge_conflayers.session import LayerMask, Session
-from edge_conflayers.vocabulary import DraftVocabulary, best_size
+from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings
 
 _VERIFIED = (2, 4, 8, 16)
 
@@ -26,66 +28,67 @@ class AutoDrafter:
 
     Args:
         model: whose texts.
-        prices: of its steps here.
-        search: of skip sets; None if the model's layers cannot be dropped.
-        savings: seconds that draft vocabularies save a draft step, by their size.
+        sets: prices of its steps, which must be there, and skip sets, which are kept up to date.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        prices: Prices,
-        search: SearchByKind | None,
-        savings: Mapping[int, float],
-    ) -> None:
-        self.lookup = LookupSource()
-        self.recycling = RecyclingSource()
-        self.calibration = Calibration()
-        self.vocabulary = DraftVocabulary(model)
-        self.search = search
-        self._prices = prices
-        self._savings = savings
+    def __init__(self, model: Model, sets: SkipSets) -> None:
+        assert sets.prices is not None
+        self._prices = sets.prices
+        self._at_context = AtContext(sets.prices)
+        self._n_vocab = model.n_vocab
+        self._lookup = LookupSource()
+        self._recycling = RecyclingSource()
+        self._calibration = Calibration()
+        self._vocabulary = DraftVocabulary(model)
+        self._savings: dict[int, float] | None = None
         self._controller: Controller | None = None
+        self._search: SearchByKind | None = None
+        if sets.prices.maskable:
+            with contextlib.suppress(BadInput):  # too few layers
+                self._search = SearchByKind(sets, self._at_context)
+
+    def prepare(self, session: Session) -> None:
+        """Measures what draft vocabularies save, once there is a skip set to use them with."""
+        if self._savings is None and self._search is not None and len(self._search.sets) > 0:
+            session.clear()
+            self._savings = measure_savings(session, self._vocabulary, repeat=3)
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         context = len(session)
         prices = self._prices
         times = StepTimes(prices.t1(context), {n: prices.v(n, context) for n in _VERIFIED})
-        layers = self._layers(session, prompt, context) if self.search is not None else None
+        layers = self._layers(session, prompt, context) if self._search is not None else None
         self._controller = Controller(
-            times, (self.lookup, self.recycling), layers, calibration=self.calibration
+            times, (self._lookup, self._recycling), layers, calibration=self._calibration
         )
         self._controller.begin(session, prompt)
 
     def _layers(self, session: Session, prompt: Sequence[int], context: int) -> SkipSetArm | None:
-        assert self.search is not None
-        self.search.begin(session)
-        found = self.search.found
-        if found is not None and self.search.mask:
+        assert self._search is not None
+        self._search.begin(session)
+        found = self._search.found
+        if found is not None and self._search.mask:
             t1 = self._prices.t1(context)
-            self.vocabulary.size = best_size(
-                self._savings,
-                self.vocabulary.coverage,
+            self._vocabulary.size = best_size(
+                self._savings or {},
+                self._vocabulary.coverage,
                 draft_seconds=self._prices.c(found.mask, context) * t1,
                 t1_seconds=t1,
                 v=lambda n: self._prices.v(n, context),
             )
-            try:
-                self.vocabulary.begin(session, prompt)
-            except BadInput:
-                self.vocabulary.size = 0  # the head cannot be shortened; drafts go without
-        return SkipSetArm(self.search, lambda mask: self._prior(mask, context), self.calibration)
+            self._vocabulary.begin(session, prompt)
+        return SkipSetArm(self._search, lambda mask: self._prior(mask, context), self._calibration)
 
     def _prior(self, mask: LayerMask, context: int) -> SkipSetPrior:
-        assert self.search is not None
-        found = self.search.found
+        assert self._search is not None
+        found = self._search.found
         if found is None or not mask:
             return SkipSetPrior(0.0, 0.0, 1.0)
         prediction = found.prediction
         accepted = prediction.tokens_per_round - 1.0
-        saved = self._savings.get(self.vocabulary.size, 0.0)
+        saved = (self._savings or {}).get(self._vocabulary.size, 0.0)
         return SkipSetPrior(
-            accepted=accepted * self.vocabulary.coverage(self.vocabulary.size),
+            accepted=accepted * self._vocabulary.coverage(self._vocabulary.size),
             drafted=accepted / prediction.acceptance if prediction.acceptance > 0 else 0.0,
             cost=self._prices.c(mask, context, saved_seconds=saved),
         )
@@ -99,21 +102,22 @@ class AutoDrafter:
         self._controller.learn(session, round)
         if session.draft_vocabulary:
             written = [round.draft.tokens[i] for i in round.path]
-            self.vocabulary.observe(session, [*written, round.token])
+            self._vocabulary.observe(session, [*written, round.token])
 
     def report(self) -> dict[str, Any]:
         report = self._controller.report() if self._controller is not None else {}
-        return {**report, "draft_vocabulary": self.vocabulary.size}
+        return {**report, "draft_vocabulary": self._vocabulary.size}
 
     def state(self) -> dict[str, Any]:
         """What was learned, JSON-able."""
         return {
-            "calibration": self.calibration.state(),
-            "recycling": self.recycling.state(),
-            "vocabulary": self.vocabulary.state(),
+            "calibration": self._calibration.state(),
+            "recycling": self._recycling.state(),
+            "vocabulary": self._vocabulary.state(),
+            "savings": self._savings,
         }
 
-    def resume(self, state: Mapping[str, Any], n_vocab: int) -> None:
+    def resume(self, state: Mapping[str, Any]) -> None:
         """Goes on from what ``state`` gave.
 
         Raises:
@@ -121,10 +125,13 @@ class AutoDrafter:
         """
         try:
             calibration = Calibration.from_state(state["calibration"])
-            recycling = RecyclingSource.from_state(state["recycling"], n_vocab)
-            self.vocabulary.resume(state["vocabulary"])
-        except (KeyError, TypeError) as error:
+            recycling = RecyclingSource.from_state(state["recycling"], self._n_vocab)
+            self._vocabulary.resume(state["vocabulary"])
+            savings = state["savings"]
+            if savings is not None:
+                savings = {int(size): float(seconds) for size, seconds in savings.items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(
                 f"what was learned cannot be used ({error}); start anew with --fresh"
             ) from error
-        self.calibration, self.recycling = calibration, recycling
+        self._calibration, self._recycling, self._savings = calibration, recycling, savings
