@@ -207,6 +207,9 @@ class Session:
             BadInput: a mask that the model's architecture cannot be served by.
             EdgeConflayersError: the step failed, or is to keep more logits than there is room for.
         """
+        self._decode(binding.ecl_step, tokens, outputs)
+
+    def _decode(self, decode: Any, tokens: Sequence[int], outputs: Outputs) -> None:
         if outputs == "all" and len(tokens) > self.max_outputs:
             raise EdgeConflayersError(
                 f"a step keeps the logits of at most {self.max_outputs} tokens, not {len(tokens)};"
@@ -222,7 +225,7 @@ class Session:
         self.tokens.extend(
             tokens
         )  # before the step, so that an interrupt right after it loses nothing
-        status = binding.ecl_step(self.handle, array, len(tokens), begin, 0, _OUTPUTS[outputs])
+        status = decode(self.handle, array, len(tokens), begin, 0, _OUTPUTS[outputs])
         if status != 0:
             del self.tokens[begin:]
             self._raise(status)
@@ -243,7 +246,7 @@ class Session:
         for begin in range(0, len(tokens), self._batch):
             part = tokens[begin : begin + self._batch]
             last = begin + len(part) == len(tokens)
-            self.step(part, outputs="last" if last else "none")
+            self._decode(binding.ecl_read, part, "last" if last else "none")
 
     def logits(self, index: int = -1) -> npt.NDArray[np.float32]:
         """The logits of one kept output of the last step: float32 [n_vocab], not copied, valid

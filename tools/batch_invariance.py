@@ -6,7 +6,7 @@ differ, at how many the most likely token differs, and which operators are the c
 the batched graph is compared with the same node of one-token graphs and, where it differs,
 overwritten with the one-token result, so that every operator is judged on equal inputs.
 
-    python tools/batch_invariance.py smollm2-135m --prefix 32 600 --flash on --upstream-kernels
+    python tools/batch_invariance.py smollm2-135m --prefix 32 600 --flash on --kernels upstream-as-is
 
 CPU only: it reads the tensors' memory. EDGE_CONFLAYERS_LIB chooses the library that is measured.
 """
@@ -318,12 +318,11 @@ def main() -> None:
     parser.add_argument("--flash", choices=_FLASH, default="auto")
     parser.add_argument("--kv-type", choices=_KV_TYPES, default="f16")
     parser.add_argument("--no-repack", action="store_true", help="weights as they are in the file")
-    parser.add_argument("--upstream-kernels", action="store_true", help="without ours")
+    parser.add_argument("--kernels", choices=["ecl", "upstream", "upstream-as-is"], default="ecl")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if arguments.upstream_kernels:
-        os.environ["ECL_KERNELS"] = "upstream"
+    os.environ["ECL_KERNELS"] = arguments.kernels
 
     from edge_conflayers import models
     from edge_conflayers.binding import llama

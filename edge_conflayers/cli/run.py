@@ -60,7 +60,8 @@ _LEAST_CONTEXT = 4096
     type=click.Choice(["plain", "conflayers"]),
     default="plain",
     show_default=True,
-    help="How to decode; the text is the same.",
+    help="How to decode: token by token, or with drafts that the model makes with some of its"
+    " layers dropped and then checks. On the CPU the text is the same.",
 )
 @click.option(
     "--fresh", is_flag=True, help="Forget what was learned about this model on this machine."

@@ -2,6 +2,7 @@
 
 #include "ggml-impl.h"
 #include "ggml.h"
+#include "kernels/ggml_columns.h"
 #include "llama-graph.h"
 #include "llama-hparams.h"
 
@@ -405,10 +406,19 @@ ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, s
 }
 
 std::string finish_graph(llm_graph_result & res, const graph_options & options) {
-    if (!options.drops_any() && !options.probe) {
-        return "";
+    if (options.drops_any() || options.probe) {
+        if (std::string why = sublayer_flow(res, options).run(); !why.empty()) {
+            return why;
+        }
     }
-    return sublayer_flow(res, options).run();
+    const int64_t n_tokens = res.t_inp_tokens != nullptr ? res.t_inp_tokens->ne[0] : 1;
+    if (options.exact && n_tokens > 1 && n_tokens <= ECL_SMALL_BATCH) {
+        ggml_cgraph * gf = res.get_gf();
+        for (int i = 0; i < gf->n_nodes; ++i) {
+            ecl_mark_small_batch(gf->nodes[i], static_cast<int32_t>(n_tokens));
+        }
+    }
+    return "";
 }
 
 }  // namespace ecl

@@ -8,7 +8,8 @@
 //
 // What must hold: with no sub-layer dropped and no probe asked for, nothing is changed. With
 // sub-layers dropped, the graph is the one that upstream would build for a model without them:
-// the same operations, on the same operands, in the same order.
+// the same operations, on the same operands, in the same order. Steps over a few tokens also get
+// the marks of kernels/ggml_columns.h, which change no operation.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +28,7 @@ enum class sublayer : uint8_t { attention = 0, ffn = 1 };
 struct graph_options {
     std::vector<uint8_t> drop;  // per layer: bit 0 drops attention, bit 1 the feed-forward; empty: none
     bool                 probe = false;
+    bool                 exact = false;   // each of a few tokens gets the bits of a one-token step
     bool                 tree  = false;   // the step's tokens are a tree, not a row
     const ggml_tensor *  head  = nullptr; // rows of the LM head to compute logits with; null: all of them
     int32_t              keep  = -1;      // layer whose residual stream, as it leaves the layer, stays readable
@@ -44,8 +46,8 @@ struct graph_options {
         return false;
     }
     bool operator==(const graph_options & other) const {
-        return drop == other.drop && probe == other.probe && tree == other.tree && head == other.head &&
-               keep == other.keep;
+        return drop == other.drop && probe == other.probe && exact == other.exact && tree == other.tree &&
+               head == other.head && keep == other.keep;
     }
     bool operator!=(const graph_options & other) const { return !(*this == other); }
 };
@@ -85,7 +87,8 @@ ggml_tensor * drop_ffn(const llm_graph_context & graph, ggml_tensor * cur, ggml_
 // Called by the builders on return: remembers the output, returns it.
 ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, sublayer kind);
 
-// Takes dropped sub-layers out of a built graph and adds the probes' nodes. Returns an empty string,
+// Takes dropped sub-layers out of a built graph, adds the probes' nodes, and marks what must follow
+// the one-token step's arithmetic. Returns an empty string,
 // or why this architecture's graph cannot be served; the graph must then not be run.
 std::string finish_graph(llm_graph_result & res, const graph_options & options);
 
