@@ -5,8 +5,9 @@
 
 if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang" AND NOT MSVC)
     include(${ECL_KERNELS_DIR}/sources.cmake)
-    target_sources(${GGML_CPU_NAME} PRIVATE ${ECL_KERNEL_CORE} ${ECL_KERNELS_DIR}/driver.cpp
-                   ${ECL_KERNELS_DIR}/buffer_type.cpp)
+    set(ECL_GGML_SOURCES ${ECL_KERNELS_DIR}/driver.cpp ${ECL_KERNELS_DIR}/buffer_type.cpp)
+    ecl_sanitize(${ECL_GGML_SOURCES})
+    target_sources(${GGML_CPU_NAME} PRIVATE ${ECL_KERNEL_CORE} ${ECL_GGML_SOURCES})
     target_include_directories(${GGML_CPU_NAME} PRIVATE ${ECL_KERNELS_DIR} ${ECL_KERNELS_DIR}/../../include)
     target_compile_definitions(${GGML_CPU_NAME} PRIVATE GGML_USE_ECL_KERNELS)
     include(${ECL_KERNELS_DIR}/attention.cmake)
