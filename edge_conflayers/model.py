@@ -5,18 +5,18 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from edge_conflayers import binding
 from edge_conflayers.binding import llama
+from edge_conflayers.closing import Closing
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 _GGUF_VERSIONS = (2, 3)
 _HEADER_BYTES = 24
 
 
-class Model:
+class Model(Closing):
     """A loaded GGUF model. Close it, or use it in a ``with`` statement.
 
     Args:
@@ -187,17 +187,6 @@ class Model:
         if self._handle is not None:
             llama.llama_model_free(self._handle)
             self._handle = None
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def check_header(path: Path) -> None:

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from edge_conflayers import binding, machine
 from edge_conflayers.binding import llama
+from edge_conflayers.closing import Closing
 from edge_conflayers.draft import Draft
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
@@ -99,7 +99,7 @@ class GraphStats:
     alive: int
 
 
-class Session:
+class Session(Closing):
     """One sequence being read and written by a model.
 
     Args:
@@ -423,17 +423,6 @@ class Session:
         if self._context is not None:
             llama.llama_free(self._context)
             self._context = None
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _last_error(self) -> str:
         return str(binding.ecl_last_error(self.handle).decode("utf-8", errors="replace"))
