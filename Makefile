@@ -31,8 +31,8 @@ native-test: $(VENV)/.installed  ## the C++ tests
 	$(BIN)/cmake --build build/native-test --target native_tests
 	OMP_WAIT_POLICY=passive $(BIN)/ctest --test-dir build/native-test --output-on-failure
 
-native-sanitize: $(VENV)/.installed  ## the same with the address and undefined-behaviour sanitizers; slow to build
-	$(NATIVE) -B build/native-sanitize -DECL_BUILD_TESTS=ON -DECL_SANITIZE=ON
+native-sanitize: $(VENV)/.installed  ## the same with the address and undefined-behaviour sanitizers
+	$(NATIVE) -B build/native-sanitize -DECL_BUILD_TESTS=ON -DECL_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug
 	$(BIN)/cmake --build build/native-sanitize --target native_tests
 	OMP_WAIT_POLICY=passive $(BIN)/ctest --test-dir build/native-sanitize --output-on-failure
 

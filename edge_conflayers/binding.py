@@ -21,7 +21,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import edge_conflayers
 from edge_conflayers.errors import EdgeConflayersError
@@ -42,6 +42,8 @@ AFTER_FFN = 2
 
 STREAM_NONE = -1
 STREAM_ALL = -2
+KernelChoice = Literal["ecl", "upstream", "upstream-as-is"]
+_KERNEL_CHOICES: dict[KernelChoice, int] = {"upstream": 0, "ecl": 1, "upstream-as-is": 2}
 
 _LOG_LEVELS = {1: "debug", 2: "info", 3: "warning", 4: "error"}
 _LOG_CONTINUED = 5
@@ -157,6 +159,7 @@ ecl_tree_supported = _declare("ecl_tree_supported", _int, _context)
 ecl_step_tree = _declare(
     "ecl_step_tree", _int, _context, _tokens, ctypes.POINTER(_int), _int, _int, _int, _int
 )
+ecl_read = _declare("ecl_read", _int, _context, _tokens, _int, _int, _int, _int)
 ecl_argmax = _declare("ecl_argmax", _int, _context, _int, _floats)
 ecl_top_k = _declare("ecl_top_k", _int, _context, _int, _int, _tokens, _floats)
 
@@ -231,16 +234,18 @@ if _cpu is not None:
     _cpu.ecl_kernels_describe.restype = ctypes.c_char_p
 
 
-def enable_kernels(enabled: bool) -> None:
-    """Whether models loaded from now on use our CPU kernels (the default) or upstream's."""
+def choose_kernels(choice: KernelChoice) -> None:
+    """Which CPU kernels models loaded from now on use: ours (the default), upstream's with every
+    token's bits those of a one-token step, or upstream's as it is, batches included."""
     if _cpu is not None:
-        _cpu.ecl_kernels_enable(int(enabled))
+        _cpu.ecl_kernels_choose(_KERNEL_CHOICES[choice])
 
 
 def kernels() -> dict[str, Any]:
-    """Which CPU kernel serves each weight format here: ``{"enabled": bool, "isa": name, "formats":
-    {format: isa or "upstream"}}``."""
+    """Which CPU kernel serves each weight format here: ``{"enabled": bool, "exact": bool, "isa":
+    name, "formats": {format: isa or "upstream"}}``; exact: a token has the same bits alone and in a
+    small batch."""
     if _cpu is None:
-        return {"enabled": False, "isa": "none", "formats": {}}
+        return {"enabled": False, "exact": False, "isa": "none", "formats": {}}
     described: dict[str, Any] = json.loads(_cpu.ecl_kernels_describe())
     return described

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from edge_conflayers import binding
 from edge_conflayers.binding import llama
+from edge_conflayers.closing import Closing
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 _GGUF_VERSIONS = (2, 3)
@@ -17,7 +17,7 @@ _HEADER_BYTES = 24
 _NO_TEXT = 1 << 0 | 1 << 1 | 1 << 3  # llama.h's LLAMA_TOKEN_ATTR_UNKNOWN, _UNUSED and _CONTROL
 
 
-class Model:
+class Model(Closing):
     """A loaded GGUF model. Close it, or use it in a ``with`` statement.
 
     Args:
@@ -198,17 +198,6 @@ class Model:
         if self._handle is not None:
             llama.llama_model_free(self._handle)
             self._handle = None
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def check_header(path: Path) -> None:

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from edge_conflayers import binding, machine
 from edge_conflayers.binding import llama
+from edge_conflayers.closing import Closing
 from edge_conflayers.draft import Draft, ExitStates
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
@@ -101,7 +101,7 @@ class GraphStats:
     alive: int
 
 
-class Session:
+class Session(Closing):
     """One sequence being read and written by a model.
 
     Args:
@@ -218,13 +218,16 @@ class Session:
             BadInput: a mask that the model's architecture cannot be served by.
             EdgeConflayersError: the step failed, or is to keep more logits than there is room for.
         """
+        self._decode(binding.ecl_step, tokens, outputs)
+
+    def _decode(self, decode: Any, tokens: Sequence[int], outputs: Outputs) -> None:
         self._check_fits(len(tokens), outputs)
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         begin = len(self.tokens)
         self.tokens.extend(
             tokens
         )  # before the step, so that an interrupt right after it loses nothing
-        status = binding.ecl_step(self.handle, array, len(tokens), begin, 0, _OUTPUTS[outputs])
+        status = decode(self.handle, array, len(tokens), begin, 0, _OUTPUTS[outputs])
         if status != 0:
             del self.tokens[begin:]
             self._raise(status)
@@ -257,7 +260,7 @@ class Session:
         for begin in range(0, len(tokens), self._batch):
             part = tokens[begin : begin + self._batch]
             last = begin + len(part) == len(tokens)
-            self.step(part, outputs="last" if last else "none")
+            self._decode(binding.ecl_read, part, "last" if last else "none")
 
     def logits(self, index: int = -1) -> npt.NDArray[np.float32]:
         """The logits of one kept output of the last step: float32 [n_vocab], not copied, valid
@@ -727,17 +730,6 @@ class Session:
         if self._context is not None:
             llama.llama_free(self._context)
             self._context = None
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _last_error(self) -> str:
         return str(binding.ecl_last_error(self.handle).decode("utf-8", errors="replace"))

@@ -30,9 +30,9 @@ MASK = LayerMask(attention=frozenset({1}), mlp=frozenset({1, 2}))
 
 @pytest.fixture(params=[True, False], ids=["our-kernels", "upstream-kernels"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[bool]:
-    binding.enable_kernels(request.param)
+    binding.choose_kernels("ecl" if request.param else "upstream")
     yield request.param
-    binding.enable_kernels(True)
+    binding.choose_kernels("ecl")
 
 
 def some_tokens(model: Model, n: int, seed: int = 0) -> list[int]:

@@ -277,9 +277,11 @@ def upstream_library() -> Path:
     return library
 
 
-def logits_of(library: Path | None, folder: Path, *arguments: str) -> Logits:
-    """What upstream_steps.py writes with this library; ours uses upstream's matrix kernels."""
-    environment = {**os.environ, "ECL_KERNELS": "upstream"}
+def logits_of(
+    library: Path | None, folder: Path, *arguments: str, kernels: str = "upstream-as-is"
+) -> Logits:
+    """What upstream_steps.py writes with this library; ours uses upstream's kernels."""
+    environment = {**os.environ, "ECL_KERNELS": kernels}
     environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE), str(ROOT / "tests")])
     environment.pop(binding.LIBRARY_VARIABLE, None)
     if library is not None:
@@ -319,6 +321,26 @@ def test_without_a_mask_every_bit_is_upstreams(
     arguments += [flash, kv_type, "2"]
     ours = logits_of(None, tmp_path, *arguments)
     assert_same_bits(ours, logits_of(library, tmp_path, *arguments))
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen2moe"])
+@pytest.mark.parametrize(("flash", "quant"), [("on", "q8_0"), ("off", "bf16")])
+def test_one_token_steps_and_prompts_stay_upstreams_where_batches_follow_them(
+    tiny_path: TinyPath, model_at: ModelAt, tmp_path: Path, arch: str, flash: str, quant: str
+) -> None:
+    library = upstream_library()
+    source = tiny_path(arch, n_layer=3, n_embd=128, quant=quant)
+    tokens = tmp_path / "tokens.npy"
+    single, batched = ",".join(["500", *["1"] * 30]), "500,1,4,8,16,1"
+    np.save(tokens, random_tokens(model_at(source), 530))
+
+    def logits(library: Path | None, sizes: str) -> Logits:
+        arguments = [str(source), str(tokens), sizes, flash, "f16", "2"]
+        return logits_of(library, tmp_path, *arguments, kernels="upstream")
+
+    theirs = logits(library, single)
+    assert_same_bits(logits(None, single), theirs)
+    assert_same_bits(logits(None, batched), theirs)
 
 
 @pytest.mark.model

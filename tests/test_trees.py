@@ -304,9 +304,9 @@ def test_trees_are_refused_beforehand(tiny: Tiny, kind: str) -> None:
 
 @kernels_only
 def test_trees_are_refused_with_the_kernels_switched_off(tiny: Tiny) -> None:
-    binding.enable_kernels(False)
+    binding.choose_kernels("upstream")
     try:
         with open_session(tiny("llama"), n_ctx=64) as session:
             check_refused(session, "CPU kernel")
     finally:
-        binding.enable_kernels(True)
+        binding.choose_kernels("ecl")

@@ -6,7 +6,7 @@ differ, at how many the most likely token differs, and which operators are the c
 the batched graph is compared with the same node of one-token graphs and, where it differs,
 overwritten with the one-token result, so that every operator is judged on equal inputs.
 
-    python tools/batch_invariance.py smollm2-135m --prefix 32 600 --flash on --upstream-kernels
+    python tools/batch_invariance.py smollm2-135m --prefix 32 600 --kernels upstream-as-is
 
 CPU only: it reads the tensors' memory. EDGE_CONFLAYERS_LIB chooses the library that is measured.
 """
@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from edge_conflayers import binding, models
 
 _TEXT = Path(__file__).read_text(encoding="utf-8")
 _FLASH = {"auto": -1, "off": 0, "on": 1}
@@ -179,10 +181,10 @@ def _bits(tensor: _Tensor) -> npt.NDArray[Any]:
 
 
 class Context:
-    """A context of a model through llama.h alone, so that upstream's library can be measured."""
+    """A context of a model, by our library or upstream's."""
 
-    def __init__(self, llama: Any, path: Path, settings: Settings, n_ctx: int) -> None:
-        self.llama = llama
+    def __init__(self, path: Path, settings: Settings, n_ctx: int) -> None:
+        self.llama = llama = binding.llama
         self.watch = _Watch(llama)
         params = llama.llama_model_default_params()
         params.use_extra_bufts = settings.repack
@@ -215,6 +217,19 @@ class Context:
 
     def decode(self, tokens: Sequence[int], begin: int, *, mode: str = "off") -> npt.NDArray[Any]:
         """One step with every token's logits: float32 [tokens, n_vocab]."""
+        self.watch.begin(mode)
+        if self._step(tokens, begin) != 0:
+            raise SystemExit("a step failed")
+        self.watch.mode = "off"
+        rows = self.llama.llama_get_logits(self.handle)
+        return np.array(np.ctypeslib.as_array(rows, shape=(len(tokens), self.n_vocab)))
+
+    def _step(self, tokens: Sequence[int], begin: int) -> int:
+        """As our library verifies drafts, or as upstream decodes."""
+        if binding.PATCHED:
+            array = (ctypes.c_int32 * len(tokens))(*tokens)
+            every = binding.OUTPUTS_ALL
+            return int(binding.ecl_step(self.handle, array, len(tokens), begin, 0, every))
         batch = self._batch
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
@@ -223,12 +238,7 @@ class Context:
             batch.n_seq_id[i] = 1
             batch.seq_id[i][0] = 0
             batch.logits[i] = 1
-        self.watch.begin(mode)
-        if self.llama.llama_decode(self.handle, batch) != 0:
-            raise SystemExit("a step failed")
-        self.watch.mode = "off"
-        rows = self.llama.llama_get_logits(self.handle)
-        return np.array(np.ctypeslib.as_array(rows, shape=(len(tokens), self.n_vocab)))
+        return int(self.llama.llama_decode(self.handle, batch))
 
     def forget(self, begin: int) -> None:
         if not self.llama.llama_memory_seq_rm(self.memory, 0, begin, -1):
@@ -318,16 +328,11 @@ def main() -> None:
     parser.add_argument("--flash", choices=_FLASH, default="auto")
     parser.add_argument("--kv-type", choices=_KV_TYPES, default="f16")
     parser.add_argument("--no-repack", action="store_true", help="weights as they are in the file")
-    parser.add_argument("--upstream-kernels", action="store_true", help="without ours")
+    parser.add_argument("--kernels", choices=["ecl", "upstream", "upstream-as-is"], default="ecl")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if arguments.upstream_kernels:
-        os.environ["ECL_KERNELS"] = "upstream"
-
-    from edge_conflayers import models
-    from edge_conflayers.binding import llama
-
+    binding.choose_kernels(arguments.kernels)
     settings = Settings(
         arguments.flash, arguments.kv_type, not arguments.no_repack, arguments.threads
     )
@@ -335,7 +340,7 @@ def main() -> None:
     reports = {}
     for prefix in arguments.prefix:
         n_ctx = prefix + arguments.groups * max(arguments.sizes) + 16
-        context = Context(llama, path, settings, n_ctx)
+        context = Context(path, settings, n_ctx)
         reports[prefix] = measure(
             context, prefix, arguments.sizes, arguments.groups, arguments.trace
         )

@@ -31,7 +31,7 @@ class UpstreamSession(Session):
     """A session of the same settings whose steps are ``llama_decode``; it keeps the logits of a
     step's last token and has no masks."""
 
-    def step(self, tokens: Sequence[int], *, outputs: Outputs = "last") -> None:
+    def _decode(self, decode: Any, tokens: Sequence[int], outputs: Outputs) -> None:
         if len(tokens) > self.room:
             raise ContextFull(
                 f"{len(tokens)} more tokens do not fit; start with a larger context (-c)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import device_options, kernels_option
+from edge_conflayers.cli.options import device_options, measured_kernels_option
 from edge_conflayers.models import resolve
 
 
@@ -30,7 +30,7 @@ from edge_conflayers.models import resolve
     help="Times that everything is measured; medians are reported.",
 )
 @device_options
-@kernels_option
+@measured_kernels_option
 def cost(
     model: str,
     json_file: Path | None,

@@ -22,8 +22,9 @@ from rich.progress import (
 from rich.table import Table
 
 from edge_conflayers import models as store
+from edge_conflayers.download import ProgressCallback, PullProgress
 from edge_conflayers.errors import BadInput
-from edge_conflayers.models import ModelInfo, ProgressCallback, PullProgress
+from edge_conflayers.registry import ModelInfo, lookup, registry
 
 
 @click.group()
@@ -35,7 +36,7 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
 def list_models(as_json: bool) -> None:
     """List the registry: name, size, licence, pulled or not."""
-    infos = list(store.registry().values())
+    infos = list(registry().values())
     if as_json:
         click.echo(json.dumps([_record(info) for info in infos], indent=2))
         return
@@ -70,7 +71,7 @@ def pull(names: tuple[str, ...], verify: bool) -> None:
 
     An interrupted pull goes on where it stopped.
     """
-    infos = [store.lookup(name) for name in names]
+    infos = [lookup(name) for name in names]
     for info in infos:
         with pull_progress() as progress:
             path = store.pull(info.name, progress, recheck=verify)
@@ -92,7 +93,7 @@ def path(name: str) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def remove(names: tuple[str, ...]) -> None:
     """Delete pulled models, unfinished pulls included."""
-    infos = [store.lookup(name) for name in names]
+    infos = [lookup(name) for name in names]
     for info in infos:
         removed = store.remove(info.name)
         click.echo(f"{info.name}: {'removed' if removed else 'was not pulled'}")

@@ -16,6 +16,9 @@ from edge_conflayers.models import resolve
 if TYPE_CHECKING:
     from edge_conflayers.methods import MethodOptions
 
+if TYPE_CHECKING:
+    from edge_conflayers.binding import KernelChoice
+
 _Command = Callable[..., Any]
 
 _SAMPLING = (
@@ -86,23 +89,37 @@ _DEVICE = (
 )
 
 
-def _choose_kernels(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    if value == "upstream":
-        from edge_conflayers import binding
+def _kernels_option(upstream: KernelChoice, text: str) -> Callable[[_Command], _Command]:
+    """``--kernels``, where "upstream" means this choice of ``binding``'s."""
 
-        binding.enable_kernels(False)
-    return value
+    def choose(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+        if value == "upstream":
+            from edge_conflayers import binding
+
+            binding.choose_kernels(upstream)
+        return value
+
+    return click.option(
+        "--kernels",
+        type=click.Choice(["ecl", "upstream"]),
+        default="ecl",
+        show_default=True,
+        expose_value=False,
+        callback=choose,
+        help=text,
+    )
 
 
-kernels_option = click.option(
-    "--kernels",
-    type=click.Choice(["ecl", "upstream"]),
-    default="ecl",
-    show_default=True,
-    expose_value=False,
-    callback=_choose_kernels,
-    help="CPU matrix and attention kernels. Only with ours does a token come out the same to the"
-    " bit alone and in a batch.",
+kernels_option = _kernels_option(
+    "upstream",
+    "CPU kernels: ours, which check a draft of a few tokens in little more than one token's time,"
+    " or upstream's, token by token. The text is plain decoding's with either; the two round"
+    " differently, so it can part between them at a close tie.",
+)
+measured_kernels_option = _kernels_option(
+    "upstream-as-is",
+    "CPU kernels: ours, or upstream's with its own batches, in which a token's bits depend on the"
+    " others.",
 )
 
 

@@ -69,7 +69,8 @@ _LEAST_CONTEXT = 4096
     type=MethodChoice(),
     default="plain",
     show_default=True,
-    help="How to decode; the text is the same.",
+    help="How to decode: token by token, or with drafts that the model makes with some of its"
+    " layers dropped and then checks. On the CPU the text is the same.",
 )
 @draft_model_option
 @click.option(

@@ -143,6 +143,9 @@ def select_layers(
     confidence: float16 [n_layer - 2], attention plus MLP, of layers 1 .. n_layer - 2.
     lam: the current lambda. family: the model's family or GGUF architecture; names that
     contain "qwen" get the narrower windows that the published code gives that family.
+    Among almost equal confidences one that differs has a score whose square is beyond float16: as
+    in the published code, its neighbours' spread is then infinite, and they are skipped only if
+    lambda is negative.
     Raises ValueError for a wrong shape or fewer than MIN_LAYERS layers, EdgeConflayersError
     for confidences that are not finite.
     """
@@ -169,7 +172,8 @@ def select_layers(
         window = 2 + int(reach * float(widening[i]) * ((i + 1) / n_layer))
         half = window // 2
         neighbours = np.concatenate([z[max(0, i - half) : i], z[i + 1 : i + half + 1]])
-        threshold = neighbours.mean() - weight * neighbours.std()
+        with np.errstate(over="ignore", invalid="ignore"):  # an infinite spread: see above
+            threshold = neighbours.mean() - weight * neighbours.std()
         if own < threshold:
             skip.append(i + 1)
         windows.append(window)

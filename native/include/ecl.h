@@ -35,10 +35,14 @@ enum ecl_stream { ECL_BEFORE_ATTENTION = 0, ECL_AFTER_ATTENTION = 1, ECL_AFTER_F
 // -1 if the architecture cannot be served at all; what only the graph can tell, the next step says.
 ECL_API int32_t ecl_set_mask(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer);
 
-// Decodes n tokens at positions pos, pos + 1, ... of one sequence.
+// Decodes n tokens at positions pos, pos + 1, ... of one sequence. On the CPU each of up to 32 tokens
+// gets the bits of a one-token step.
 ECL_API int32_t ecl_step(struct llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos,
                          llama_seq_id seq, enum ecl_outputs outputs);
 
+// The same for a prompt, whose tokens' bits are those of a batch of this size.
+ECL_API int32_t ecl_read(struct llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos,
+                         llama_seq_id seq, enum ecl_outputs outputs);
 // 1 if trees of tokens can be decoded here with the bits of plain decoding; else 0, and ecl_last_error
 // says why. Every attention of the model must be our CPU kernel's: flash attention on, keys and values
 // in F16 or F32, no GPU. Builds a graph and runs nothing: the last step's logits stay, what a

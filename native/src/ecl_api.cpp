@@ -33,31 +33,10 @@ std::string ecl::why_no_masks(const llama_model & model) {
     return "";
 }
 
-int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer) {
-    ctx->ecl.error.clear();
-    if (drop == nullptr) {
-        ctx->ecl.options.drop.clear();
-        return 0;
-    }
-    const llama_model & model = ctx->get_model();
-    if (const std::string why = why_no_masks(model); !why.empty()) {
-        return fail(ctx, unsupported(ctx->get_model(), "a layer mask: " + why));
-    }
-    if (n_layer != llama_model_n_layer(&model)) {
-        return fail(ctx, "the mask has " + std::to_string(n_layer) + " layers, the model " +
-                             std::to_string(llama_model_n_layer(&model)));
-    }
-    ecl::graph_options options = ctx->ecl.options;
-    options.drop.assign(drop, drop + n_layer);
-    if (!options.drops_any()) {
-        options.drop.clear();  // the same graph as without a mask
-    }
-    ctx->ecl.options = options;
-    return 0;
-}
+namespace {
 
-int32_t ecl_step(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
-                 ecl_outputs outputs) {
+int32_t decode(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
+               ecl_outputs outputs) {
     ctx->ecl.error.clear();
     if (outputs == ECL_OUTPUTS_ALL && static_cast<uint32_t>(n) > ctx->get_cparams().n_outputs_max) {
         return fail(ctx, "at most n_outputs_max = " + std::to_string(ctx->get_cparams().n_outputs_max) +
@@ -85,6 +64,44 @@ int32_t ecl_step(llama_context * ctx, const llama_token * tokens, int32_t n, lla
         ctx->ecl.error = unsupported(ctx->get_model(), ctx->ecl.error);
     }
     return status;
+}
+
+}  // namespace
+
+int32_t ecl_set_mask(llama_context * ctx, const uint8_t * drop, int32_t n_layer) {
+    ctx->ecl.error.clear();
+    if (drop == nullptr) {
+        ctx->ecl.options.drop.clear();
+        return 0;
+    }
+    const llama_model & model = ctx->get_model();
+    if (const std::string why = why_no_masks(model); !why.empty()) {
+        return fail(ctx, unsupported(ctx->get_model(), "a layer mask: " + why));
+    }
+    if (n_layer != llama_model_n_layer(&model)) {
+        return fail(ctx, "the mask has " + std::to_string(n_layer) + " layers, the model " +
+                             std::to_string(llama_model_n_layer(&model)));
+    }
+    ecl::graph_options options = ctx->ecl.options;
+    options.drop.assign(drop, drop + n_layer);
+    if (!options.drops_any()) {
+        options.drop.clear();  // the same graph as without a mask
+    }
+    ctx->ecl.options = options;
+    return 0;
+}
+
+int32_t ecl_step(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
+                 ecl_outputs outputs) {
+    ecl::graph_options options = ctx->ecl.options;
+    options.exact              = true;
+    scoped_options scope(ctx, std::move(options));
+    return decode(ctx, tokens, n, pos, seq, outputs);
+}
+
+int32_t ecl_read(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq,
+                 ecl_outputs outputs) {
+    return decode(ctx, tokens, n, pos, seq, outputs);
 }
 
 llama_token ecl_argmax(llama_context * ctx, int32_t i, float * probability) {
@@ -118,7 +135,7 @@ int32_t ecl_probe(llama_context * ctx, const llama_token * tokens, int32_t n, ll
     ecl::graph_options options;
     options.probe = true;
     scoped_options scope(ctx, options);
-    if (const int32_t status = ecl_step(ctx, tokens, n, pos, seq, ECL_OUTPUTS_LAST); status != 0) {
+    if (const int32_t status = decode(ctx, tokens, n, pos, seq, ECL_OUTPUTS_LAST); status != 0) {
         return status;
     }
     ctx->synchronize();

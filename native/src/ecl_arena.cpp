@@ -1,13 +1,37 @@
 #include "ecl_arena.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <new>
 
 namespace ecl {
 
 namespace {
+
 constexpr size_t alignment = 64;
+
+uint8_t * aligned(uint8_t * memory) {
+    return memory + (alignment - reinterpret_cast<uintptr_t>(memory) % alignment) % alignment;
 }
+
+void free_zeroed(ggml_backend_buffer_t buffer) {
+    // The address that calloc gave is kept in front of the buffer.
+    std::free(static_cast<void **>(buffer->context)[-1]);
+}
+
+ggml_backend_buffer_t allocate_zeroed(ggml_backend_buffer_type_t, size_t size) {
+    auto * memory = static_cast<uint8_t *>(std::calloc(size + sizeof(void *) + alignment, 1));
+    if (memory == nullptr) {
+        return nullptr;
+    }
+    uint8_t * start = aligned(memory + sizeof(void *));
+    reinterpret_cast<void **>(start)[-1] = memory;
+    ggml_backend_buffer_t buffer = ggml_backend_cpu_buffer_from_ptr(start, size);
+    buffer->iface.free_buffer    = free_zeroed;
+    return buffer;
+}
+
+}  // namespace
 
 compute_arena::compute_arena() : type(*ggml_backend_cpu_buffer_type()) {
     type.iface.alloc_buffer = allocate;
@@ -19,30 +43,33 @@ std::vector<ggml_backend_buffer_type_t> compute_arena::shared(std::vector<ggml_b
     return types;
 }
 
-void compute_arena::expect(uint32_t n_tokens, uint32_t max_tokens) {
-    growth = (max_tokens + n_tokens - 1) / n_tokens;
-}
-
-void compute_arena::clear() {
-    blocks.clear();
-    capacity = largest = 0;
+size_t compute_arena::size() const {
+    size_t size = 0;
+    for (const block & each : blocks) {
+        size += each.size;
+    }
+    return size;
 }
 
 ggml_backend_buffer_t compute_arena::allocate(ggml_backend_buffer_type_t type, size_t size) {
-    auto & arena = *static_cast<compute_arena *>(type->context);
-    if (size > arena.capacity) {
-        // A graph's memory grows at most in proportion to its tokens.
-        const size_t capacity = size * arena.growth;
-        auto *       block    = new (std::nothrow) uint8_t[capacity + alignment];
-        if (block == nullptr) {
+    auto & blocks = static_cast<compute_arena *>(type->context)->blocks;
+    if (blocks.empty() || size > blocks.back().size) {
+        std::unique_ptr<uint8_t[]> memory(new (std::nothrow) uint8_t[size + alignment]);
+        if (memory == nullptr) {
             return nullptr;
         }
-        arena.blocks.emplace_back(block);
-        arena.capacity = capacity;
+        blocks.push_back({ std::move(memory), size });
     }
-    arena.largest    = std::max(arena.largest, size);
-    const auto start = (reinterpret_cast<uintptr_t>(arena.blocks.back().get()) + alignment - 1) / alignment * alignment;
-    return ggml_backend_cpu_buffer_from_ptr(reinterpret_cast<void *>(start), size);
+    return ggml_backend_cpu_buffer_from_ptr(aligned(blocks.back().memory.get()), size);
+}
+
+ggml_backend_buffer_type_t zeroed_buffer_type() {
+    static ggml_backend_buffer_type type = [] {
+        ggml_backend_buffer_type zeroed = *ggml_backend_cpu_buffer_type();
+        zeroed.iface.alloc_buffer       = allocate_zeroed;
+        return zeroed;
+    }();
+    return &type;
 }
 
 }  // namespace ecl

@@ -1,7 +1,8 @@
-// One piece of host memory for the intermediate results of all live graphs.
+// Host memory of a context that is taken as late as can be.
 //
-// Only one graph of a context runs at a time, and every input is set before each run, so graphs may
-// lie over each other. Memory that is only reserved costs nothing until it is touched.
+// Only one graph of a context runs at a time, and every input is set before each run, so all graphs,
+// upstream's own included, lie over each other in one piece of memory: upstream reserves it for its
+// largest batch, and the small graphs that stay alive beside it cost none.
 #pragma once
 
 #include "ggml-backend-impl.h"
@@ -22,23 +23,24 @@ class compute_arena {
     // The types, with plain host memory replaced by the arena's.
     std::vector<ggml_backend_buffer_type_t> shared(std::vector<ggml_backend_buffer_type_t> types);
 
-    // The next allocation is for a graph of this many tokens, the largest to come has max_tokens.
-    void expect(uint32_t n_tokens, uint32_t max_tokens);
+    bool is_shared(ggml_backend_buffer_type_t type) const { return type == &this->type; }
 
-    // The largest allocation so far, in bytes.
-    size_t used() const { return largest; }
-
-    // Frees everything; no graph may use it any more.
-    void clear();
+    // Bytes taken.
+    size_t size() const;
 
   private:
-    ggml_backend_buffer_type               type;
-    std::vector<std::unique_ptr<uint8_t[]>> blocks;  // the last one is handed out, all others still in use
-    size_t                                 capacity = 0;
-    size_t                                 largest  = 0;
-    size_t                                 growth   = 1;
+    struct block {
+        std::unique_ptr<uint8_t[]> memory;
+        size_t                     size;
+    };
+
+    ggml_backend_buffer_type type;
+    std::vector<block>       blocks;  // the last and largest is handed out; graphs may lie in the others still
 
     static ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size);
 };
+
+// Plain host memory that is all zeros and, where the system can, not there before it is touched.
+ggml_backend_buffer_type_t zeroed_buffer_type();
 
 }  // namespace ecl

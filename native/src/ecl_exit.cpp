@@ -292,7 +292,8 @@ int32_t ecl_branches(llama_context * ctx, const uint8_t * drop, int32_t n_layer,
     if (const int32_t status = ecl_set_mask(ctx, drop, n_layer); status != 0) {
         return status;
     }
-    ctx->ecl.options.keep = stream;
+    ctx->ecl.options.keep  = stream;
+    ctx->ecl.options.exact = n_branches == 1;  // several do not lie in the cells of plain decoding
     if (states != nullptr) {
         set_states(ctx, ctx->ecl.options, states, n_rows);
     }

@@ -5,6 +5,7 @@
 #include "ggml-backend.h"
 #include "ggml-impl.h"
 #include "ggml.h"
+#include "kernels/ggml_columns.h"
 #include "llama-graph.h"
 #include "llama-hparams.h"
 
@@ -576,7 +577,19 @@ std::string finish_graph(llm_graph_result & res, const graph_options & options) 
     if (options.head != nullptr) {
         std::swap(res.ecl.logits, res.t_logits);
     }
-    return options.tree != nullptr ? follow_branches(res, *options.tree) : "";
+    if (options.tree != nullptr) {
+        if (std::string why = follow_branches(res, *options.tree); !why.empty()) {
+            return why;
+        }
+    }
+    const int64_t n_tokens = res.t_inp_tokens != nullptr ? res.t_inp_tokens->ne[0] : 1;
+    if (options.exact && n_tokens > 1 && n_tokens <= ECL_SMALL_BATCH) {
+        ggml_cgraph * gf = res.get_gf();
+        for (int i = 0; i < gf->n_nodes; ++i) {
+            ecl_mark_small_batch(gf->nodes[i], static_cast<int32_t>(n_tokens));
+        }
+    }
+    return "";
 }
 
 }  // namespace ecl

@@ -7,8 +7,9 @@
 // scales or parallel branches, and one that does not is refused instead of run half masked.
 //
 // What must hold: with no sub-layer dropped, no probe asked for and no tree (ecl_tree.h), nothing is
-// changed. With sub-layers dropped, the graph is the one that upstream would build for a model without them:
-// the same operations, on the same operands, in the same order.
+// changed. With sub-layers dropped, the graph is the one that upstream would build for a model without
+// them: the same operations, on the same operands, in the same order. Steps over a few tokens also get
+// the marks of kernels/ggml_columns.h, which change no operation.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,7 @@ enum class sublayer : uint8_t { attention = 0, ffn = 1 };
 struct graph_options {
     std::vector<uint8_t> drop;  // per layer: bit 0 drops attention, bit 1 the feed-forward; empty: none
     bool                 probe = false;
+    bool                 exact = false;   // each of a few tokens gets the bits of a one-token step
     const token_tree *   tree  = nullptr; // of the step's tokens; null: they are a row
     const draft_head *   head  = nullptr; // rows of the LM head to compute logits with; null: all of them
     int32_t              keep  = keep_none;  // layer whose residual stream, as it leaves the layer, stays readable
@@ -54,8 +56,9 @@ struct graph_options {
         return false;
     }
     bool operator==(const graph_options & other) const {
-        return drop == other.drop && probe == other.probe && tree == other.tree && head == other.head &&
-               keep == other.keep && head_number == other.head_number && states == other.states;
+        return drop == other.drop && probe == other.probe && exact == other.exact && tree == other.tree &&
+               head == other.head && keep == other.keep && head_number == other.head_number &&
+               states == other.states;
     }
     bool operator!=(const graph_options & other) const { return !(*this == other); }
 };
@@ -100,8 +103,9 @@ ggml_tensor * drop_ffn(const llm_graph_context & graph, ggml_tensor * cur, ggml_
 ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, sublayer kind);
 
 // Takes dropped sub-layers out of a built graph, puts given states in, adds the probes' nodes, puts the
-// draft head in the LM head's place, and has a tree's tokens attend along their branches. Returns an
-// empty string, or why this architecture's graph cannot be served; the graph must then not be run.
+// draft head in the LM head's place, has a tree's tokens attend along their branches, and marks what
+// must follow the one-token step's arithmetic. Returns an empty string, or why this architecture's graph
+// cannot be served; the graph must then not be run.
 std::string finish_graph(llm_graph_result & res, const graph_options & options);
 
 }  // namespace ecl

@@ -24,7 +24,6 @@ void live_graphs::activate(live_graph_ref context, const graph_options & options
 
 void live_graphs::switch_to(live_graph_ref context, const key & wanted,
                             const std::vector<ggml_backend_buffer_type_t> & buffer_types, const make_sched & make) {
-    arena.expect(std::max(wanted.n_tokens, 1u), max_tokens);
     live_graph next;
     const auto found =
         std::find_if(parked.begin(), parked.end(), [&](const entry & e) { return e.name == wanted; });
@@ -55,7 +54,6 @@ void live_graphs::reset(live_graph_ref context) {
         context.swap(upstream->graph);
     }
     parked.clear();
-    arena.clear();
     current = key();
 }
 
@@ -63,16 +61,13 @@ void live_graphs::forget_draft_heads() {
     parked.remove_if([](const entry & e) { return e.name.options.head != nullptr; });
 }
 
-size_t live_graphs::parked_buffer_size(ggml_backend_t backend) const {
-    // Upstream's own pair has its buffers to itself; on the CPU all others share the arena, unless a
-    // GPU's driver lends the CPU pinned memory.
-    const bool shared =
-        arena.used() > 0 && ggml_backend_get_default_buffer_type(backend) == ggml_backend_cpu_buffer_type();
-    size_t     size   = shared && current.upstream ? arena.used() : 0;
+size_t live_graphs::buffer_size(ggml_backend_sched_t active, ggml_backend_t backend) const {
+    if (arena.is_shared(ggml_backend_sched_get_buffer_type(active, backend))) {
+        return arena.size();
+    }
+    size_t size = ggml_backend_sched_get_buffer_size(active, backend);
     for (const entry & e : parked) {
-        if (e.name.upstream || !shared) {
-            size += ggml_backend_sched_get_buffer_size(e.graph.sched.get(), backend);
-        }
+        size += ggml_backend_sched_get_buffer_size(e.graph.sched.get(), backend);
     }
     return size;
 }

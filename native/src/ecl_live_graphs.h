@@ -66,8 +66,19 @@ class live_graphs {
     // Frees the parked graphs of draft heads, which will not come back.
     void forget_draft_heads();
 
-    // Bytes of compute buffers that these graphs take besides the active one's, for one backend.
-    size_t parked_buffer_size(ggml_backend_t backend) const;
+    // The buffer types that every scheduler of the context allocates from: of these, one a backend, those
+    // that graphs can share.
+    std::vector<ggml_backend_buffer_type_t> buffer_types(const std::vector<ggml_backend_buffer_type_t> & types) {
+        return arena.shared(types);
+    }
+
+    // The type that one of them stands for.
+    ggml_backend_buffer_type_t plain_type(ggml_backend_buffer_type_t type) const {
+        return arena.is_shared(type) ? ggml_backend_cpu_buffer_type() : type;
+    }
+
+    // Bytes of compute buffers of all graphs, the active scheduler's included, for one backend.
+    size_t buffer_size(ggml_backend_sched_t active, ggml_backend_t backend) const;
 
     size_t size() const { return parked.size(); }
 

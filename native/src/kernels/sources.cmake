@@ -7,7 +7,10 @@
 include(CheckCXXCompilerFlag)
 
 function(ecl_kernel_source file)
-    set(flags -ffp-contract=off -O3)
+    set(flags -ffp-contract=off)
+    if(NOT ECL_SANITIZE)
+        list(APPEND flags -O3)
+    endif()
     foreach(flag IN LISTS ARGN)
         string(MAKE_C_IDENTIFIER "ECL_HAS${flag}" known)
         check_cxx_compiler_flag(${flag} ${known})
@@ -16,6 +19,11 @@ function(ecl_kernel_source file)
         endif()
     endforeach()
     set_source_files_properties(${ECL_KERNELS_DIR}/${file} PROPERTIES COMPILE_OPTIONS "${flags}")
+endfunction()
+
+# Adds the sanitizers, where they are asked for, to sources given by their whole paths.
+function(ecl_sanitize)
+    set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_OPTIONS ${ECL_SANITIZE_FLAGS})
 endfunction()
 
 set(ECL_KERNEL_CORE layout.cpp repack.cpp unpack.cpp dispatch.cpp)
@@ -30,3 +38,4 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
     ecl_kernel_source(kernels_i8mm.cpp -march=armv8.2-a+dotprod+i8mm)
 endif()
 list(TRANSFORM ECL_KERNEL_CORE PREPEND ${ECL_KERNELS_DIR}/)
+ecl_sanitize(${ECL_KERNEL_CORE})
