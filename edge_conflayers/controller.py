@@ -26,10 +26,11 @@ from edge_conflayers.estimates import Calibration, StepTimes
 from edge_conflayers.session import Session
 
 _FADE = 0.97
+_RECENT = 9
 # Tokens verified together. Each number has a compute graph of its own, of which few stay alive.
 _SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MOST_CANDIDATES = 24
-_LEAST_DOUBT = 0.5
+_NOTHING: tuple[list[Node], float] = ([], 0.0)
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,19 @@ class Caution:
         share: of the time of the text so far.
         steps: one-token steps' time at the start of a text.
         of_savings: of the time that drafts have saved so far.
-        patience: rounds in a row without a candidate worth verifying after which a source is not
-            asked for a while; the while doubles each time, up to ``longest_nap`` rounds.
+        search_share: of the time that drafts have saved, what a search for skip sets may take.
+        margin: by what factor a draft's gain has to exceed what its time is worth.
+        patience: rounds in a row without a candidate worth verifying after which a source is only
+            asked as often as takes ``idle_share`` of the time.
     """
 
-    share: float = 0.004
-    steps: float = 0.5
+    share: float = 0.006
+    steps: float = 0.9
     of_savings: float = 0.5
-    patience: int = 12
-    longest_nap: int = 64
+    search_share: float = 0.1
+    margin: float = 1.3
+    patience: int = 6
+    idle_share: float = 0.003
 
 
 class _Account:
@@ -72,38 +77,52 @@ class _Account:
         recent = self.tokens / self.seconds if self.seconds > 0 else 0.0
         return max(1 / t1, recent)
 
-    def add(self, tokens: int, seconds: float, t1: float, *, plain: bool) -> None:
+    def add(self, tokens: int, seconds: float, t1: float) -> None:
+        """A round with a draft."""
+        self._count(tokens, seconds)
+        self.won += tokens * t1 - seconds
+
+    def add_plain(self, seconds: float, overhead: float) -> None:
+        """A round without, of which looking for one took so long."""
+        self._count(1, seconds)
+        self.won -= overhead
+
+    def _count(self, tokens: int, seconds: float) -> None:
         self.elapsed += seconds
         self.tokens = self.tokens * _FADE + tokens
         self.seconds = self.seconds * _FADE + seconds
-        if not plain:
-            self.won += tokens * t1 - seconds
 
 
-class _Awake:
-    """Whether a source is worth asking, so that one that never helps costs nothing."""
+class _Source:
+    """A source, and whether asking it is worth the time that asking takes."""
 
-    def __init__(self, caution: Caution) -> None:
+    def __init__(self, source: CandidateSource, caution: Caution) -> None:
+        self.source = source
         self._caution = caution
-        self._useless = 0
-        self._nap = caution.patience
-        self._sleep = 0
+        self._useless = 0  # rounds in a row without a candidate worth verifying
+        self._rest = 0.0  # rounds until it is asked again
+        self._seconds: deque[float] = deque(maxlen=_RECENT)  # of asking it and of its learning
+        self.spent = 0.0  # in this round
 
-    def now(self) -> bool:
-        """To be asked once a round."""
-        if self._sleep:
-            self._sleep -= 1
-        return self._sleep == 0
+    def begin(self) -> None:
+        """Another text, in which it may help."""
+        self._useless, self._rest = 0, 0.0
+
+    def is_asked(self) -> bool:
+        """Whether it is to be asked in this round."""
+        self._rest -= 1
+        return self._rest <= 0
 
     def heard(self, useful: bool) -> None:
-        """Whether it had something worth verifying."""
-        if useful:
-            self._useless, self._nap = 0, self._caution.patience
-            return
-        self._useless += 1
+        """Whether it had a candidate worth verifying."""
+        self._useless = 0 if useful else self._useless + 1
+
+    def close_round(self, t1: float) -> None:
+        """The round in which it was asked is over."""
+        self._seconds.append(self.spent)
+        self.spent = 0.0
         if self._useless >= self._caution.patience:
-            self._sleep, self._useless = self._nap, self._caution.patience // 2
-            self._nap = min(2 * self._nap, self._caution.longest_nap)
+            self._rest = median(self._seconds) / (self._caution.idle_share * t1)
 
 
 class Controller:
@@ -128,31 +147,37 @@ class Controller:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.times = times
-        self.sources = sources
         self.layers = layers
         self.calibration = calibration or Calibration()
         self._caution = caution or Caution()
         self._clock = clock
-        self._awake = {source.name: _Awake(self._caution) for source in sources}
-        self._asked: list[CandidateSource] = []
+        self._sources = [_Source(source, self._caution) for source in sources]
+        self._asked: list[_Source] = []
         self._account = _Account(self._caution)
         self._rounds: dict[str, int] = {}
-        self._overheads: deque[float] = deque([0.0], maxlen=9)
+        self._searched = 0.0  # seconds, in this text
+        self._overhead = 0.0
+        self._overheads: deque[float] = deque([0.0], maxlen=_RECENT)
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         self._account = _Account(self._caution)
-        for source in self.sources:
-            source.observe(session, ())
+        self._searched = 0.0
+        for each in self._sources:
+            each.begin()
+            each.source.observe(session, ())
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         began = self._clock()
         t1 = self.times.t1
-        rate = self._account.rate(t1)
-        nodes, gain, risk = self._free(session, pending, limit, rate)
+        rate = self._caution.margin * self._account.rate(t1)
         spare = self._account.spare(t1)
-        if risk > spare:
-            nodes, gain = [], 0.0
-        self._overheads.append(self._clock() - began)
+        self._asked = []
+        nodes, gain = _NOTHING
+        if spare > median(self._overheads):
+            nodes, gain = self._free(session, pending, limit, rate, spare)
+        self._overhead = self._clock() - began
+        if self._asked:
+            self._overheads.append(self._overhead)
         if self.layers is not None and limit > 0:
             plan = self.layers.plan(rate, self.times, len(pending), limit, spare)
             if plan.gain > gain:
@@ -160,41 +185,41 @@ class Controller:
         return as_draft(nodes) if nodes else Draft()
 
     def _free(
-        self, session: Session, pending: Sequence[int], limit: int, rate: float
-    ) -> tuple[list[Node], float, float]:
-        """The candidates worth verifying, their gain in tokens, and the seconds lost if none is
-        accepted times the chance of that."""
-        self._asked = [source for source in self.sources if self._awake[source.name].now()]
-        if not self._asked or limit <= 0:
-            return [], 0.0, 0.0
+        self, session: Session, pending: Sequence[int], limit: int, rate: float, spare: float
+    ) -> tuple[list[Node], float]:
+        """The candidates worth verifying in ``spare`` seconds, which are lost if none is accepted,
+        and their gain in tokens."""
         n_pending = len(pending)
-        chain = not session.verifies_trees
-        # What is less likely than this is not worth a place even in the cheapest step.
-        least = rate * (self.times.step(n_pending + 8) - self.times.step(n_pending + 1)) / 7 / 2
-        drafts = {}
-        for source in self._asked:
-            source.observe(session, pending)
-            most = min(limit, _MOST_CANDIDATES)
-            drafts[source.name] = source.candidates(most, least=least, chain=chain)
-        nodes = merge(drafts.values(), self.calibration.chance)
-        if chain:
-            nodes = best_chain(nodes)
 
         def step(drafted: int) -> float:
             return self.times.step(n_pending + drafted)
 
+        self._asked = [each for each in self._sources if limit > 0 and each.is_asked()]
+        one_more = rate * (step(1) - step(0))
+        promising = False
+        for each in self._asked:
+            began = self._clock()
+            each.source.observe(session, pending)
+            first = each.source.candidates(1, least=one_more / 2)
+            chances = (self.calibration.chance(each.source.name, p) for p in first.probabilities)
+            useful = max(chances, default=0.0) > one_more
+            each.heard(useful)
+            each.spent = self._clock() - began
+            promising = promising or useful
+        if not promising:
+            return _NOTHING
+        chain = not session.verifies_trees
+        # What is less likely than this is not worth a place even in the cheapest step.
+        least = rate * (step(8) - step(1)) / 7 / 2
+        most = min(limit, _MOST_CANDIDATES)
+        drafts = [each.source.candidates(most, least=least, chain=chain) for each in self._asked]
+        nodes = merge(drafts, self.calibration.chance)
+        if chain:
+            nodes = best_chain(nodes)
         counts = [size - n_pending for size in _SIZES if 0 < size - n_pending <= limit]
-        n, gain = worth_verifying(nodes, counts, step, rate)
-        chosen = nodes[:n]
-        helpful = {node.source for node in chosen}
-        for name, awake in self._awake.items():
-            if name in drafts:
-                awake.heard(name in helpful)
-        if not chosen:
-            return [], 0.0, 0.0
-        likely = sum(node.chance for node in chosen if node.parent is None)
-        none_accepted = max(_LEAST_DOUBT, 1.0 - likely)
-        return chosen, gain, none_accepted * (step(n) - step(0))
+        affordable = [n for n in counts if step(n) - step(0) <= spare]
+        n, gain = worth_verifying(nodes, affordable, step, rate)
+        return nodes[:n], gain
 
     def learn(self, session: Session, round: Round) -> None:
         began = self._clock()
@@ -203,27 +228,34 @@ class Controller:
         self.times.observe(verified, round.verify_seconds)
         source = round.draft.source(0) if round.drafted else "plain"
         self._rounds[source] = self._rounds.get(source, 0) + 1
-        for asked in self._asked:
-            asked.learn(session, round)
-        if source == "layers" and self.layers is not None:
+        for each in self._asked:
+            started = self._clock()
+            each.source.learn(session, round)
+            each.spent += self._clock() - started
+            each.close_round(self.times.t1)
+        if self.layers is not None:
             self.layers.observe(round)
         seconds = round.draft_seconds + round.verify_seconds + self._clock() - began
-        plain = round.drafted == 0 and len(round.pending) == 1
-        self._account.add(round.accepted + 1, seconds, self.times.t1, plain=plain)
+        if round.drafted == 0 and len(round.pending) == 1:
+            self._account.add_plain(seconds, self._overhead + self._clock() - began)
+        else:
+            self._account.add(round.accepted + 1, seconds, self.times.t1)
         if self.layers is not None:
             self._search(session)
 
     def _search(self, session: Session) -> None:
         """Goes on searching for skip sets with time that drafts have won."""
         assert self.layers is not None
-        if self._account.won <= 0:
+        for_search = self._caution.search_share * self._account.won - self._searched
+        if for_search <= 0:
             return
-        cost = self.layers.search_seconds
-        if cost is None or cost > self._account.spare(0.0):
+        cost = self.layers.search_seconds(self.times.t1)
+        if cost is None or cost > for_search:
             return
         began = self._clock()
         self.layers.advance(session)
         spent = self._clock() - began
+        self._searched += spent
         self._account.won -= spent
         self._account.elapsed += spent
 

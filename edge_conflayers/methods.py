@@ -375,14 +375,9 @@ class Auto(_Simple):
         return self._drafter
 
     def prepare(self, session: Session) -> None:
-        if self._drafter is not None:
-            return
-        if self._sets.prices is None:
+        if self._drafter is None:
             self._sets.prices = measure_prices(session)
-        known = self._sets.others.get(self._NAME)
-        self._drafter = AutoDrafter(self._model, self._sets)
-        if known is not None:
-            self._drafter.resume(known)
+            self._drafter = AutoDrafter(self._model, self._sets)
         self._drafter.prepare(session)
 
     def settings(self) -> dict[str, Any]:
@@ -394,8 +389,11 @@ class Auto(_Simple):
         return self._sets.to_json()
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        self._sets = SkipSets.from_json(state, self._model.n_layer)
-        self._drafter = None
+        sets = SkipSets.from_json(state, self._model.n_layer)
+        drafter = AutoDrafter(self._model, sets) if sets.prices is not None else None
+        if drafter is not None and self._NAME in sets.others:
+            drafter.resume(sets.others[self._NAME])
+        self._sets, self._drafter = sets, drafter
 
 
 METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {

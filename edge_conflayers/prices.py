@@ -19,7 +19,7 @@ CONTEXTS = (240, 1008)
 """Where prices are measured. The cache is read in strides of 256 tokens; these end just within one,
 so that the steps measured there stay in it."""
 
-QUICK_TOKENS = (2, 4, 8)
+QUICK_TOKENS = (2, 4, 8, 16)
 FULL_TOKENS = (2, 3, 4, 8, 16)
 """Together with three kinds of one-token steps as many as graphs stay alive (live_graphs)."""
 QUICK_BUDGET = 60.0
@@ -172,8 +172,8 @@ def measure_prices(
     is in it, and filling it then costs little.
 
     Args:
-        quick: V of 2, 4 and 8 tokens, and at most three repeats, fewer if they would take longer
-            than 60 one-token steps; else V of up to 16, and seven repeats.
+        quick: V of 2, 4, 8 and 16 tokens, and at most three repeats, fewer if they would take
+            longer than 60 one-token steps; else V of 3 as well, and seven repeats.
         contexts: tokens in the cache before each step, two, ascending; only as far as the session
             has room.
         on_progress: called with contexts done and contexts in all.

@@ -14,22 +14,25 @@ import pytest
 from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
 
+from edge_conflayers.controller import Caution
 from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters.auto import AutoDrafter
 from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.measured import MeasuredDrafter
 from edge_conflayers.drafters.recycling import RecyclingSource
-from edge_conflayers.kinds import SkipSets
+from edge_conflayers.kinds import SkipSet, SkipSets, signature
 from edge_conflayers.model import Model
 from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
-from edge_conflayers.search.measured import MeasuredSettings
+from edge_conflayers.search.measured import Found, MeasuredSettings
+from edge_conflayers.search.objective import Prediction
 from edge_conflayers.search.prices import AtContext
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
-from edge_conflayers.session import Session
+from edge_conflayers.session import LayerMask, Session
 from edge_conflayers.speculate import Stats, generate
 
 PROMPTS = (
@@ -118,6 +121,15 @@ def recycling(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return FreeDrafter(RecyclingSource(), least=0.01, max_draft=7)
 
 
+def auto(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """The controller, free to lose time, with a skip set that is said to be good."""
+    prices = Prices((PricesAt(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),))
+    promised = Prediction(2.0, 0.0, max_draft=6, acceptance=0.9, tokens_per_round=5.0)
+    found = Found(LayerMask.layers(range(1, model.n_layer - 1, 2)), promised, c=0.5)
+    sets = SkipSets(model.n_layer, [SkipSet("any", signature("any"), found)], prices)
+    return AutoDrafter(model, sets, Caution(share=1e9))
+
+
 def trees(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     """Random trees with the text in some branch."""
     return TreeDrafter(text, prompt, seed=prompt)
@@ -132,6 +144,7 @@ DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "measured": measured,
     "lookup": lookup,
     "recycling": recycling,
+    "auto": auto,
     "trees": trees,
 }
 SEARCHES = ("swift", "measured")
@@ -243,7 +256,7 @@ def test_contexts_that_grow(tiny: Tiny, arch: str, settings: dict[str, Any]) -> 
             random_tokens(model, prompt),
             SAMPLERS["sampled"],
             80,
-            ("random", "scripted", "swift", "measured"),
+            ("random", "scripted", "swift", "measured", "auto"),
             **settings,
         )
 

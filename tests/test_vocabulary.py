@@ -257,9 +257,10 @@ class VocabularyDrafter:
         self.learned = learned
         self.accepted = 0
 
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        self.learned.begin(session, prompt)
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
-        if not session.draft_vocabulary:
-            self.learned.begin(session, session.tokens)
         return session.draft(
             LayerMask.layers({2}), pending, limit=min(limit, 6), stop_probability=0.0
         )

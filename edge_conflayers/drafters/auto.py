@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_conflayers.controller import Controller
+from edge_conflayers.controller import Caution, Controller
 from edge_conflayers.draft import Draft, Round
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.recycling import RecyclingSource
@@ -16,6 +17,7 @@ from edge_conflayers.estimates import Calibration, StepTimes
 from edge_conflayers.kinds import SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.search.by_kind import SearchByKind
+from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext
 from edge_conflayers.session import LayerMask, Session
 from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings
@@ -29,13 +31,15 @@ class AutoDrafter:
     Args:
         model: whose texts.
         sets: prices of its steps, which must be there, and skip sets, which are kept up to date.
+        caution: of the controllers.
     """
 
-    def __init__(self, model: Model, sets: SkipSets) -> None:
+    def __init__(self, model: Model, sets: SkipSets, caution: Caution | None = None) -> None:
         assert sets.prices is not None
         self._prices = sets.prices
         self._at_context = AtContext(sets.prices)
         self._n_vocab = model.n_vocab
+        self._caution = caution
         self._lookup = LookupSource()
         self._recycling = RecyclingSource()
         self._calibration = Calibration()
@@ -45,7 +49,9 @@ class AutoDrafter:
         self._search: SearchByKind | None = None
         if sets.prices.maskable:
             with contextlib.suppress(BadInput):  # too few layers
-                self._search = SearchByKind(sets, self._at_context)
+                self._search = SearchByKind(
+                    sets, self._at_context, MeasuredSettings(share=math.inf)
+                )
 
     def prepare(self, session: Session) -> None:
         """Measures what draft vocabularies save, once there is a skip set to use them with."""
@@ -59,7 +65,11 @@ class AutoDrafter:
         times = StepTimes(prices.t1(context), {n: prices.v(n, context) for n in _VERIFIED})
         layers = self._layers(session, prompt, context) if self._search is not None else None
         self._controller = Controller(
-            times, (self._lookup, self._recycling), layers, calibration=self._calibration
+            times,
+            (self._lookup, self._recycling),
+            layers,
+            calibration=self._calibration,
+            caution=self._caution,
         )
         self._controller.begin(session, prompt)
 

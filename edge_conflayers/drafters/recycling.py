@@ -1,6 +1,6 @@
 """Drafts recycled from the full model's own runners-up (Token Recycling, arXiv 2408.08696).
 
-Each step of the full model says, for every token it ran over, which tokens were likeliest to come
+Each step of the full model says, for every token of the text, which tokens were likeliest to come
 next. They are kept by that token, and the next draft is a walk through this table. Two additions to
 the paper: the table is kept by the last two tokens as well, which are asked first, and how likely a
 candidate is comes from how often such candidates came true.
@@ -162,7 +162,8 @@ class RecyclingSource:
             table, known = self._known(ends[node])
             for successor, kind in known:
                 table.came_true.observe(kind, successor == token)
-        for node, (before, last) in ends.items():
+        for node in (ROOT, *round.path):  # what follows a wrong token is seldom asked for
+            before, last = ends[node]
             tokens, probabilities = session.top_k(len(round.pending) + node, WIDTH)
             self._by_one.update(last, tokens, probabilities)
             self._by_two.update(_pair(before, last), tokens, probabilities)

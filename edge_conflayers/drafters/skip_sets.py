@@ -18,7 +18,8 @@ SOURCE = "layers"
 _RECENT = 24
 _PRIOR_ROUNDS = 3
 _FORGET_AFTER = 64
-_PRIOR_WASTED = 0.4
+_PRIOR_WASTED = 0.6
+_FIRST_ADVANCE = 20.0  # one-token steps; a search's first step ranks all sub-layers
 
 
 @dataclass(frozen=True)
@@ -136,18 +137,17 @@ class SkipSetArm:
         return Draft(draft.tokens, draft.probabilities, draft.parents, sources)
 
     def observe(self, round: Round) -> None:
-        """Hear what became of a draft."""
-        self._rounds.append((round.drafted, round.accepted))
-        self._token_seconds.append(round.draft_seconds / max(1, round.drafted))
+        """Hear what became of a round, whoever drafted."""
         self.search.observe(round)
+        if round.drafted > 0 and round.draft.source(0) == SOURCE:
+            self._rounds.append((round.drafted, round.accepted))
+            self._token_seconds.append(round.draft_seconds / round.drafted)
 
-    @property
-    def search_seconds(self) -> float | None:
-        """What going on with the search is expected to take; None if it has ended, 0 if that is
-        not known yet."""
+    def search_seconds(self, t1: float) -> float | None:
+        """What going on with the search is expected to take; None if it has ended."""
         if self.search.finished:
             return None
-        return max(self._advance_seconds, default=0.0)
+        return max(self._advance_seconds, default=_FIRST_ADVANCE * t1)
 
     def advance(self, session: Session) -> None:
         """Goes on with the search."""
