@@ -107,3 +107,8 @@ class Round:
     @property
     def accepted(self) -> int:
         return len(self.path)
+
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """What the round added to the text."""
+        return (*(self.draft.tokens[i] for i in self.path), self.token)

@@ -87,6 +87,8 @@ class SkipSets:
         sets: at most one a kind.
         prices: what steps were measured to cost; None if they were not.
         orders: in which sub-layers are worth dropping, for searches; None if not known.
+        savings: seconds that draft vocabularies save a draft step, by their size; None if they were
+            not measured.
         others: what methods that share the profile keep in it beside these, JSON-able, by name.
     """
 
@@ -96,11 +98,13 @@ class SkipSets:
         sets: Iterable[SkipSet] = (),
         prices: Prices | None = None,
         orders: Sequence[Sequence[int]] | None = None,
+        savings: Mapping[int, float] | None = None,
         others: Mapping[str, Any] | None = None,
     ) -> None:
         self.n_layer = n_layer
         self.prices = prices
         self.orders = orders
+        self.savings = savings
         self.others = dict(others or {})
         self._sets = {each.kind: each for each in sets}
 
@@ -145,6 +149,7 @@ class SkipSets:
                 }
                 for each in self
             ],
+            "savings": self.savings,
             "others": self.others,
         }
 
@@ -158,12 +163,13 @@ class SkipSets:
         try:
             if data["n_layer"] != n_layer:
                 raise ValueError(f"they are for {data['n_layer']!r} layers, not {n_layer}")
-            prices, orders = data["prices"], data["orders"]
+            prices, orders, savings = data["prices"], data["orders"], data["savings"]
             return cls(
                 n_layer,
                 [_set_from_json(each, n_layer) for each in data["sets"]],
                 None if prices is None else Prices.from_json(prices),
                 None if orders is None else [_order(each, n_layer) for each in orders],
+                None if savings is None else {int(n): float(s) for n, s in savings.items()},
                 dict(data["others"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

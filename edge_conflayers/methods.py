@@ -33,6 +33,7 @@ from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext, guessed_prices
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.session import Session
+from edge_conflayers.vocabulary import DraftVocabulary, typical_size
 
 DRAFT_MODEL = "draft-model"
 
@@ -325,8 +326,13 @@ class Measured(_Simple):
         self._use(SkipSets(model.n_layer))
 
     def _use(self, sets: SkipSets) -> None:
-        prices = AtContext(sets.prices or guessed_prices(self._model))
-        self.drafter = MeasuredDrafter(SearchByKind(sets, prices, self._settings))
+        prices = sets.prices or guessed_prices(self._model)
+        vocabulary = DraftVocabulary(self._model)
+        savings = sets.savings or {}
+        vocabulary.size = typical_size(savings, vocabulary, prices, 0)
+        at_context = AtContext(prices, saved_seconds=savings.get(vocabulary.size, 0.0))
+        search = SearchByKind(sets, at_context, self._settings)
+        self.drafter = MeasuredDrafter(search, vocabulary)
 
     def settings(self) -> dict[str, Any]:
         return dict(SKIP_SETS_PROFILE)

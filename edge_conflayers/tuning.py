@@ -84,6 +84,7 @@ def tune(
     *,
     budget: float,
     max_tokens: int,
+    saved_seconds: float = 0.0,
     threads: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_better: Callable[[], None] = lambda: None,
@@ -94,6 +95,7 @@ def tune(
         prompts: at least one a kind; each with at least one token.
         sets: what was found before, where each search starts and what it finds is put.
         prices: what steps cost.
+        saved_seconds: what a draft vocabulary saves of a draft step.
         budget: seconds; each kind gets an equal part of what is left when its turn comes, and at
             least one set is judged.
         max_tokens: most tokens of each text.
@@ -131,7 +133,7 @@ def tune(
                 continue
             mean = mean_signature(signature(model.text(prompt)) for prompt in texts)
             middle = sum(len(text.session) for text in usable) // len(usable)
-            search = _search(model, usable, sets, mean, AtContext(prices, middle))
+            search = _search(model, usable, sets, mean, AtContext(prices, middle, saved_seconds))
             while (mask := search.propose()) is not None:
                 if search.judged > 0 and time.monotonic() > deadline:
                     break

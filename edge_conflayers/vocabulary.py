@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
+from edge_conflayers.prices import Prices
 from edge_conflayers.session import LayerMask, Session
 
 SIZES = (2048, 4096, 8192, 16384, 32768)
@@ -42,7 +43,7 @@ class DraftVocabulary:
 
     def __init__(self, model: Model, *, size: int = 8192) -> None:
         self.size = size
-        self._model = model
+        self.model = model
         self._always = model.end_tokens.union(
             # After a line break, since some tokenizers put a space in front of a text.
             *(model.tokenize("\n" + character, add_special=False) for character in _ASCII)
@@ -94,9 +95,9 @@ class DraftVocabulary:
         so the count begins with 500 imagined ones under Zipf's law, by which the ``s`` most
         frequent of ``n`` tokens are log(s) / log(n) of a text.
         """
-        if not 0 < size < self._model.n_vocab:
+        if not 0 < size < self.model.n_vocab:
             return 1.0
-        prior = math.log(size) / math.log(self._model.n_vocab)
+        prior = math.log(size) / math.log(self.model.n_vocab)
         in_order = size - len(self._written)
         missed = sum(token >= in_order for token in self._new - self._always)
         known = sum(nlargest(size, self._written.values()))
@@ -123,7 +124,7 @@ class DraftVocabulary:
             new = {int(token) for token in state["new"]}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"this draft vocabulary cannot be used ({error}); learn anew") from error
-        n_vocab = self._model.n_vocab
+        n_vocab = self.model.n_vocab
         if (
             size < 0
             or not all(0 <= token < n_vocab and n > 0 for token, n in written.items())
@@ -134,7 +135,7 @@ class DraftVocabulary:
 
     def _apply(self, session: Session) -> None:
         session.set_draft_vocabulary(
-            self.tokens(self.size) if 0 < self.size < self._model.n_vocab else ()
+            self.tokens(self.size) if 0 < self.size < self.model.n_vocab else ()
         )
 
     def _by_count(self, n: int) -> Iterator[int]:
@@ -142,10 +143,10 @@ class DraftVocabulary:
 
     def _in_order(self) -> Iterator[int]:
         yield from self._order
-        while self._looked_at < self._model.n_vocab:
+        while self._looked_at < self.model.n_vocab:
             token = self._looked_at
             self._looked_at += 1
-            if self._model.is_text(token):
+            if self.model.is_text(token):
                 self._order.append(token)
                 yield token
 
@@ -199,6 +200,21 @@ def measure_savings(
         session.set_draft_vocabulary(())
         return {}
     return saved
+
+
+def typical_size(
+    saved: Mapping[int, float], vocabulary: DraftVocabulary, prices: Prices, context: int
+) -> int:
+    """``best_size`` for drafts with about a third of the layers dropped."""
+    inner = range(1, 1 + vocabulary.model.n_layer // 3)
+    t1 = prices.t1(context)
+    return best_size(
+        saved,
+        vocabulary.coverage,
+        draft_seconds=prices.c(LayerMask.layers(inner), context) * t1,
+        t1_seconds=t1,
+        v=lambda n: prices.v(n, context),
+    )
 
 
 def best_size(

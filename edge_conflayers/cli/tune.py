@@ -75,7 +75,7 @@ def tune(
 ) -> None:
     """Search for the layers of MODEL that are best dropped in drafts, for each kind of prompts.
 
-    What is found is kept for `run --method measured` on this machine. Ctrl-C keeps the best so far.
+    What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
     from edge_conflayers.kinds import SKIP_SETS_PROFILE
@@ -85,6 +85,7 @@ def tune(
     from edge_conflayers.session import Session
     from edge_conflayers.tuning import check_layers_can_be_dropped
     from edge_conflayers.tuning import tune as tune_kinds
+    from edge_conflayers.vocabulary import DraftVocabulary, measure_savings, typical_size
 
     texts = _texts(prompts_file, limit)
     with pull_progress() as progress:
@@ -103,6 +104,9 @@ def tune(
                 click.echo("measuring what steps cost", err=True)
                 with Session(loaded, n_ctx=_MEASURED_AT, threads=threads) as session:
                     sets.prices = measure_prices(session, quick=False)
+                    sets.savings = measure_savings(session, DraftVocabulary(loaded))
+            savings = sets.savings or {}
+            size = typical_size(savings, DraftVocabulary(loaded), sets.prices, 0)
             with _Bar(budget) as bar:
                 without_text = tune_kinds(
                     loaded,
@@ -111,6 +115,7 @@ def tune(
                     sets.prices,
                     budget=budget,
                     max_tokens=predict,
+                    saved_seconds=savings.get(size, 0.0),
                     threads=threads,
                     on_progress=bar.show,
                     on_better=lambda: store.save(key, sets.to_json()),

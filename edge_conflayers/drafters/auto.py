@@ -20,7 +20,7 @@ from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext
 from edge_conflayers.session import LayerMask, Session
-from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings
+from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings, typical_size
 
 _VERIFIED = (2, 4, 8, 16)
 
@@ -36,6 +36,7 @@ class AutoDrafter:
 
     def __init__(self, model: Model, sets: SkipSets, caution: Caution | None = None) -> None:
         assert sets.prices is not None
+        self._sets = sets
         self._prices = sets.prices
         self._at_context = AtContext(sets.prices)
         self._n_vocab = model.n_vocab
@@ -44,7 +45,6 @@ class AutoDrafter:
         self._recycling = RecyclingSource()
         self._calibration = Calibration()
         self._vocabulary = DraftVocabulary(model)
-        self._savings: dict[int, float] | None = None
         self._controller: Controller | None = None
         self._search: SearchByKind | None = None
         if sets.prices.maskable:
@@ -55,9 +55,12 @@ class AutoDrafter:
 
     def prepare(self, session: Session) -> None:
         """Measures what draft vocabularies save, once there is a skip set to use them with."""
-        if self._savings is None and self._search is not None and len(self._search.sets) > 0:
+        sets = self._sets
+        if sets.savings is None and self._search is not None and len(sets) > 0:
             session.clear()
-            self._savings = measure_savings(session, self._vocabulary, repeat=3)
+            sets.savings = measure_savings(session, self._vocabulary, repeat=3)
+        size = typical_size(sets.savings or {}, self._vocabulary, self._prices, 0)
+        self._at_context.saved_seconds = (sets.savings or {}).get(size, 0.0)
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         context = len(session)
@@ -80,7 +83,7 @@ class AutoDrafter:
         if found is not None and self._search.mask:
             t1 = self._prices.t1(context)
             self._vocabulary.size = best_size(
-                self._savings or {},
+                self._sets.savings or {},
                 self._vocabulary.coverage,
                 draft_seconds=self._prices.c(found.mask, context) * t1,
                 t1_seconds=t1,
@@ -96,7 +99,7 @@ class AutoDrafter:
             return SkipSetPrior(0.0, 0.0, 1.0)
         prediction = found.prediction
         accepted = prediction.tokens_per_round - 1.0
-        saved = (self._savings or {}).get(self._vocabulary.size, 0.0)
+        saved = (self._sets.savings or {}).get(self._vocabulary.size, 0.0)
         return SkipSetPrior(
             accepted=accepted * self._vocabulary.coverage(self._vocabulary.size),
             drafted=accepted / prediction.acceptance if prediction.acceptance > 0 else 0.0,
@@ -111,8 +114,7 @@ class AutoDrafter:
         assert self._controller is not None
         self._controller.learn(session, round)
         if session.draft_vocabulary:
-            written = [round.draft.tokens[i] for i in round.path]
-            self._vocabulary.observe(session, [*written, round.token])
+            self._vocabulary.observe(session, round.drawn)
 
     def report(self) -> dict[str, Any]:
         report = self._controller.report() if self._controller is not None else {}
@@ -124,7 +126,6 @@ class AutoDrafter:
             "calibration": self._calibration.state(),
             "recycling": self._recycling.state(),
             "vocabulary": self._vocabulary.state(),
-            "savings": self._savings,
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -137,11 +138,8 @@ class AutoDrafter:
             calibration = Calibration.from_state(state["calibration"])
             recycling = RecyclingSource.from_state(state["recycling"], self._n_vocab)
             self._vocabulary.resume(state["vocabulary"])
-            savings = state["savings"]
-            if savings is not None:
-                savings = {int(size): float(seconds) for size, seconds in savings.items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(
                 f"what was learned cannot be used ({error}); start anew with --fresh"
             ) from error
-        self._calibration, self._recycling, self._savings = calibration, recycling, savings
+        self._calibration, self._recycling = calibration, recycling

@@ -9,24 +9,34 @@ from edge_conflayers.draft import Round
 from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.session import Session
+from edge_conflayers.vocabulary import DraftVocabulary
 
 
 class MeasuredDrafter(LayersDrafter):
     """Drafts under the set in use of a search by kinds, as long as drafting is predicted to be
-    faster than plain decoding."""
+    faster than plain decoding.
+
+    Args:
+        vocabulary: that drafts choose from; None for all tokens.
+    """
 
     search: SearchByKind
 
-    def __init__(self, search: SearchByKind) -> None:
+    def __init__(self, search: SearchByKind, vocabulary: DraftVocabulary | None = None) -> None:
         super().__init__(search, stop_probability=0.0, max_draft=0)
+        self.vocabulary = vocabulary
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         self.search.begin(session)
         self._follow_search()
+        if self.search.mask and self.vocabulary is not None:
+            self.vocabulary.begin(session, prompt)
 
     def learn(self, session: Session, round: Round) -> None:
         super().learn(session, round)
         self._follow_search()
+        if session.draft_vocabulary and self.vocabulary is not None:
+            self.vocabulary.observe(session, round.drawn)
 
     def report(self) -> dict[str, Any]:
         found = self.search.found
