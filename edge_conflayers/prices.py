@@ -19,6 +19,9 @@ CONTEXTS = (240, 1008)
 """Where prices are measured. The cache is read in strides of 256 tokens; these end just within one,
 so that the steps measured there stay in it."""
 
+MEASURED_AT = 1024
+"""Tokens that a session needs to measure them all."""
+
 QUICK_TOKENS = (2, 4, 8, 16)
 FULL_TOKENS = (2, 3, 4, 8, 16)
 """Together with three kinds of one-token steps as many as graphs stay alive (live_graphs)."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--methods",
-    default="plain,conflayers",
+    default="plain,auto",
     show_default=True,
     help="Comma-separated; `upstream` is the unpatched library in a process of its own. Speed-ups"
     " and `identical` are given over `plain`.",

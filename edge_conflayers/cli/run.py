@@ -67,10 +67,10 @@ _LEAST_CONTEXT = 4096
 @click.option(
     "--method",
     type=MethodChoice(),
-    default="plain",
+    default="auto",
     show_default=True,
-    help="How to decode: token by token, or with drafts that the model makes with some of its"
-    " layers dropped and then checks. On the CPU the text is the same.",
+    help="How to decode: `auto` chooses each round who drafts, or nobody; `plain` goes token by"
+    " token. On the CPU the text is the same.",
 )
 @draft_model_option
 @click.option(
@@ -255,15 +255,15 @@ def _show(stats: Stats, method: str) -> None:
             f"{stats.tokens_per_round:.2f} tokens/round",
             f"{'no' if rate is None else f'{rate:.0%} of'} drafted tokens accepted",
         ]
-        if "skip_set" in stats.drafter:
-            attention, mlp = (
-                len(stats.drafter[f"{kind}_dropped"]) for kind in ("attention", "mlp")
-            )
+        attention, mlp = (
+            len(stats.drafter.get(f"{kind}_dropped", ())) for kind in ("attention", "mlp")
+        )
+        if attention or mlp:
             parts.append(f"{attention} attention and {mlp} MLP layers dropped")
         parts.append(f"draft {stats.draft_seconds:.2f} s")
     parts.append(f"verify {stats.verify_seconds:.2f} s")
     if method != "plain":
-        parts.append(f"search {stats.search_seconds:.2f} s")
+        parts.append(f"learning {stats.search_seconds:.2f} s")
     parts.append(f"prompt {stats.prompt_tokens} tokens in {stats.prompt_seconds:.2f} s")
     if stats.finish_reason == "interrupted":
         parts.append("interrupted")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from edge_conflayers.tuning import Progress
 
 _UNNAMED = "prompts"
-_MEASURED_AT = 1024
 _TICKS = 10  # of the progress bar, per second
 
 
@@ -80,7 +79,7 @@ def tune(
     from edge_conflayers import machine
     from edge_conflayers.kinds import SKIP_SETS_PROFILE
     from edge_conflayers.model import Model
-    from edge_conflayers.prices import measure_prices
+    from edge_conflayers.prices import MEASURED_AT, measure_prices
     from edge_conflayers.profiles import ProfileKey, ProfileStore
     from edge_conflayers.session import Session
     from edge_conflayers.tuning import check_layers_can_be_dropped
@@ -102,7 +101,7 @@ def tune(
         try:
             if sets.prices is None:
                 click.echo("measuring what steps cost", err=True)
-                with Session(loaded, n_ctx=_MEASURED_AT, threads=threads) as session:
+                with Session(loaded, n_ctx=MEASURED_AT, threads=threads) as session:
                     sets.prices = measure_prices(session, quick=False)
                     sets.savings = measure_savings(session, DraftVocabulary(loaded))
             savings = sets.savings or {}

@@ -79,6 +79,24 @@ def test_a_damaged_state(model: Model, damage: dict[str, Any]) -> None:
         again.resume(state)
 
 
+def test_a_model_that_cannot_take_steps_back_is_decoded_plainly(tiny: Tiny) -> None:
+    recurrent = tiny("mamba")
+    method = make_method("auto", recurrent)
+    with Session(recurrent, n_ctx=64, threads=1) as session:
+        method.prepare(session)
+    assert method.drafter is None
+
+
+def test_a_short_context(model: Model) -> None:
+    method = make_method("auto", model)
+    with Session(model, n_ctx=16, threads=1) as session:
+        method.prepare(session)
+        sampler = Sampler(model, SamplerSettings())
+        prompt = random_tokens(model, 8)
+        assert len(list(generate(session, prompt, sampler, drafter=method.drafter))) == 9
+        sampler.close()
+
+
 def test_a_model_whose_layers_cannot_be_dropped(tiny: Tiny) -> None:
     shallow = tiny("llama", n_layer=2, layer_gain=0.2)
     stats = write(shallow, make_method("auto", shallow, MethodOptions()))
