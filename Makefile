@@ -11,7 +11,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find edge_conflayers native mod
 .PHONY: demo test test-all native-test native-sanitize bench bench-kernels upstream dev lint clean
 
 demo: $(VENV)/.installed  ## the main job on real input
-	$(BIN)/edge-conflayers run $(MODEL) -p "$(PROMPT)" -n 128 --method conflayers
+	$(BIN)/edge-conflayers run $(MODEL) -p "$(PROMPT)" -n 128
 
 test: $(VENV)/.installed upstream native-test  ## everything but the 1.5B model and the long forms
 	$(BIN)/pytest -m "not large and not long"
@@ -20,7 +20,7 @@ test-all: $(VENV)/.installed upstream
 	$(BIN)/pytest
 
 bench: $(VENV)/.installed upstream  ## PROMPTS=file.jsonl
-	$(BIN)/edge-conflayers bench $(MODEL) --prompts $(PROMPTS) --methods upstream,plain,conflayers \
+	$(BIN)/edge-conflayers bench $(MODEL) --prompts $(PROMPTS) --methods upstream,plain,auto,conflayers \
 		--limit 8 -n 128 --json bench.json
 
 NATIVE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
