@@ -22,7 +22,7 @@ from edge_conflayers.candidates import Node, as_draft, best_chain, merge, worth_
 from edge_conflayers.draft import ROOT, Draft, Round
 from edge_conflayers.drafters import CandidateSource
 from edge_conflayers.drafters.skip_sets import SkipSetArm
-from edge_conflayers.estimates import Calibration, StepTimes
+from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import Session
 
 _FADE = 0.97
@@ -142,13 +142,13 @@ class Controller:
         sources: Sequence[CandidateSource],
         layers: SkipSetArm | None = None,
         *,
-        calibration: Calibration | None = None,
+        calibration: AcceptanceChances | None = None,
         caution: Caution | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.times = times
         self.layers = layers
-        self.calibration = calibration or Calibration()
+        self.calibration = calibration or AcceptanceChances()
         self._caution = caution or Caution()
         self._clock = clock
         self._sources = [_Source(source, self._caution) for source in sources]

@@ -75,7 +75,7 @@ class StepTimes:
         return v0 + (v1 - v0) * (n - n0) / (n1 - n0)
 
 
-class Calibration:
+class AcceptanceChances:
     """The chance that the full model draws a proposed token, by who proposed it and how sure they
     were: accepted over tried within bins of the stated probability, starting from that
     probability."""
@@ -108,7 +108,7 @@ class Calibration:
         return {"counts": {name: [list(c) for c in bins] for name, bins in self._counts.items()}}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Calibration:
+    def from_state(cls, state: Mapping[str, Any]) -> AcceptanceChances:
         """What ``state`` gave.
 
         Raises:

@@ -12,7 +12,7 @@ import pytest
 from edge_conflayers.controller import Controller
 from edge_conflayers.draft import ROOT, Draft, Round
 from edge_conflayers.drafters.skip_sets import SkipSetArm, SkipSetPrior
-from edge_conflayers.estimates import Calibration, StepTimes
+from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import LayerMask
 
 V = {2: 1.1, 4: 1.25, 8: 1.5, 16: 2.4}
@@ -200,7 +200,7 @@ def with_layers(w: World, right: float, promised: float) -> Controller:
         return Draft(tuple(tokens), (0.9,) * n)
 
     w.draft = draft  # type: ignore[attr-defined]
-    calibration = Calibration()
+    calibration = AcceptanceChances()
     prior = SkipSetPrior(accepted=promised, drafted=5, cost=0.5)
     arm = SkipSetArm(Layers(), lambda mask: prior, calibration, clock=w.clock)  # type: ignore[arg-type]
     return controller(w, layers=arm, calibration=calibration)

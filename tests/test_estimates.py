@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.estimates import Calibration, StepTimes
+from edge_conflayers.estimates import AcceptanceChances, StepTimes
 
 V = {2: 1.1, 4: 1.2, 8: 1.6}
 
@@ -56,14 +56,14 @@ def test_impossible_times(t1: float, v: dict[int, float]) -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_chances_begin_as_stated(p: float, q: float) -> None:
-    calibration = Calibration()
+    calibration = AcceptanceChances()
     assert calibration.chance("anyone", p) == pytest.approx(p)
     calibration.observe("another", q, accepted=True)
     assert calibration.chance("anyone", p) == pytest.approx(p)
 
 
 def test_chances_become_what_happens() -> None:
-    calibration = Calibration()
+    calibration = AcceptanceChances()
     source = random.Random(0)
     for _ in range(2000):
         calibration.observe("liar", 0.95, source.random() < 0.2)
@@ -75,7 +75,7 @@ def test_chances_become_what_happens() -> None:
 
 
 def test_old_counts_fade() -> None:
-    calibration = Calibration()
+    calibration = AcceptanceChances()
     for _ in range(3000):
         calibration.observe("lookup", 0.8, accepted=False)
     for _ in range(300):
@@ -84,10 +84,10 @@ def test_old_counts_fade() -> None:
 
 
 def test_calibration_state() -> None:
-    calibration = Calibration()
+    calibration = AcceptanceChances()
     for i in range(50):
         calibration.observe("lookup", i / 50, i % 3 == 0)
-    again = Calibration.from_state(calibration.state())
+    again = AcceptanceChances.from_state(calibration.state())
     assert again.state() == calibration.state()
     assert again.table("lookup") == calibration.table("lookup")
 
@@ -105,4 +105,4 @@ def test_calibration_state() -> None:
 )
 def test_a_damaged_calibration_state(state: dict[str, object]) -> None:
     with pytest.raises(BadInput, match="--fresh"):
-        Calibration.from_state(state)
+        AcceptanceChances.from_state(state)

@@ -13,7 +13,7 @@ from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.skip_sets import SkipSetArm, SkipSetPrior
 from edge_conflayers.errors import BadInput
-from edge_conflayers.estimates import Calibration, StepTimes
+from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.kinds import SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.search.by_kind import SearchByKind
@@ -43,7 +43,7 @@ class AutoDrafter:
         self._caution = caution
         self._lookup = LookupSource()
         self._recycling = RecyclingSource()
-        self._calibration = Calibration()
+        self._calibration = AcceptanceChances()
         self._vocabulary = DraftVocabulary(model)
         self._controller: Controller | None = None
         self._search: SearchByKind | None = None
@@ -135,7 +135,7 @@ class AutoDrafter:
             BadInput: not such a state, or of another model.
         """
         try:
-            calibration = Calibration.from_state(state["calibration"])
+            calibration = AcceptanceChances.from_state(state["calibration"])
             recycling = RecyclingSource.from_state(state["recycling"], self._n_vocab)
             self._vocabulary.resume(state["vocabulary"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:

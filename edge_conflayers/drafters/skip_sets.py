@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_conflayers.draft import Draft, Round
-from edge_conflayers.estimates import Calibration, StepTimes
+from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.search import SkipSetSearch
 from edge_conflayers.session import LayerMask, Session
 
@@ -67,7 +67,7 @@ class SkipSetArm:
         self,
         search: SkipSetSearch,
         prior: Callable[[LayerMask], SkipSetPrior],
-        calibration: Calibration,
+        calibration: AcceptanceChances,
         *,
         max_draft: int = 12,
         clock: Callable[[], float] = time.perf_counter,
