@@ -43,6 +43,9 @@ class Caution:
         of_savings: of the time that drafts have saved so far.
         search_share: of the time that drafts have saved, what a search for skip sets may take.
         margin: by what factor a draft's gain has to exceed what its time is worth.
+        least_chance: of a candidate; less likely ones may pay by themselves, but each loss delays
+            the next, likelier one.
+        longest_doubt: rounds without a draft after which they are tried all the same.
         patience: rounds in a row without a candidate worth verifying after which a source is only
             asked as often as takes ``idle_share`` of the time.
     """
@@ -51,7 +54,9 @@ class Caution:
     steps: float = 0.9
     of_savings: float = 0.5
     search_share: float = 0.1
-    margin: float = 1.3
+    margin: float = 1.2
+    least_chance: float = 0.25
+    longest_doubt: int = 48
     patience: int = 6
     idle_share: float = 0.003
 
@@ -155,23 +160,29 @@ class Controller:
         self._asked: list[_Source] = []
         self._account = _Account(self._caution)
         self._rounds: dict[str, int] = {}
+        self._chain = True
         self._searched = 0.0  # seconds, in this text
+        self._since_draft = 0  # rounds
         self._overhead = 0.0
         self._overheads: deque[float] = deque([0.0], maxlen=_RECENT)
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         self._account = _Account(self._caution)
         self._searched = 0.0
+        self._since_draft = 0
+        self._chain = not session.verifies_trees  # finding out builds a graph
         for each in self._sources:
             each.begin()
             each.source.observe(session, ())
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+        self._asked, self._overhead = [], 0.0
+        if self.times.plain_due:
+            return Draft()
         began = self._clock()
         t1 = self.times.t1
         rate = self._caution.margin * self._account.rate(t1)
         spare = self._account.spare(t1)
-        self._asked = []
         nodes, gain = _NOTHING
         if spare > median(self._overheads):
             nodes, gain = self._free(session, pending, limit, rate, spare)
@@ -195,7 +206,10 @@ class Controller:
             return self.times.step(n_pending + drafted)
 
         self._asked = [each for each in self._sources if limit > 0 and each.is_asked()]
-        one_more = rate * (step(1) - step(0))
+        # Now and then something unlikely, since a source may have become better.
+        doubtful = self._since_draft >= self._caution.longest_doubt
+        least_chance = 0.0 if doubtful else self._caution.least_chance
+        one_more = max(rate * (step(1) - step(0)), least_chance)
         promising = False
         for each in self._asked:
             began = self._clock()
@@ -208,12 +222,13 @@ class Controller:
             promising = promising or useful
         if not promising:
             return _NOTHING
-        chain = not session.verifies_trees
+        chain = self._chain
         # What is less likely than this is not worth a place even in the cheapest step.
-        least = rate * (step(8) - step(1)) / 7 / 2
+        least = max(rate * (step(8) - step(1)) / 7 / 2, least_chance / 2)
         most = min(limit, _MOST_CANDIDATES)
         drafts = [each.source.candidates(most, least=least, chain=chain) for each in self._asked]
-        nodes = merge(drafts, self.calibration.chance)
+        merged = merge(drafts, self.calibration.chance)
+        nodes = [node for node in merged if node.chance >= least_chance]
         if chain:
             nodes = best_chain(nodes)
         counts = [size - n_pending for size in _SIZES if 0 < size - n_pending <= limit]
@@ -225,6 +240,7 @@ class Controller:
         began = self._clock()
         self._observe_chances(round)
         verified = len(round.pending) + round.drafted
+        self._since_draft = 0 if round.drafted else self._since_draft + 1
         self.times.observe(verified, round.verify_seconds)
         source = round.draft.source(0) if round.drafted else "plain"
         self._rounds[source] = self._rounds.get(source, 0) + 1

@@ -13,7 +13,8 @@ from edge_conflayers.errors import BadInput
 
 _RECENT = 9
 _PRIOR_WEIGHT = 3
-_T1_STALE = 32  # steps since the last one-token step after which T1 follows the larger ones
+_T1_STALE = 32  # steps since the last one-token step
+_LEAST_PLAIN = 2
 _BINS = 8
 _PRIOR_TRIALS = 4.0
 _MEMORY = 256.0  # trials after which older ones fade
@@ -26,7 +27,7 @@ class StepTimes:
     over n tokens together with what was measured beforehand.
 
     Args:
-        t1: seconds of a one-token step, measured beforehand.
+        t1: seconds of a one-token step, measured beforehand; of use until there was one.
         v: V(n) for some n > 1, measured beforehand; between them it is linear.
 
     Raises:
@@ -37,14 +38,20 @@ class StepTimes:
         if not v or not all(math.isfinite(x) and x > 0 for x in (t1, *v.values())):
             raise BadInput("the measured step times are not positive numbers; measure them again")
         self._points = sorted({1: 1.0, **v}.items())
-        self._t1: deque[float] = deque([t1] * _PRIOR_WEIGHT, maxlen=_RECENT)
+        self._measured_t1 = t1
+        self._t1: deque[float] = deque(maxlen=_RECENT)
         self._v: dict[int, deque[float]] = {}
         self._since_plain = 0
 
     @property
     def t1(self) -> float:
         """Seconds of a one-token step now."""
-        return median(self._t1)
+        return median(self._t1) if self._t1 else self._measured_t1
+
+    @property
+    def plain_due(self) -> bool:
+        """Whether T1 is not known well enough: everything else is judged by it."""
+        return len(self._t1) < _LEAST_PLAIN or self._since_plain >= _T1_STALE
 
     def v(self, n: int) -> float:
         """V(n): the time of a step over n tokens, over T1."""
@@ -61,11 +68,8 @@ class StepTimes:
         if n == 1:
             self._t1.append(seconds)
             self._since_plain = 0
-            return
-        self._since_plain += 1
-        if self._since_plain > _T1_STALE:
-            self._t1.append(seconds / self.v(n))
         else:
+            self._since_plain += 1
             self._v.setdefault(n, deque(maxlen=_RECENT)).append(seconds / self.t1)
 
     def _prior(self, n: int) -> float:

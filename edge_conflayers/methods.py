@@ -23,7 +23,7 @@ from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.model import Model
-from edge_conflayers.prices import MEASURED_AT, Prices, measure_prices
+from edge_conflayers.prices import MEASURED_AT, measure_prices
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.clasp import ClaspSearch, ClaspSettings
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
@@ -377,26 +377,20 @@ class Auto(_Simple):
 
     @property
     def drafter(self) -> AutoDrafter | None:
-        """None, for plain decoding, before ``prepare`` and for models that cannot take steps
-        back."""
+        """None, for plain decoding, before ``prepare``, and for models that cannot take steps back
+        or be measured."""
         return self._drafter
 
     def prepare(self, session: Session) -> None:
         if self._drafter is None:
             try:
-                self._sets.prices = self._measure(session)
+                # The user's session may be short.
+                with Session(self._model, n_ctx=MEASURED_AT, threads=session.threads) as own:
+                    self._sets.prices = measure_prices(own)
             except EdgeConflayersError:
-                return  # recurrent models
+                return  # a recurrent model, or no memory
             self._drafter = AutoDrafter(self._model, self._sets)
         self._drafter.prepare(session)
-
-    def _measure(self, session: Session) -> Prices:
-        """In a session of its own, since the user's may be short."""
-        try:
-            with Session(self._model, n_ctx=MEASURED_AT, threads=session.threads) as own:
-                return measure_prices(own)
-        except BadInput:  # no memory for it
-            return guessed_prices(self._model)
 
     def settings(self) -> dict[str, Any]:
         return dict(SKIP_SETS_PROFILE)

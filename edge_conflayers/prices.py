@@ -84,7 +84,8 @@ class Prices:
     def v(self, n: int, context: int) -> float:
         """A full step over ``n`` tokens, over T1; beyond the most that was measured, as the last
         two measured go on. Never less than V of fewer tokens that was measured."""
-        return self._line(context, [_v(p.v, n) for p in self.at])
+        sizes = set.intersection(*(set(p.v) for p in self.at))
+        return _v({m: self._line(context, [p.v[m] for p in self.at]) for m in sizes}, n)
 
     def _line(self, context: int, values: Sequence[float]) -> float:
         """Between the contexts and beyond; never under half of the least measured."""
@@ -129,7 +130,7 @@ class Prices:
                 for p in data["at"]
             )
             maskable = bool(data["maskable"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise BadInput(f"these prices cannot be used ({why}); measure them again") from error
         contexts = [p.context for p in at]
@@ -138,6 +139,7 @@ class Prices:
             or contexts != sorted(set(contexts))
             or not all(0 < p.t1 < inf and p.v for p in at)
             or not all(0 <= seconds < inf for p in at for seconds in (p.attention, p.mlp))
+            or len({tuple(sorted(p.v)) for p in at}) > 1
             or not all(n > 1 and 0 < ratio < inf for p in at for n, ratio in p.v.items())
         ):
             raise BadInput("these prices cannot be used (they make no sense); measure them again")

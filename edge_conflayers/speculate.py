@@ -36,7 +36,7 @@ class Stats:
     Attributes:
         verify_seconds: steps of the full model, plain ones included.
         begin_seconds: of the drafter's preparation, after the prompt; not part of ``seconds``.
-        search_seconds: everything that was spent on learning skip sets.
+        search_seconds: everything that was spent on learning, skip sets and the rest.
         rounds: steps of the full model after the prompt.
         drafted, accepted: tokens, over all rounds.
         sources: of each token of the text, who proposed it; "full" for the full model's own.
@@ -171,12 +171,11 @@ def _write(
                 draft = drafter.draft(session, pending, most).first(most)
             draft_seconds = clock.charge("draft_seconds")
             walk = _Walk(session, pending, draft)
-            session.verify(pending, draft)
-            verify_seconds = clock.charge("verify_seconds")
-            stats.rounds += 1
-            stats.drafted += len(draft.tokens)
-
             try:
+                session.verify(pending, draft)
+                verify_seconds = clock.charge("verify_seconds")
+                stats.rounds += 1
+                stats.drafted += len(draft.tokens)
                 while walk.accepts(token := sampler.sample(session, walk.output)):
                     stats.accepted += 1
                     clock.charge("sample_seconds")
@@ -214,7 +213,7 @@ class _Walk:
         self.path: list[int] = []
         self._session = session
         self._draft = draft
-        self._pending = len(pending)
+        self._pending = tuple(pending)
         self._row_begin = len(session) + len(pending)
         self._row = 0  # accepted tokens in the first row
         self._token = pending[-1]
@@ -223,7 +222,7 @@ class _Walk:
     @property
     def output(self) -> int:
         """Which of the step's logits the next token is drawn from."""
-        return self._pending + (self.path[-1] if self.path else ROOT)
+        return len(self._pending) + (self.path[-1] if self.path else ROOT)
 
     def accepts(self, token: int) -> bool:
         """Goes on to a drawn token, if it was drafted."""
@@ -239,7 +238,12 @@ class _Walk:
     def settle(self) -> list[int]:
         """Forgets what was not accepted, and the last token of the text. Returns the end of the
         text, which is not in the cache."""
-        known = len(self.path) if self._drawn else max(0, len(self.path) - 1)
+        if len(self._session) < self._row_begin:
+            return list(self._pending)  # it was not verified
+        known = len(self.path) if self._drawn else len(self.path) - 1
+        if known < 0:  # nothing was drawn
+            self._session.rollback(self._row_begin - 1)
+            return [self._token]
         kept = min(self._row, known)
         self._session.rollback(self._row_begin + kept)
         return [*(self._draft.tokens[i] for i in self.path[kept:known]), self._token]

@@ -50,7 +50,10 @@ class DraftVocabulary:
         )
         self._written: Counter[int] = Counter()
         self._new: set[int] = set()  # written tokens that nothing before announced
+        self._total = 0  # tokens in it
         self._text: set[int] = set()
+        self._current: frozenset[int] = frozenset()  # the session's draft vocabulary
+        self._missing: set[int] = set()  # of the text, in that
         self._order: list[int] = []  # the tokenizer's first tokens, as far as they were needed
         self._looked_at = 0
 
@@ -71,10 +74,12 @@ class DraftVocabulary:
                 self._new.add(token)
             self._written[token] += 1
             self._text.add(token)
-        if self._written.total() > _MOST_COUNTED:
+            self._total += 1
+            if token not in self._current:
+                self._missing.add(token)
+        if self._total > _MOST_COUNTED:
             self._halve()
-        current = session.draft_vocabulary
-        if current and len(self._text.difference(current)) >= _REBUILD_AFTER:
+        if session.draft_vocabulary and len(self._missing) >= _REBUILD_AFTER:
             self._apply(session)
 
     def tokens(self, size: int) -> list[int]:
@@ -122,7 +127,7 @@ class DraftVocabulary:
             size = int(state["size"])
             written = Counter({int(token): int(n) for token, n in state["written"].items()})
             new = {int(token) for token in state["new"]}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadInput(f"this draft vocabulary cannot be used ({error}); learn anew") from error
         n_vocab = self.model.n_vocab
         if (
@@ -132,11 +137,12 @@ class DraftVocabulary:
         ):
             raise BadInput("this draft vocabulary is of another model; learn anew")
         self.size, self._written, self._new = size, written, new
+        self._total = written.total()
 
     def _apply(self, session: Session) -> None:
-        session.set_draft_vocabulary(
-            self.tokens(self.size) if 0 < self.size < self.model.n_vocab else ()
-        )
+        tokens = self.tokens(self.size) if 0 < self.size < self.model.n_vocab else []
+        self._current, self._missing = frozenset(tokens), set()
+        session.set_draft_vocabulary(tokens)
 
     def _by_count(self, n: int) -> Iterator[int]:
         return (token for token, _ in self._written.most_common(n))
@@ -153,6 +159,7 @@ class DraftVocabulary:
     def _halve(self) -> None:
         self._written = Counter({token: n // 2 for token, n in self._written.items() if n > 1})
         self._new &= self._written.keys()
+        self._total = self._written.total()
 
 
 def measure_savings(

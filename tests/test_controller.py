@@ -153,7 +153,7 @@ def test_a_source_that_never_helps_is_seldom_asked() -> None:
 
 
 @pytest.mark.parametrize("trees", [True, False])
-@pytest.mark.parametrize("claims", [0.2, 0.9])
+@pytest.mark.parametrize("claims", [0.3, 0.9])
 def test_faster_by_candidates_that_are_right(claims: float, trees: bool) -> None:
     w = world(noise=0.3, trees=trees)
     ratio, rounds = play(w, controller(w, Guesser(w, 0.9, claims)), 500)

@@ -33,6 +33,7 @@ def test_t1_follows_the_context_and_ignores_outliers() -> None:
 
 def test_v_follows_what_steps_take() -> None:
     times = StepTimes(0.04, V)
+    times.observe(1, 0.04)
     times.observe(4, 0.3)
     assert times.v(4) == 1.2  # one slow step proves nothing
     for _ in range(9):
@@ -41,11 +42,19 @@ def test_v_follows_what_steps_take() -> None:
     assert times.v(2) == 1.1
 
 
-def test_t1_follows_larger_steps_when_there_are_no_others() -> None:
-    times = StepTimes(0.04, V)
-    for _ in range(80):
-        times.observe(4, 0.06 * times.v(4))
-    assert times.t1 == pytest.approx(0.06)
+def test_one_token_steps_are_asked_for() -> None:
+    """A T1 that was measured in bad times does not last."""
+    times = StepTimes(0.4, V)
+    assert times.plain_due
+    for _ in range(2):
+        times.observe(1, 0.04)
+    assert not times.plain_due and times.t1 == 0.04
+    for _ in range(32):
+        assert not times.plain_due
+        times.observe(4, 0.05)
+    assert times.plain_due
+    times.observe(1, 0.04)
+    assert not times.plain_due
 
 
 @pytest.mark.parametrize("t1, v", [(0.0, V), (-1.0, V), (float("nan"), V), (1.0, {}), (1, {2: 0})])

@@ -29,9 +29,11 @@ ratios = st.dictionaries(st.integers(2, 32), st.floats(1, 10), min_size=1)
 @st.composite
 def prices(draw: st.DrawFn) -> Prices:
     contexts = draw(st.lists(st.integers(0, 5000), min_size=1, max_size=2, unique=True))
+    sizes = draw(st.sets(st.integers(2, 32), min_size=1))
     at = [
         PricesAt(
-            context, draw(positive), draw(st.floats(0, 1)), draw(st.floats(0, 1)), draw(ratios)
+            *(context, draw(positive), draw(st.floats(0, 1)), draw(st.floats(0, 1))),
+            {n: draw(positive) for n in sorted(sizes)},
         )
         for context in sorted(contexts)
     ]
@@ -204,7 +206,7 @@ def test_a_model_that_no_mask_serves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_ctx", "contexts"), [(16, [8]), (300, [292]), (320, [240, 312]), (900, [240, 892])]
+    ("n_ctx", "contexts"), [(32, [16]), (300, [284]), (320, [240, 304]), (900, [240, 884])]
 )
 def test_small_sessions(n_ctx: int, contexts: list[int]) -> None:
     session = Synthetic(n_ctx)
@@ -233,5 +235,5 @@ def test_a_real_session(tiny: Tiny, arch: str) -> None:
         assert np.array_equal(session.logits(), before)  # no mask is left
     assert found.maskable
     assert [p.context for p in found.at] == [40, 200]
-    assert all(p.t1 > 0 and set(p.v) == {2, 4, 8} for p in found.at)
+    assert all(p.t1 > 0 and set(p.v) == {2, 4, 8, 16} for p in found.at)
     assert Prices.from_json(found.to_json()) == found

@@ -195,6 +195,7 @@ def _runs(runs: Sequence[Generation], reference: Sequence[int] | None) -> dict[s
     return {
         **_total([median]),
         "prompt_seconds": median.stats.prompt_seconds,
+        "begin_seconds": median.stats.begin_seconds,
         "finish_reason": median.stats.finish_reason,
         "identical": None if reference is None else differs is None,
         "first_difference": differs,

@@ -99,11 +99,12 @@ def tune(
         interrupted = False
         without_text: list[str] = []
         try:
-            if sets.prices is None:
+            if sets.prices is None or sets.savings is None:  # `run` measures only some, quickly
                 click.echo("measuring what steps cost", err=True)
                 with Session(loaded, n_ctx=MEASURED_AT, threads=threads) as session:
                     sets.prices = measure_prices(session, quick=False)
                     sets.savings = measure_savings(session, DraftVocabulary(loaded))
+                store.save(key, sets.to_json())
             savings = sets.savings or {}
             size = typical_size(savings, DraftVocabulary(loaded), sets.prices, 0)
             with _Bar(budget) as bar:

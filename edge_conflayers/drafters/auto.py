@@ -23,6 +23,7 @@ from edge_conflayers.session import LayerMask, Session
 from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings, typical_size
 
 _VERIFIED = (2, 4, 8, 16)
+_LEAST_COST = 0.02
 
 
 class AutoDrafter:
@@ -46,6 +47,7 @@ class AutoDrafter:
         self._calibration = AcceptanceChances()
         self._vocabulary = DraftVocabulary(model)
         self._controller: Controller | None = None
+        self._short = False  # whether drafts choose from the draft vocabulary
         self._search: SearchByKind | None = None
         if sets.prices.maskable:
             with contextlib.suppress(BadInput):  # too few layers
@@ -89,7 +91,9 @@ class AutoDrafter:
                 t1_seconds=t1,
                 v=lambda n: self._prices.v(n, context),
             )
-            self._vocabulary.begin(session, prompt)
+            with contextlib.suppress(BadInput):  # no memory for it, or a head that is refused
+                self._vocabulary.begin(session, prompt)
+        self._short = bool(session.draft_vocabulary)
         return SkipSetArm(self._search, lambda mask: self._prior(mask, context), self._calibration)
 
     def _prior(self, mask: LayerMask, context: int) -> SkipSetPrior:
@@ -99,11 +103,12 @@ class AutoDrafter:
             return SkipSetPrior(0.0, 0.0, 1.0)
         prediction = found.prediction
         accepted = prediction.tokens_per_round - 1.0
-        saved = (self._sets.savings or {}).get(self._vocabulary.size, 0.0)
+        size = self._vocabulary.size if self._short else 0
+        saved = (self._sets.savings or {}).get(size, 0.0)
         return SkipSetPrior(
-            accepted=accepted * self._vocabulary.coverage(self._vocabulary.size),
+            accepted=accepted * self._vocabulary.coverage(size),
             drafted=accepted / prediction.acceptance if prediction.acceptance > 0 else 0.0,
-            cost=self._prices.c(mask, context, saved_seconds=saved),
+            cost=max(_LEAST_COST, self._prices.c(mask, context, saved_seconds=saved)),
         )
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
@@ -114,7 +119,8 @@ class AutoDrafter:
         assert self._controller is not None
         self._controller.learn(session, round)
         if session.draft_vocabulary:
-            self._vocabulary.observe(session, round.drawn)
+            with contextlib.suppress(BadInput):
+                self._vocabulary.observe(session, round.drawn)
 
     def report(self) -> dict[str, Any]:
         report = self._controller.report() if self._controller is not None else {}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from edge_conflayers import binding
 from edge_conflayers.binding import llama
 from edge_conflayers.draft import Draft, Round
 from edge_conflayers.errors import BadInput, EdgeConflayersError
@@ -46,7 +44,7 @@ class DraftModelDrafter:
         tokens: list[int] = []
         probabilities: list[float] = []
         while True:
-            token, probability = _likeliest(own)
+            token, probability = own.best()
             if probability < self.stop_probability or token >= session.model.n_vocab:
                 break
             tokens.append(token)
@@ -97,13 +95,6 @@ def follow(session: Session, text: Sequence[int]) -> bool:
         session.clear()
     session.read(text[len(session) :])
     return True
-
-
-def _likeliest(session: Session) -> tuple[int, float]:
-    """The likeliest next token and its probability."""
-    probability = ctypes.c_float()
-    token = binding.ecl_argmax(session.handle, -1, ctypes.byref(probability))
-    return int(token), probability.value
 
 
 def check_vocabulary(model: Model, draft_model: Model) -> None:

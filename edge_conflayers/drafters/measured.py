@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from edge_conflayers.draft import Round
 from edge_conflayers.drafters.layers import LayersDrafter
+from edge_conflayers.errors import BadInput
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.session import Session
 from edge_conflayers.vocabulary import DraftVocabulary
@@ -30,13 +32,15 @@ class MeasuredDrafter(LayersDrafter):
         self.search.begin(session)
         self._follow_search()
         if self.search.mask and self.vocabulary is not None:
-            self.vocabulary.begin(session, prompt)
+            with contextlib.suppress(BadInput):  # no memory for it, or a head that is refused
+                self.vocabulary.begin(session, prompt)
 
     def learn(self, session: Session, round: Round) -> None:
         super().learn(session, round)
         self._follow_search()
         if session.draft_vocabulary and self.vocabulary is not None:
-            self.vocabulary.observe(session, round.drawn)
+            with contextlib.suppress(BadInput):
+                self.vocabulary.observe(session, round.drawn)
 
     def report(self) -> dict[str, Any]:
         found = self.search.found

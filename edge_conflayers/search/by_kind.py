@@ -68,6 +68,7 @@ class SearchByKind:
     def advance(self, session: Session) -> None:
         judged = self._search.judged
         self._search.advance(session)
+        self.sets.orders = self._search.orders
         if self._search.judged > judged:
             self.keep()
 
