@@ -247,6 +247,48 @@ def test_stopping_early_leaves_a_session_that_can_go_on(
         assert rest == text[taken:]
 
 
+@pytest.mark.parametrize("where", ["before", "after", "first draw"])
+@pytest.mark.parametrize("tree", [False, True])
+def test_an_interrupt_in_a_round_loses_nothing(
+    model: Model, plain: Callable[..., Any], where: str, tree: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = plain("greedy", 40)[0]
+    with Session(model, n_ctx=256, threads=1) as session:
+        prompt = random_tokens(model, PROMPT)
+        drafter: Drafter = ScriptedDrafter(lambda known, n: text[known : known + 4], PROMPT)
+        if tree:
+            drafter = TreeDrafter(text, PROMPT, seed=3)
+        sampler = Sampler(model, SamplerSettings())
+        verify, sample = session.verify, sampler.sample
+        rounds = 0
+
+        def interrupted_verify(*arguments: Any) -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds == 4 and where == "before":
+                raise KeyboardInterrupt
+            verify(*arguments)
+            if rounds == 4 and where == "after":
+                raise KeyboardInterrupt
+
+        def interrupted_sample(*arguments: Any) -> int:
+            if rounds == 4 and where == "first draw":
+                raise KeyboardInterrupt
+            return sample(*arguments)
+
+        monkeypatch.setattr(session, "verify", interrupted_verify)
+        monkeypatch.setattr(sampler, "sample", interrupted_sample)
+        found: list[int] = []
+        with pytest.raises(KeyboardInterrupt):
+            for token in generate(session, prompt, sampler, drafter=drafter, max_tokens=40):
+                found.append(token)
+        assert found and found == text[: len(found)]
+        assert session.tokens == [*prompt, *found[:-1]]
+        monkeypatch.undo()
+        rest = list(generate(session, found[-1:], sampler, max_tokens=40 - len(found)))
+        assert rest == text[len(found) :]
+
+
 def test_a_second_turn(model: Model) -> None:
     """A session that was drafted on answers the next prompt as one that was not."""
     second = random_tokens(model, 9, seed=4)
