@@ -98,7 +98,7 @@ def test_methods_agree_on_a_tiny_model(tiny: Path, prompts: Path, tmp_path: Path
         done = bench(*arguments, *sampling, "--repeat", 2)
         assert done.exit_code == 0, done.output
         report = json.loads(out.read_text())
-        assert list(report["methods"]) == ["plain", "conflayers"]
+        assert list(report["methods"]) == ["plain", "auto"]
         assert all(method["identical"] for method in report["methods"].values())
         assert report["methods"]["plain"]["speedup_over_upstream"] is None
         runs = [prompt["methods"]["plain"]["all_seconds"] for prompt in report["prompts"]]
@@ -147,7 +147,7 @@ def test_an_interrupt_keeps_what_is_complete(
     assert report["complete"] is False
     assert len(report["prompts"]) == 3
     assert "3 of 6 prompts" in done.stderr
-    assert "conflayers" in done.stdout
+    assert "auto" in done.stdout
 
 
 def test_an_interrupt_before_anything_is_complete_writes_nothing(
