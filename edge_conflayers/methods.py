@@ -24,6 +24,7 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.prices import MEASURED_AT, measure_prices
+from edge_conflayers.search import SkipSetSearch
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.clasp import ClaspSearch, ClaspSettings
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
@@ -158,44 +159,74 @@ class DraftModel(_Forgetful):
         self.drafter.close()
 
 
-class ConfLayers(_Simple):
+class _Searched(_Simple):
+    """What methods have in common that draft with what a search drops, and keep its state."""
+
+    _name: str
+    _settings: ConfLayersSettings | SwiftSettings | ClaspSettings | KnapSpecSettings
+    _drafter_kind: type[LayersDrafter] = LayersDrafter
+    drafter: LayersDrafter
+
+    def _use(self, search: SkipSetSearch) -> None:
+        self.drafter = self._drafter_kind(
+            search,
+            stop_probability=self._settings.stop_threshold,
+            max_draft=self._settings.max_draft,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return {"method": self._name, **asdict(self._settings)}
+
+    def state(self) -> dict[str, Any]:
+        return self.drafter.search.state()
+
+
+class ConfLayers(_Searched):
     """Drafts with the layers dropped that the published ConfLayers search finds (arXiv
     2604.14612)."""
 
-    drafter: LayersDrafter
+    _name = "conflayers"
+    _settings: ConfLayersSettings
 
     def __init__(
         self, model: Model, options: MethodOptions, settings: ConfLayersSettings | None = None
     ) -> None:
         self._model = model
         self._settings = settings or ConfLayersSettings()
-        self._search = ConfLayersSearch(model.n_layer, model.architecture, self._settings)
-        self._make_drafter()
-
-    def _make_drafter(self) -> None:
-        self.drafter = LayersDrafter(
-            self._search,
-            stop_probability=self._settings.stop_threshold,
-            max_draft=self._settings.max_draft,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        return {"method": "conflayers", **asdict(self._settings)}
-
-    def state(self) -> dict[str, Any]:
-        return self._search.state()
+        self._use(ConfLayersSearch(model.n_layer, model.architecture, self._settings))
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        self._search = ConfLayersSearch.from_state(
-            dict(state), self._model.n_layer, self._model.architecture, self._settings
+        model = self._model
+        self._use(
+            ConfLayersSearch.from_state(
+                dict(state), model.n_layer, model.architecture, self._settings
+            )
         )
-        self._make_drafter()
 
 
-class Clasp(_Simple):
+class Swift(_Searched):
+    """Drafts with the sub-layers dropped that the published SWIFT search finds (arXiv
+    2410.06916)."""
+
+    _name = "swift"
+    _settings: SwiftSettings
+
+    def __init__(
+        self, model: Model, options: MethodOptions, settings: SwiftSettings | None = None
+    ) -> None:
+        self._model = model
+        self._settings = settings or SwiftSettings()
+        self._use(SwiftSearch(model.n_layer, self._settings))
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._use(SwiftSearch.from_state(state, self._model.n_layer, self._settings))
+
+
+class Clasp(_Searched):
     """Drafts with the layers dropped that CLaSp chooses for the text at hand (arXiv 2505.24196)."""
 
-    drafter: LayersDrafter
+    _name = "clasp"
+    _settings: ClaspSettings
 
     def __init__(
         self, model: Model, options: MethodOptions, settings: ClaspSettings | None = None
@@ -204,24 +235,11 @@ class Clasp(_Simple):
         self._settings = settings or ClaspSettings()
         self._use(ClaspSearch(model.n_layer, self._settings))
 
-    def _use(self, search: ClaspSearch) -> None:
-        self.drafter = LayersDrafter(
-            search,
-            stop_probability=self._settings.stop_threshold,
-            max_draft=self._settings.max_draft,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        return {"method": "clasp", **asdict(self._settings)}
-
-    def state(self) -> dict[str, Any]:
-        return self.drafter.search.state()
-
     def resume(self, state: Mapping[str, Any]) -> None:
         self._use(ClaspSearch.from_state(state, self._model.n_layer, self._settings))
 
 
-class KnapSpec(_Simple):
+class KnapSpec(_Searched):
     """Drafts with the sub-layers dropped, and for the length, that KnapSpec chooses for the text at
     hand (arXiv 2602.20217).
 
@@ -229,7 +247,9 @@ class KnapSpec(_Simple):
         costs: what to choose by; the weights' sizes if not given.
     """
 
-    drafter: PacedLayersDrafter
+    _name = "knapspec"
+    _settings: KnapSpecSettings
+    _drafter_kind = PacedLayersDrafter
 
     def __init__(
         self,
@@ -243,26 +263,13 @@ class KnapSpec(_Simple):
         self._costs = costs or costs_by_weights(model)
         self._use(KnapSpecSearch(model.n_layer, self._costs, self._settings))
 
-    def _use(self, search: KnapSpecSearch) -> None:
-        self.drafter = PacedLayersDrafter(
-            search,
-            stop_probability=self._settings.stop_threshold,
-            max_draft=self._settings.max_draft,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        return {"method": "knapspec", **asdict(self._settings)}
-
-    def state(self) -> dict[str, Any]:
-        return self.drafter.search.state()
-
     def resume(self, state: Mapping[str, Any]) -> None:
         self._use(
             KnapSpecSearch.from_state(state, self._model.n_layer, self._costs, self._settings)
         )
 
 
-class LayerSkip(_Simple):
+class LayerSkip(_Forgetful):
     """Drafts by one early exit and verifies from there (LayerSkip, arXiv 2404.16710)."""
 
     def __init__(
@@ -273,43 +280,6 @@ class LayerSkip(_Simple):
 
     def settings(self) -> dict[str, Any]:
         return {"method": "layerskip", **asdict(self._settings)}
-
-    def state(self) -> None:
-        return None
-
-    def resume(self, state: Mapping[str, Any]) -> None:
-        pass
-
-
-class Swift(_Simple):
-    """Drafts with the sub-layers dropped that the published SWIFT search finds (arXiv
-    2410.06916)."""
-
-    drafter: LayersDrafter
-
-    def __init__(
-        self, model: Model, options: MethodOptions, settings: SwiftSettings | None = None
-    ) -> None:
-        self._model = model
-        self._settings = settings or SwiftSettings()
-        self._use(SwiftSearch(model.n_layer, self._settings))
-
-    def _use(self, search: SwiftSearch) -> None:
-        self._search = search
-        self.drafter = LayersDrafter(
-            search,
-            stop_probability=self._settings.stop_threshold,
-            max_draft=self._settings.max_draft,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        return {"method": "swift", **asdict(self._settings)}
-
-    def state(self) -> dict[str, Any]:
-        return self._search.state()
-
-    def resume(self, state: Mapping[str, Any]) -> None:
-        self._use(SwiftSearch.from_state(state, self._model.n_layer, self._settings))
 
 
 class Measured(_Simple):

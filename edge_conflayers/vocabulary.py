@@ -49,11 +49,11 @@ class DraftVocabulary:
             *(model.tokenize("\n" + character, add_special=False) for character in _ASCII)
         )
         self._written: Counter[int] = Counter()
+        self._total = 0  # of its counts
         self._new: set[int] = set()  # written tokens that nothing before announced
-        self._total = 0  # tokens in it
         self._text: set[int] = set()
         self._current: frozenset[int] = frozenset()  # the session's draft vocabulary
-        self._missing: set[int] = set()  # of the text, in that
+        self._missing: set[int] = set()  # of the text, from that
         self._order: list[int] = []  # the tokenizer's first tokens, as far as they were needed
         self._looked_at = 0
 
@@ -106,8 +106,7 @@ class DraftVocabulary:
         in_order = size - len(self._written)
         missed = sum(token >= in_order for token in self._new - self._always)
         known = sum(nlargest(size, self._written.values()))
-        total = self._written.total()
-        return (prior * _PRIOR_TOKENS + max(0, known - missed)) / (_PRIOR_TOKENS + total)
+        return (prior * _PRIOR_TOKENS + max(0, known - missed)) / (_PRIOR_TOKENS + self._total)
 
     def state(self) -> dict[str, Any]:
         """What was learned, JSON-able; not the text."""

@@ -23,7 +23,6 @@ from edge_conflayers.session import LayerMask, Session
 from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings, typical_size
 
 _VERIFIED = (2, 4, 8, 16)
-_LEAST_COST = 0.02
 
 
 class AutoDrafter:
@@ -108,7 +107,7 @@ class AutoDrafter:
         return SkipSetPrior(
             accepted=accepted * self._vocabulary.coverage(size),
             drafted=accepted / prediction.acceptance if prediction.acceptance > 0 else 0.0,
-            cost=max(_LEAST_COST, self._prices.c(mask, context, saved_seconds=saved)),
+            cost=AtContext(self._prices, context, saved).c(mask),
         )
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:

@@ -13,6 +13,17 @@ from edge_conflayers.session import Session
 NAME = "layers"
 
 
+def report_of(search: SkipSetSearch) -> dict[str, Any]:
+    """What a drafter reports of the search whose mask it drafts under."""
+    mask = search.mask
+    return {
+        "skip_set": sorted(mask.attention & mask.mlp),
+        "attention_dropped": sorted(mask.attention),
+        "mlp_dropped": sorted(mask.mlp),
+        "search_finished": search.finished,
+    }
+
+
 class LayersDrafter:
     """Drafts under the skip set that a search has found so far, and feeds that search.
 
@@ -46,13 +57,7 @@ class LayersDrafter:
         self.search.advance(session)
 
     def report(self) -> dict[str, Any]:
-        mask = self.search.mask
-        return {
-            "skip_set": sorted(mask.attention & mask.mlp),
-            "attention_dropped": sorted(mask.attention),
-            "mlp_dropped": sorted(mask.mlp),
-            "search_finished": self.search.finished,
-        }
+        return report_of(self.search)
 
 
 class PacedLayersDrafter(LayersDrafter):

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_conflayers.draft import Draft, Round
+from edge_conflayers.drafters.layers import NAME, report_of
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.search import SkipSetSearch
 from edge_conflayers.session import LayerMask, Session
 
-SOURCE = "layers"
 _RECENT = 24
 _PRIOR_ROUNDS = 3
 _FORGET_AFTER = 64
@@ -131,15 +131,15 @@ class SkipSetArm:
             limit=limit,
             stop_probability=0.0,
             stop_path=min(1.0, rate * one_more),
-            acceptance=self._calibration.table(SOURCE),
+            acceptance=self._calibration.table(NAME),
         )
-        sources = (SOURCE,) * len(draft.tokens)
+        sources = (NAME,) * len(draft.tokens)
         return Draft(draft.tokens, draft.probabilities, draft.parents, sources)
 
     def observe(self, round: Round) -> None:
         """Hear what became of a round, whoever drafted."""
         self.search.observe(round)
-        if round.drafted > 0 and round.draft.source(0) == SOURCE:
+        if round.drafted > 0 and round.draft.source(0) == NAME:
             self._rounds.append((round.drafted, round.accepted))
             self._token_seconds.append(round.draft_seconds / round.drafted)
 
@@ -157,9 +157,4 @@ class SkipSetArm:
         self._follow_search()
 
     def report(self) -> dict[str, Any]:
-        return {
-            "skip_set": sorted(self._mask.attention & self._mask.mlp),
-            "attention_dropped": sorted(self._mask.attention),
-            "mlp_dropped": sorted(self._mask.mlp),
-            "search_finished": self.search.finished,
-        }
+        return report_of(self.search)
