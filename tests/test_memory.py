@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from steps import RealModel
 
+import edge_conflayers
+
+PACKAGE = Path(edge_conflayers.__file__).parent.parent  # installed, or the checkout
 ROOT = Path(__file__).parent.parent
 
 
@@ -26,7 +29,7 @@ def test_no_more_than_upstream_takes(real_model: RealModel, tmp_path: Path) -> N
             *(sys.executable, str(ROOT / "tools" / "memory.py"), str(path), "--context", "2048"),
             *("--drafted", "12", "--upstream-lib", str(library), "--json", str(out)),
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
         check=True,
         timeout=300,
     )
