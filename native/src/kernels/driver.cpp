@@ -66,8 +66,9 @@ struct Product {
     void quantize(int ith, int nth) const {
         const int64_t kp = padded_k(format, k);
         const int64_t pieces = (kp + super_k - 1) / super_k, all = pieces * columns.n;
+        // Columns are interleaved, so threads that shared a piece would write to the same cache lines.
         for (int64_t u = all * ith / nth; u < all * (ith + 1) / nth; ++u) {
-            const int64_t i = u / pieces, piece = u % pieces, b = i / columns.width;
+            const int64_t i = u % columns.n, piece = u / columns.n, b = i / columns.width;
             const int end = (int) std::min<int64_t>(kp, (piece + 1) * super_k);
             kernels.quantize(format, column(i), (int) (piece * super_k), end, (int) k,
                              (int) (i - columns.begin(b)), block(b));
