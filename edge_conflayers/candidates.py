@@ -17,40 +17,51 @@ class Node:
     """A candidate.
 
     Attributes:
+        own: the chance that it is accepted if its parent is.
         chance: that it and all its ancestors are accepted.
     """
 
     token: int
     source: str
     probability: float
-    chance: float
+    own: float
     parent: Node | None = field(repr=False)
+    chance: float = 0.0
     children: dict[int, Node] = field(default_factory=dict, repr=False)
 
 
 def merge(drafts: Iterable[Draft], chance: Chance) -> list[Node]:
-    """All drafts as one tree, likeliest nodes first and so parents before their children. Where
-    drafts agree on a token, the surer one counts."""
+    """All drafts as one tree, likeliest nodes first and so parents before their children.
+
+    Sources are taken to err independently: a token that several propose is accepted unless all of
+    them are wrong, and one that an earlier draft does not propose can only have the probability
+    that its proposals leave.
+    """
     roots: dict[int, Node] = {}
     nodes: list[Node] = []
     for draft in drafts:
         placed: list[Node] = []
+        left: dict[int, float] = {}  # by parent, the probability that earlier drafts leave
         for i, token in enumerate(draft.tokens):
             parent = placed[draft.parent(i)] if draft.parent(i) != ROOT else None
             siblings = roots if parent is None else parent.children
+            if draft.parent(i) not in left:
+                proposed = sum(node.own for node in siblings.values())
+                left[draft.parent(i)] = max(0.0, 1.0 - proposed)
             source, probability = draft.source(i), draft.probabilities[i]
-            own = chance(source, probability) * (1.0 if parent is None else parent.chance)
+            own = chance(source, probability)
             node = siblings.get(token)
             if node is None:
+                own *= left[draft.parent(i)]
                 node = siblings[token] = Node(token, source, probability, own, parent)
                 nodes.append(node)
-            elif own > node.chance:
-                node.source, node.probability, node.chance = source, probability, own
+            else:
+                if own > node.own:
+                    node.source, node.probability = source, probability
+                node.own = 1.0 - (1.0 - node.own) * (1.0 - own)
             placed.append(node)
-    # A node that a later draft made likelier must not pass its parent by.
     for node in nodes:
-        if node.parent is not None:
-            node.chance = min(node.chance, node.parent.chance)
+        node.chance = node.own * (1.0 if node.parent is None else node.parent.chance)
     order = {id(node): i for i, node in enumerate(nodes)}
     return sorted(nodes, key=lambda node: (-node.chance, order[id(node)]))
 

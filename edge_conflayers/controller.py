@@ -50,12 +50,12 @@ class Caution:
             asked as often as takes ``idle_share`` of the time.
     """
 
-    share: float = 0.006
+    share: float = 0.008
     steps: float = 0.9
-    of_savings: float = 0.5
+    of_savings: float = 0.8
     search_share: float = 0.1
     margin: float = 1.2
-    least_chance: float = 0.25
+    least_chance: float = 0.15
     longest_doubt: int = 48
     patience: int = 6
     idle_share: float = 0.003

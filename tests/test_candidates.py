@@ -58,13 +58,16 @@ def test_merged_trees_hold_every_path_once(seed: int, n: int, m: int) -> None:
         seen.add(id(node))
 
 
-def test_the_surer_source_counts() -> None:
+def test_sources_err_independently() -> None:
     a = Draft((5, 6), (0.5, 0.9), (), ("a", "a"))
-    b = Draft((5, 7), (0.8, 0.5), (), ("b", "b"))
+    b = Draft((5, 7, 8), (0.8, 0.5, 0.5), (ROOT, 0, ROOT), ("b",) * 3)
     nodes = {path(node): node for node in merge([a, b], stated)}
-    assert nodes[(5,)].source == "b" and nodes[(5,)].chance == 0.8
-    assert nodes[(5, 6)].source == "a" and nodes[(5, 6)].chance == pytest.approx(0.45)
-    assert nodes[(5, 7)].chance == pytest.approx(0.4)
+    both = 1 - (1 - 0.5) * (1 - 0.8)
+    assert nodes[(5,)].source == "b" and nodes[(5,)].probability == 0.8
+    assert nodes[(5,)].chance == pytest.approx(both)
+    assert nodes[(5, 6)].source == "a" and nodes[(5, 6)].chance == pytest.approx(both * 0.9)
+    assert nodes[(5, 7)].chance == pytest.approx(both * (1 - 0.9) * 0.5)
+    assert nodes[(8,)].chance == pytest.approx((1 - 0.5) * 0.5)
 
 
 def test_chances_are_calibrated() -> None:
