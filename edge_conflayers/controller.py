@@ -14,10 +14,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from edge_conflayers.account import Account, Allowance, Shadow, undisturbed
 from edge_conflayers.candidates import Node, as_draft, best_chain, merge, worth_verifying
 from edge_conflayers.draft import ROOT, Draft, Round
 from edge_conflayers.drafters import CandidateSource
@@ -25,7 +26,6 @@ from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import Session
 
-_FADE = 0.97
 _RECENT = 9
 # Tokens verified together. Each number has a compute graph of its own, of which few stay alive.
 _SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -35,12 +35,10 @@ _NOTHING: tuple[list[Node], float] = ([], 0.0)
 
 @dataclass(frozen=True)
 class Caution:
-    """How much time may be lost on drafts that turn out not to pay.
+    """How drafts are held back that may not pay.
 
     Attributes:
-        share: of the time of the text so far.
-        steps: one-token steps' time at the start of a text.
-        of_savings: of the time that drafts have saved so far.
+        allowance: what may be lost on them.
         search_share: of the time that drafts have saved, what a search for skip sets may take.
         margin: by what factor a draft's gain has to exceed what its time is worth.
         least_chance: of a candidate; less likely ones may pay by themselves, but each loss delays
@@ -50,52 +48,13 @@ class Caution:
             asked as often as takes ``idle_share`` of the time.
     """
 
-    share: float = 0.008
-    steps: float = 0.9
-    of_savings: float = 0.8
+    allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
     margin: float = 1.2
     least_chance: float = 0.15
     longest_doubt: int = 48
     patience: int = 6
     idle_share: float = 0.003
-
-
-class _Account:
-    """Time won and lost by drafts in the text at hand, in seconds."""
-
-    def __init__(self, caution: Caution) -> None:
-        self._caution = caution
-        self.elapsed = 0.0
-        self.won = 0.0
-        self.tokens = 0.0
-        self.seconds = 0.0
-
-    def spare(self, t1: float) -> float:
-        """Seconds that may be lost now."""
-        caution = self._caution
-        reserve = caution.share * self.elapsed + caution.steps * t1
-        return reserve + (self.won if self.won < 0 else self.won * caution.of_savings)
-
-    def rate(self, t1: float) -> float:
-        """Tokens per second that time is worth."""
-        recent = self.tokens / self.seconds if self.seconds > 0 else 0.0
-        return max(1 / t1, recent)
-
-    def add(self, tokens: int, seconds: float, t1: float) -> None:
-        """A round with a draft."""
-        self._count(tokens, seconds)
-        self.won += tokens * t1 - seconds
-
-    def add_plain(self, seconds: float, overhead: float) -> None:
-        """A round without, of which looking for one took so long."""
-        self._count(1, seconds)
-        self.won -= overhead
-
-    def _count(self, tokens: int, seconds: float) -> None:
-        self.elapsed += seconds
-        self.tokens = self.tokens * _FADE + tokens
-        self.seconds = self.seconds * _FADE + seconds
 
 
 class _Source:
@@ -158,18 +117,20 @@ class Controller:
         self._clock = clock
         self._sources = [_Source(source, self._caution) for source in sources]
         self._asked: list[_Source] = []
-        self._account = _Account(self._caution)
+        self._account = Account(self._caution.allowance)
         self._rounds: dict[str, int] = {}
         self._chain = True
         self._searched = 0.0  # seconds, in this text
         self._since_draft = 0  # rounds
+        self._shadow: Shadow | None = None
         self._overhead = 0.0
         self._overheads: deque[float] = deque([0.0], maxlen=_RECENT)
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
-        self._account = _Account(self._caution)
+        self._account = Account(self._caution.allowance)
         self._searched = 0.0
         self._since_draft = 0
+        self._shadow = None
         self._chain = not session.verifies_trees  # finding out builds a graph
         for each in self._sources:
             each.begin()
@@ -183,9 +144,7 @@ class Controller:
         t1 = self.times.t1
         rate = self._caution.margin * self._account.rate(t1)
         spare = self._account.spare(t1)
-        nodes, gain = _NOTHING
-        if spare > median(self._overheads):
-            nodes, gain = self._free(session, pending, limit, rate, spare)
+        nodes, gain = self._free(session, pending, limit, rate, spare)
         self._overhead = self._clock() - began
         if self._asked:
             self._overheads.append(self._overhead)
@@ -234,11 +193,17 @@ class Controller:
         counts = [size - n_pending for size in _SIZES if 0 < size - n_pending <= limit]
         affordable = [n for n in counts if step(n) - step(0) <= spare]
         n, gain = worth_verifying(nodes, affordable, step, rate)
+        if n == 0 and self._shadow is None and len(affordable) < len(counts):
+            n, _ = worth_verifying(nodes, counts, step, rate)
+            if n > 0:
+                self._shadow = Shadow(as_draft(nodes[:n]), step(n) - step(0) + self.times.t1)
+            return _NOTHING
         return nodes[:n], gain
 
     def learn(self, session: Session, round: Round) -> None:
         began = self._clock()
-        self._observe_chances(round)
+        self._observe_chances(round.draft, round.path)
+        self._follow_shadow(round)
         verified = len(round.pending) + round.drafted
         self._since_draft = 0 if round.drafted else self._since_draft + 1
         self.times.observe(verified, round.verify_seconds)
@@ -251,7 +216,8 @@ class Controller:
             each.close_round(self.times.t1)
         if self.layers is not None:
             self.layers.observe(round)
-        seconds = round.draft_seconds + round.verify_seconds + self._clock() - began
+        verify_seconds = undisturbed(round.verify_seconds, self.times.step(verified))
+        seconds = round.draft_seconds + verify_seconds + self._clock() - began
         if round.drafted == 0 and len(round.pending) == 1:
             self._account.add_plain(seconds, self._overhead + self._clock() - began)
         else:
@@ -272,15 +238,26 @@ class Controller:
         self.layers.advance(session)
         spent = self._clock() - began
         self._searched += spent
-        self._account.won -= spent
-        self._account.elapsed += spent
+        self._account.spend(spent)
 
-    def _observe_chances(self, round: Round) -> None:
+    def _follow_shadow(self, round: Round) -> None:
+        shadow = self._shadow
+        if shadow is None:
+            return
+        if round.drafted > 0:
+            self._shadow = None  # not the text as it would have gone on
+            return
+        shadow.follow(round.token)
+        if shadow.done:
+            self._shadow = None
+            self._observe_chances(shadow.draft, shadow.accepted)
+            self._account.add_evidence(shadow.won(self.times.t1), self.times.t1)
+
+    def _observe_chances(self, draft: Draft, path: Sequence[int]) -> None:
         """Of every candidate whose predecessor was accepted, whether it was drawn."""
-        draft = round.draft
-        reached = {ROOT, *round.path}
-        accepted = set(round.path)
-        for i in range(round.drafted):
+        reached = {ROOT, *path}
+        accepted = set(path)
+        for i in range(len(draft.tokens)):
             if draft.parent(i) in reached:
                 self.calibration.observe(draft.source(i), draft.probabilities[i], i in accepted)
 

@@ -174,6 +174,43 @@ def test_two_halves_of_a_text() -> None:
     assert ratio < 0.75
 
 
+def test_a_text_that_begins_badly() -> None:
+    """What is too risky to be verified is followed all the same, and tells when that is over."""
+    w = world(n=1000)
+    guesser = Guesser(w, 0.0, 0.9)
+    c = controller(w, guesser)
+    right_from = 300
+
+    def candidates(limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+        guesser.right = 0.0 if guesser.at < right_from else 0.95
+        return Guesser.candidates(guesser, limit, least=least, chain=chain)
+
+    guesser.candidates = candidates  # type: ignore[method-assign]
+    ratio, rounds = play(w, c, 900)
+    early = [r for r in rounds if r.generated < right_from]
+    late = [r for r in rounds if r.generated > right_from + 60]
+    assert sum(r.drafted > 0 for r in early) < 0.05 * len(early)
+    assert sum(r.drafted > 0 for r in late) > 0.9 * len(late)
+    assert ratio < 0.65
+
+
+def test_a_step_that_was_held_up_is_not_the_drafts_loss() -> None:
+    w = world()
+    held_up = iter([25])
+
+    def spend(seconds: float) -> float:
+        if len(w.tokens) > 50 and seconds > T1:  # the first draft after a while
+            seconds *= next(held_up, 1)
+        w.now += seconds
+        return seconds
+
+    w.spend = spend  # type: ignore[method-assign]
+    _, rounds = play(w, controller(w, Guesser(w, 0.6, 0.6)), 400)
+    assert next(held_up, None) is None
+    late = [r for r in rounds if r.generated > 100]
+    assert sum(r.drafted > 0 for r in late) > 0.7 * len(late)
+
+
 def test_without_trees_drafts_are_chains() -> None:
     w = world(trees=False)
     sources = (Guesser(w, 0.6, 0.7, name="a"), Guesser(w, 0.6, 0.7, name="b"))

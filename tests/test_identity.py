@@ -14,6 +14,7 @@ import pytest
 from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
 
+from edge_conflayers.account import Allowance
 from edge_conflayers.controller import Caution
 from edge_conflayers.drafters import Drafter
 from edge_conflayers.drafters.auto import AutoDrafter
@@ -127,7 +128,7 @@ def auto(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     promised = Prediction(2.0, 0.0, max_draft=6, acceptance=0.9, tokens_per_round=5.0)
     found = Found(LayerMask.layers(range(1, model.n_layer - 1, 2)), promised, c=0.5)
     sets = SkipSets(model.n_layer, [SkipSet("any", signature("any"), found)], prices)
-    return AutoDrafter(model, sets, Caution(share=1e9))
+    return AutoDrafter(model, sets, Caution(Allowance(share=1e9)))
 
 
 def trees(model: Model, text: Sequence[int], prompt: int) -> Drafter:

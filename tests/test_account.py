@@ -1,0 +1,80 @@
+"""What drafts may lose: the account, and the shadows of drafts that were not verified."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_conflayers.account import Account, Allowance, Shadow, undisturbed
+from edge_conflayers.draft import ROOT, Draft
+
+T1 = 0.1
+
+
+def account(share: float = 0.01, steps: float = 1.0, of_savings: float = 0.5) -> Account:
+    return Account(Allowance(share, steps, of_savings))
+
+
+def test_what_may_be_lost_is_lost_once() -> None:
+    a = account()
+    assert a.spare(T1) == pytest.approx(T1)
+    a.add(1, 2 * T1, T1)  # a draft of which nothing was accepted
+    assert a.spare(T1) == pytest.approx(0.01 * 2 * T1)
+    for _ in range(50):
+        a.add_plain(T1, 0.0)
+    assert a.spare(T1) == pytest.approx(0.01 * 52 * T1)
+
+
+def test_part_of_what_was_won_may_be_lost() -> None:
+    a = account(share=0.0, steps=0.0)
+    a.add(5, T1, T1)
+    for _ in range(40):
+        a.add_evidence(0.0, T1)  # so that only the savings count
+    assert a.won == pytest.approx(4 * T1)
+    assert a.spare(T1) == pytest.approx(2 * T1)
+    a.spend(2 * T1)
+    assert a.spare(T1) == pytest.approx(T1)
+
+
+def test_evidence_counts_for_a_while() -> None:
+    a = account(share=0.0, steps=0.0)
+    a.add(1, 5 * T1, T1)
+    assert a.spare(T1) < 0
+    for _ in range(6):
+        a.add_evidence(2 * T1, T1)
+    assert T1 < a.spare(T1) <= 4 * T1
+    for _ in range(100):
+        a.add_evidence(20 * T1, T1)
+    assert a.spare(T1) == pytest.approx(3.5 * T1)
+    for _ in range(10):
+        a.add_evidence(-T1, T1)
+    assert a.spare(T1) < 0
+
+
+def test_time_is_worth_what_it_brought_lately() -> None:
+    a = account()
+    assert a.rate(T1) == pytest.approx(1 / T1)
+    for _ in range(200):
+        a.add(3, 1.5 * T1, T1)
+    assert a.rate(T1) == pytest.approx(2 / T1)
+    for _ in range(200):
+        a.add(1, 2 * T1, T1)
+    assert a.rate(T1) == pytest.approx(1 / T1)  # plain decoding's at least
+
+
+def test_a_shadow_goes_on_with_the_text() -> None:
+    tree = Draft((7, 8, 9, 8), (0.5,) * 4, (ROOT, 0, 1, ROOT))
+    shadow = Shadow(tree, 1.5 * T1)
+    shadow.follow(7)
+    shadow.follow(8)
+    assert not shadow.done
+    shadow.follow(5)
+    assert shadow.done and shadow.accepted == [0, 1]
+    assert shadow.won(T1) == pytest.approx(1.5 * T1)
+    wrong = Shadow(tree, 1.5 * T1)
+    wrong.follow(6)
+    assert wrong.done and wrong.won(T1) == pytest.approx(-0.5 * T1)
+
+
+def test_what_holds_up_the_machine_is_no_loss() -> None:
+    assert undisturbed(1.2, 1.0) == 1.2
+    assert undisturbed(30.0, 1.0) == 1.5
