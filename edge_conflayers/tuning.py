@@ -19,6 +19,7 @@ from edge_conflayers.search.measured import MeasuredSearch
 from edge_conflayers.search.objective import Record, StepPrices
 from edge_conflayers.search.prices import AtContext
 from edge_conflayers.session import NO_MASK, LayerMask, Session
+from edge_conflayers.session.replay import replay
 from edge_conflayers.speculate import generate
 
 LEAST_TEXT = 16
@@ -168,7 +169,7 @@ def _write(
                 if written > LEAST_TEXT and time.monotonic() > deadline:
                     break
     text = _Text(session, len(prompt))
-    usable = text.tokens >= LEAST_TEXT and session.replay(NO_MASK, text.begin) is not None
+    usable = text.tokens >= LEAST_TEXT and replay(session, NO_MASK, text.begin) is not None
     return text if usable else None
 
 

@@ -24,6 +24,8 @@ from edge_conflayers.draft import Draft
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
 from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session.probe import probe
+from edge_conflayers.session.states import branches, step_states
 
 KINDS: dict[str, dict[str, Any]] = {
     "flash": {"flash_attention": True},
@@ -119,9 +121,9 @@ def test_recurrent_architectures_are_refused_by_name(tiny: Tiny) -> None:
         with pytest.raises(BadInput, match="'mamba'"):
             session.draft_exit(1, [5], limit=3, stop_probability=0.0)
         with pytest.raises(BadInput, match="'mamba'"):
-            session.branches([5], 4)
+            branches(session, [5], 4)
         with pytest.raises(BadInput, match="'mamba'"):
-            session.step_states([5], np.zeros((1, model.n_embd), np.float32))
+            step_states(session, [5], np.zeros((1, model.n_embd), np.float32))
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 4, 9])
@@ -180,7 +182,7 @@ def test_states_are_not_used_when_something_came_between(tiny: Tiny) -> None:
         return draft
 
     def a_probe(session: Session, draft: Draft) -> Draft:
-        session.probe(session.tokens[:8])
+        probe(session, session.tokens[:8])
         return draft
 
     def another_text(session: Session, draft: Draft) -> Draft:
@@ -246,18 +248,18 @@ def test_the_streams_of_all_layers(tiny: Tiny, arch: str) -> None:
     tokens = random_tokens(model, 26)
     with open_session(model, n_ctx=128) as session:
         session.read(tokens[:20])
-        streams = session.branches(tokens[20:], 20, stream="all", outputs="all")
+        streams = branches(session, tokens[20:], 20, stream="all", outputs="all")
         wanted = rows_of(session, 6)
         assert streams is not None and streams.shape == (4, 1, 6, model.n_embd)
         assert_same_bits(step(session, tokens[20:]), wanted)
         session.rollback(20)
         for layer in range(4):
             mask = LayerMask.layers(range(layer))
-            session.branches(tokens[20:], 20, mask=mask, states=streams[layer], outputs="all")
+            branches(session, tokens[20:], 20, mask=mask, states=streams[layer], outputs="all")
             assert_same_bits(rows_of(session, 6), wanted)
             for other in range(layer, 3):
-                one = session.branches(
-                    tokens[20:], 20, mask=mask, states=streams[layer], stream=other
+                one = branches(
+                    session, tokens[20:], 20, mask=mask, states=streams[layer], stream=other
                 )
                 assert one is not None
                 assert_same_bits(one, streams[other + 1])
@@ -272,11 +274,11 @@ def test_branches_do_not_see_each_other(tiny: Tiny, arch: str) -> None:
     mask = LayerMask.layers({0, 2, 3})
     with open_session(model, n_ctx=256) as session:
         session.read(tokens)
-        together = session.branches(tokens[80:83], 80, mask=mask, states=states, stream=1)
+        together = branches(session, tokens[80:83], 80, mask=mask, states=states, stream=1)
         assert together is not None and together.shape == states.shape
         for i in range(5):
-            alone = session.branches(
-                tokens[80:83], 80, mask=mask, states=states[i : i + 1], stream=1
+            alone = branches(
+                session, tokens[80:83], 80, mask=mask, states=states[i : i + 1], stream=1
             )
             assert alone is not None
             np.testing.assert_allclose(alone[0], together[i], rtol=2e-4, atol=2e-4)
@@ -295,11 +297,11 @@ def test_branches_leave_the_text_as_it_was(tiny: Tiny, arch: str) -> None:
             rng = np.random.default_rng(1)
             for i, token in enumerate(tokens[230:]):
                 if branching:
-                    n, branches = 1 + i % 4, 1 + i % 7
+                    n, paths = 1 + i % 4, 1 + i % 7
                     begin = len(session) - n
-                    states = rng.standard_normal((branches, n, model.n_embd)).astype(np.float32)
+                    states = rng.standard_normal((paths, n, model.n_embd)).astype(np.float32)
                     mask = LayerMask.layers({i % 4})
-                    found = session.branches(tokens[:n], begin, mask=mask, states=states, stream=0)
+                    found = branches(session, tokens[:n], begin, mask=mask, states=states, stream=0)
                     assert found is not None
                 rows.append(step(session, [token]))
             return np.concatenate(rows)
@@ -313,8 +315,8 @@ def test_branches_without_room(tiny: Tiny) -> None:
     with open_session(model, n_ctx=256) as session:
         session.read(tokens[:252])
         states = np.zeros((5, 1, model.n_embd), np.float32)
-        assert session.branches([5], 251, states=states, stream=0) is None
-        assert session.branches([5], 251, states=states[:4], stream=0) is not None
+        assert branches(session, [5], 251, states=states, stream=0) is None
+        assert branches(session, [5], 251, states=states[:4], stream=0) is not None
         last = step(session, tokens[252:])
         session.rollback(252)
         assert_same_bits(step(session, tokens[252:]), last)
@@ -327,14 +329,14 @@ def test_steps_from_states(tiny: Tiny) -> None:
         session.read(tokens[:20])
         wanted = step(session, tokens[20:])
         session.rollback(20)
-        streams = session.branches(tokens[20:], 20, stream="all", outputs="all")
+        streams = branches(session, tokens[20:], 20, stream="all", outputs="all")
         assert streams is not None
         session.set_mask(LayerMask.layers(range(3, 5)))
         session.step(tokens[20:])
         session.rollback(20)
         session.set_mask(LayerMask.layers(range(3)))
-        session.step_states(tokens[20:], streams[3][0], outputs="all")
+        step_states(session, tokens[20:], streams[3][0], outputs="all")
         assert_same_bits(rows_of(session, 10), wanted)
         assert len(session) == 30
         with pytest.raises(ValueError, match="2 states for 1 tokens"):
-            session.step_states([5], streams[3][0][:2])
+            step_states(session, [5], streams[3][0][:2])

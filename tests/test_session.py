@@ -24,7 +24,9 @@ from steps import (
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
-from edge_conflayers.session import ContextFull, LayerMask, Session, kv_cache_bytes
+from edge_conflayers.session import ContextFull, LayerMask, Session
+from edge_conflayers.session.kv_cache import kv_cache_bytes
+from edge_conflayers.session.saved import load_session, save_session
 
 KINDS: dict[str, dict[str, Any]] = {
     "flash": {"flash_attention": True},
@@ -306,11 +308,11 @@ def test_save_and_load(tiny: Tiny, tmp_path: Path, arch: str, length: int, kind:
     settings = {"n_ctx": 512, "threads": 1, **KINDS[kind]}
     with open_session(model, **settings) as session:
         session.read(tokens[:length])
-        session.save(tmp_path / "s.bin")
+        save_session(session, tmp_path / "s.bin")
         expected = decode(session, tokens[length:], [1, 4])
     with open_session(model, **settings) as session:
         session.read(tokens[5:50])  # something else before
-        session.load(tmp_path / "s.bin")
+        load_session(session, tmp_path / "s.bin")
         assert session.tokens == tokens[:length]
         assert_same_bits(decode(session, tokens[length:], [1, 4]), expected)
 
@@ -320,7 +322,7 @@ def test_a_damaged_save_leaves_an_empty_session(tiny: Tiny, tmp_path: Path) -> N
     tokens = random_tokens(model, 60)
     with open_session(model, n_ctx=256) as session:
         expected = step(session, tokens[:40])
-        session.save(tmp_path / "good")
+        save_session(session, tmp_path / "good")
         good = (tmp_path / "good").read_bytes()
         for name, data in {
             "cut": good[: len(good) // 2],
@@ -331,25 +333,25 @@ def test_a_damaged_save_leaves_an_empty_session(tiny: Tiny, tmp_path: Path) -> N
             path = tmp_path / name
             path.write_bytes(data)
             with pytest.raises(BadInput, match="not a saved session"):
-                session.load(path)
+                load_session(session, path)
             assert session.tokens == []
             assert_same_bits(step(session, tokens[:40]), expected)
         with pytest.raises(BadInput, match="not a saved session"):
-            session.load(tmp_path / "missing")
+            load_session(session, tmp_path / "missing")
         with pytest.raises(EdgeConflayersError, match="cannot be written"):
-            session.save(tmp_path / "no" / "folder")
+            save_session(session, tmp_path / "no" / "folder")
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_save_of_another_model(tiny: Tiny, tmp_path: Path) -> None:
     with open_session(tiny("llama"), n_ctx=128) as session:
         session.read(random_tokens(session.model, 20))
-        session.save(tmp_path / "s")
+        save_session(session, tmp_path / "s")
     with (
         open_session(tiny("llama", n_layer=6), n_ctx=128) as session,
         pytest.raises(BadInput, match="not a saved session"),
     ):
-        session.load(tmp_path / "s")
+        load_session(session, tmp_path / "s")
 
 
 def test_a_closed_session(tiny: Tiny) -> None:

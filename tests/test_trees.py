@@ -17,6 +17,7 @@ from edge_conflayers.draft import ROOT, Draft
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.session import ContextFull, LayerMask, Session
+from edge_conflayers.session.saved import save_session
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -182,13 +183,13 @@ def test_a_tree_leaves_the_cache_of_plain_decoding(tiny: Tiny, arch: str, tmp_pa
         session.read(tokens[:300])
         for token in tokens[300:]:
             session.step([token])
-        session.save(tmp_path / "plain")
+        save_session(session, tmp_path / "plain")
     with open_session(model, n_ctx=512, batch=64) as session:
         session.read(tokens[:300])
         speculate(session, [*tokens, *[9] * 8], 1)
         assert session.tokens[:330] == tokens
         session.rollback(330)
-        session.save(tmp_path / "drafted")
+        save_session(session, tmp_path / "drafted")
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "drafted").read_bytes()
 
 
