@@ -175,8 +175,8 @@ def bench(
 def _tuned(path: Path, threads: int, gpu_layers: int) -> dict[str, Any]:
     """What `tune` has found, without what was learned from texts, which may be those of the
     benchmark."""
-    from edge_conflayers.kinds import SKIP_SETS_PROFILE
     from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE
 
     key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
     state = ProfileStore().load(key)

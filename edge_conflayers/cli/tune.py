@@ -15,9 +15,9 @@ from edge_conflayers.models import resolve
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
-    from edge_conflayers.kinds import SkipSet, SkipSets
     from edge_conflayers.model import Model
     from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.search.skip_sets import SkipSet, SkipSets
     from edge_conflayers.tuning import Progress
 
 _UNNAMED = "prompts"
@@ -77,10 +77,10 @@ def tune(
     What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
-    from edge_conflayers.kinds import SKIP_SETS_PROFILE
     from edge_conflayers.model import Model
     from edge_conflayers.prices import MEASURED_AT, measure_prices
     from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE
     from edge_conflayers.session import Session
     from edge_conflayers.tuning import check_layers_can_be_dropped
     from edge_conflayers.tuning import tune as tune_kinds
@@ -158,7 +158,7 @@ def _tokens(model: Model, prompts: Iterable[Prompt], raw: bool) -> list[tuple[in
 def _load(store: ProfileStore, key: ProfileKey, model: Model, fresh: bool) -> SkipSets:
     """What was found before; nothing if it cannot be used."""
     from edge_conflayers.errors import BadInput
-    from edge_conflayers.kinds import SkipSets
+    from edge_conflayers.search.skip_sets import SkipSets
 
     state = None if fresh else store.load(key)
     if state is not None:

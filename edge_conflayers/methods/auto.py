@@ -7,10 +7,10 @@ from typing import Any
 
 from edge_conflayers.drafters.auto import AutoDrafter
 from edge_conflayers.errors import EdgeConflayersError
-from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.methods.method import MethodOptions, Simple
 from edge_conflayers.model import Model
 from edge_conflayers.prices import MEASURED_AT, measure_prices
+from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.session import Session
 
 

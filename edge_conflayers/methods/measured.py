@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_conflayers.drafters.measured import MeasuredDrafter
-from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.methods.method import MethodOptions, Simple
 from edge_conflayers.model import Model
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext, guessed_prices
+from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.vocabulary import DraftVocabulary, typical_size
 
 

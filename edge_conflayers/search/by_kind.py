@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from edge_conflayers.draft import Round
-from edge_conflayers.kinds import SAME_KIND, Signature, SkipSet, SkipSets, signature, similarity
+from edge_conflayers.search.kinds import SAME_KIND, Signature, signature, similarity
 from edge_conflayers.search.measured import Found, MeasuredSearch, MeasuredSettings
 from edge_conflayers.search.prices import AtContext
+from edge_conflayers.search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.session import LayerMask, Session
 
 _TAIL = 2048  # tokens of a text that its kind is told by
