@@ -11,28 +11,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_conflayers.bench import workloads
-from edge_conflayers.cli.models import pull_progress
 from edge_conflayers.cli.options import (
     context_options,
+    count_option,
     draft_model_option,
+    file_option,
+    fresh_option,
+    json_option,
     kernels_option,
     method_names,
     method_options,
+    model_argument,
+    predict_option,
+    prompts_option,
+    raw_option,
     sampling_options,
 )
+from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.errors import BadInput
-from edge_conflayers.models import resolve
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.runner import Engine, Generation
 
 
 @click.command()
-@click.argument("model")
-@click.option(
-    "--prompts",
-    "prompts_file",
-    type=click.Path(path_type=Path),
+@model_argument
+@prompts_option(
     required=True,
     help="JSON lines with `turns` (its first is used), `prompt` or `question`; or text, one prompt"
     " per block between blank lines.",
@@ -45,40 +49,20 @@ if TYPE_CHECKING:
     " and `identical` are given over `plain`.",
 )
 @draft_model_option
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    help="Most prompts, spread evenly over their categories.  [default: all]",
-)
-@click.option(
-    "-n",
-    "--predict",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="Most tokens to write for each prompt.",
-)
-@click.option(
-    "--repeat",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Runs of everything; medians are reported.",
-)
-@click.option(
-    "--fresh",
-    is_flag=True,
-    help="Start each prompt without what was learned on the ones before. (What was learned in"
+@count_option("--limit", help="Most prompts, spread evenly over their categories.  [default: all]")
+@predict_option(128, help="Most tokens to write for each prompt.")
+@count_option("--repeat", default=1, help="Runs of everything; medians are reported.")
+@fresh_option(
+    "Start each prompt without what was learned on the ones before. (What was learned in"
     " earlier uses is not read, but see --tuned.)",
 )
 @click.option(
     "--tuned", is_flag=True, help="Start from the skip sets that `tune` has found for this model."
 )
-@click.option("--raw", is_flag=True, help="Give prompts as they are, without the chat template.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
-@click.option(
+@raw_option
+@json_option
+@file_option(
     "--upstream-lib",
-    type=click.Path(path_type=Path),
     help="Folder of the unpatched library.  [default: that of `make upstream`]",
 )
 @context_options
@@ -122,8 +106,7 @@ def bench(
     settings = SamplerSettings(temperature=temp, **sampling)
     if json_file is not None:
         reports.check_writable(json_file)
-    with pull_progress() as progress:
-        path = resolve(model, progress)
+    path = find_model(model)
     threads = threads or machine.default_threads()
     with ExitStack() as stack:
         loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers))

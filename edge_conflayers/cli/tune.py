@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import device_options, kernels_option
-from edge_conflayers.models import resolve
+from edge_conflayers.cli.options import (
+    count_option,
+    device_options,
+    fresh_option,
+    kernels_option,
+    model_argument,
+    predict_option,
+    prompts_option,
+    raw_option,
+)
+from edge_conflayers.cli.pulling import find_model
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
@@ -25,11 +33,8 @@ _TICKS = 10  # of the progress bar, per second
 
 
 @click.command()
-@click.argument("model")
-@click.option(
-    "--prompts",
-    "prompts_file",
-    type=click.Path(path_type=Path),
+@model_argument
+@prompts_option(
     help="JSON lines or text as for `bench`; each category is a kind.  [default: short ones of five"
     " kinds]",
 )
@@ -40,25 +45,10 @@ _TICKS = 10  # of the progress bar, per second
     show_default=True,
     help="Seconds for all kinds together, besides measuring what steps cost.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Most prompts of a kind.",
-)
-@click.option(
-    "-n",
-    "--predict",
-    type=click.IntRange(min=32),
-    default=96,
-    show_default=True,
-    help="Most tokens to write for each prompt.",
-)
-@click.option("--raw", is_flag=True, help="Give prompts as they are, without the chat template.")
-@click.option(
-    "--fresh", is_flag=True, help="Forget the skip sets of this model on this machine first."
-)
+@count_option("--limit", default=3, help="Most prompts of a kind.")
+@predict_option(96, least=32, help="Most tokens to write for each prompt.")
+@raw_option
+@fresh_option("Forget the skip sets of this model on this machine first.")
 @device_options
 @kernels_option
 def tune(
@@ -87,8 +77,7 @@ def tune(
     from edge_conflayers.vocabulary import DraftVocabulary, measure_savings, typical_size
 
     texts = _texts(prompts_file, limit)
-    with pull_progress() as progress:
-        path = resolve(model, progress)
+    path = find_model(model)
     threads = threads or machine.default_threads()
     with Model(path, gpu_layers=gpu_layers) as loaded:
         check_layers_can_be_dropped(loaded)
