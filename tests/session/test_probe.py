@@ -12,7 +12,7 @@ from steps import (
     Tiny,
     TinyPath,
     assert_same_bits,
-    decode,
+    assert_undisturbed,
     open_session,
     random_tokens,
     step,
@@ -144,22 +144,17 @@ def test_a_sublayer_that_adds_nothing_has_no_confidence(
     assert attention[0] > 1e-3 and mlp[1] > 1e-3
 
 
+def probe_window(session: Session) -> None:
+    assert probe(session, session.tokens[-WINDOW:]) is not None
+
+
 @pytest.mark.parametrize("arch", ["llama", "qwen2moe", "gemma3"])
 @pytest.mark.parametrize("flash", [True, False])
 def test_a_probe_leaves_the_session_as_it_was(tiny: Tiny, arch: str, flash: bool) -> None:
     model = tiny(arch, n_layer=4)
     tokens = random_tokens(model, 60)
 
-    def run(*, probing: bool) -> npt.NDArray[np.float32]:
-        with open_session(model, n_ctx=256, flash_attention=flash) as session:
-            rows = [decode(session, tokens[:40], [30, 1])]
-            for token in tokens[40:]:
-                if probing:
-                    probe(session, session.tokens[-WINDOW:])
-                rows.append(step(session, [token]))
-            return np.concatenate(rows)
-
-    assert_same_bits(run(probing=True), run(probing=False))
+    assert_undisturbed(model, tokens, 40, probe_window, n_ctx=256, flash_attention=flash)
 
 
 def test_a_probe_leaves_a_sliding_window_as_it_was(tiny: Tiny) -> None:
@@ -167,17 +162,7 @@ def test_a_probe_leaves_a_sliding_window_as_it_was(tiny: Tiny) -> None:
     model = tiny("gemma3", n_layer=4)
     tokens = random_tokens(model, 330)
 
-    def run(*, probing: bool) -> npt.NDArray[np.float32]:
-        with open_session(model, n_ctx=512, batch=64) as session:
-            session.read(tokens[:200])
-            rows = []
-            for token in tokens[200:]:
-                if probing:
-                    assert probe(session, session.tokens[-WINDOW:]) is not None
-                rows.append(step(session, [token]))
-            return np.concatenate(rows)
-
-    assert_same_bits(run(probing=True), run(probing=False))
+    assert_undisturbed(model, tokens, 200, probe_window, n_ctx=512, batch=64)
 
 
 def test_a_probe_runs_the_full_model_whatever_the_mask(tiny: Tiny) -> None:

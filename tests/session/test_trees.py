@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steps import Logits, RealModel, Tiny, assert_same_bits, open_session, random_tokens, step
+from steps import (
+    Logits,
+    RealModel,
+    Tiny,
+    assert_same_bits,
+    open_session,
+    random_tokens,
+    step,
+    verify,
+)
 
 from edge_conflayers import binding
 from edge_conflayers.draft import ROOT, Draft
@@ -44,12 +53,6 @@ def random_tree(model: Model, n: int, seed: int) -> Draft:
     parents = [source.choice([i - 1, i - 1, source.randrange(-1, i)]) for i in range(n)]
     parents[-1] = source.randrange(-1, n - 2) if n > 2 else ROOT
     return Draft(tuple(random_tokens(model, n, seed)), (1.0,) * n, tuple(parents))
-
-
-def verify(session: Session, pending: Sequence[int], draft: Draft) -> Logits:
-    """The logits of all tokens: float32 [pending + drafted, n_vocab], copied."""
-    session.verify(pending, draft)
-    return np.stack([session.logits(i) for i in range(len(pending) + len(draft.tokens))])
 
 
 def one_by_one(session: Session, pending: Sequence[int], draft: Draft) -> Logits:
