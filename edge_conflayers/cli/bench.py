@@ -28,6 +28,7 @@ from edge_conflayers.cli.options import (
     sampling_options,
 )
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
@@ -146,10 +147,10 @@ def bench(
         )
         if json_file is not None:
             reports.write_json(json_file, report)
-        reports.print_table(reports.HEADER, reports.table_rows(report))
+        print_table(reports.HEADER, reports.table_rows(report))
         if report["categories"]:
             click.echo()
-            reports.print_table(reports.category_header(report), reports.category_rows(report))
+            print_table(reports.category_header(report), reports.category_rows(report))
     if not complete:
         click.echo(f"interrupted: {len(results)} of {len(tasks)} prompts reported", err=True)
         sys.exit(130)

@@ -15,6 +15,7 @@ from edge_conflayers.cli.options import (
     model_argument,
 )
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.terminal import print_table
 
 
 @click.command()
@@ -57,7 +58,7 @@ def cost(
     if json_file is not None:
         about = reports.about(path, costs.threads)
         reports.write_json(json_file, {**about, "kernels": kernels, **costs.to_json()})
-    reports.print_table(("step", "over T1", "ms"), list(rows(costs)))
+    print_table(("step", "over T1", "ms"), list(rows(costs)))
     if not costs.c:
         click.echo(f"layers of architecture '{loaded.architecture}' cannot be dropped")
     served: dict[str, list[str]] = {}

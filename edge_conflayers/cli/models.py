@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from edge_conflayers import models as store
-from edge_conflayers.cli.pulling import on_terminal, pull_progress
+from edge_conflayers.cli.pulling import pull_progress
+from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
 from edge_conflayers.registry import ModelInfo, lookup, registry
 
@@ -39,16 +37,7 @@ def list_models(as_json: bool) -> None:
         for info in infos
     ]
     header = ("name", "size", "licence", "here", "what")
-    if on_terminal(sys.stdout):
-        table = Table(*header)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-        return
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    for row in (header, *rows):
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+    print_table(header, rows, numbers=False)
 
 
 @models.command()

@@ -6,7 +6,6 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 import click
 from rich.console import Console
@@ -20,6 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from edge_conflayers.cli.terminal import on_terminal
 from edge_conflayers.download import ProgressCallback, PullProgress
 from edge_conflayers.models import resolve
 
@@ -29,11 +29,6 @@ def find_model(name: str) -> Path:
     ``models.resolve`` does."""
     with pull_progress() as progress:
         return resolve(name, progress)
-
-
-def on_terminal(stream: TextIO) -> bool:
-    """Whether somebody watches."""
-    return stream.isatty()
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from edge_conflayers.cli.options import (
     raw_option,
 )
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
@@ -188,8 +189,6 @@ class _Bar:
 
 
 def _show(found: Sequence[SkipSet]) -> None:
-    from edge_conflayers.bench.report import print_table
-
     header = (
         *("kind", "attention dropped", "MLP dropped", "accepted", "c", "stop under", "at most"),
         "predicted speed-up",

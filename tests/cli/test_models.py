@@ -148,8 +148,8 @@ def test_names_are_required() -> None:
 
 def test_table_on_a_terminal(cached_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(force_terminal=True, width=120, record=True)
-    monkeypatch.setattr(command, "Console", lambda: terminal)
-    monkeypatch.setattr(command, "on_terminal", lambda stream: True)
+    monkeypatch.setattr("edge_conflayers.cli.terminal.Console", lambda: terminal)
+    monkeypatch.setattr("edge_conflayers.cli.terminal.on_terminal", lambda stream: True)
     run_well("list")
     shown = terminal.export_text()
     assert "not pulled" in shown and "┃" in shown
