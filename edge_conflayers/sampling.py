@@ -12,7 +12,7 @@ import numpy as np
 from edge_conflayers.binding import llama
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
-from edge_conflayers.session import Session
+from edge_conflayers.session import CachedText
 
 # The converter's strings may hold control characters, which JSON (RFC 8259, section 7) forbids.
 _CONVERTERS_CHAR = r'char ::= [^"\\] |'
@@ -132,7 +132,7 @@ class Sampler:
             for token in prompt:
                 llama.llama_sampler_accept(self._chain, token)
 
-    def sample(self, session: Session, index: int) -> int:
+    def sample(self, session: CachedText, index: int) -> int:
         """Draws the next token of the text from one kept output of the session's last step.
 
         Raises:
@@ -144,7 +144,7 @@ class Sampler:
             return int(llama.llama_sampler_sample(self._chain, session.handle, index))
         return self._sample_by_grammar(session, index)
 
-    def _sample_by_grammar(self, session: Session, index: int) -> int:
+    def _sample_by_grammar(self, session: CachedText, index: int) -> int:
         # A grammar is slow over a whole vocabulary: draw first, and only draw again among the
         # tokens that it allows if it forbids the one drawn (llama.cpp, common_sampler_sample).
         token = self._draw(session, index, by_grammar=False)
@@ -156,7 +156,7 @@ class Sampler:
         llama.llama_sampler_accept(self._chain, token)
         return token
 
-    def _draw(self, session: Session, index: int, *, by_grammar: bool) -> int:
+    def _draw(self, session: CachedText, index: int, *, by_grammar: bool) -> int:
         candidates = self._candidates
         candidates["id"] = np.arange(len(candidates), dtype=np.int32)
         candidates["logit"] = session.logits(index)

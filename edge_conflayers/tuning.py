@@ -9,16 +9,18 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.kinds import Signature, SkipSet, SkipSets, mean_signature, signature
 from edge_conflayers.model import Model
 from edge_conflayers.prices import Prices
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.search import ranking
+from edge_conflayers.search.kinds import Signature, mean_signature, signature
 from edge_conflayers.search.matchness import replay_records
 from edge_conflayers.search.measured import MeasuredSearch
 from edge_conflayers.search.objective import Record, StepPrices
 from edge_conflayers.search.prices import AtContext
+from edge_conflayers.search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.session import NO_MASK, LayerMask, Session
+from edge_conflayers.session.replay import replay
 from edge_conflayers.speculate import generate
 
 LEAST_TEXT = 16
@@ -168,7 +170,7 @@ def _write(
                 if written > LEAST_TEXT and time.monotonic() > deadline:
                     break
     text = _Text(session, len(prompt))
-    usable = text.tokens >= LEAST_TEXT and session.replay(NO_MASK, text.begin) is not None
+    usable = text.tokens >= LEAST_TEXT and replay(session, NO_MASK, text.begin) is not None
     return text if usable else None
 
 

@@ -9,10 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_conflayers.draft import Draft
 from edge_conflayers.model import Model
 from edge_conflayers.session import LayerMask, Session
 
 Logits = npt.NDArray[np.float32]
+
+# Of sessions whose heads' sizes divide by 32
+CACHES: dict[str, dict[str, Any]] = {
+    "flash": {"flash_attention": True},
+    "no-flash": {"flash_attention": False},
+    "q8_0": {"flash_attention": True, "kv_type": "q8_0"},
+    "threads": {"flash_attention": True, "threads": 2},
+}
 
 # conftest.py's fixtures
 TinyPath = Callable[..., Path]
@@ -32,10 +41,21 @@ def open_session(model: Model, **settings: Any) -> Session:
     return Session(model, **{"threads": 1, "max_outputs": 512, **settings})
 
 
+def kept_logits(session: Session, n: int) -> Logits:
+    """The first n kept outputs of the last step: float32 [n, n_vocab], copied."""
+    return np.stack([session.logits(i) for i in range(n)])
+
+
 def step(session: Session, tokens: Sequence[int]) -> Logits:
     """Every token's logits of one step: float32 [tokens, n_vocab], copied."""
     session.step(tokens, outputs="all")
-    return np.stack([session.logits(i) for i in range(len(tokens))])
+    return kept_logits(session, len(tokens))
+
+
+def verify(session: Session, pending: Sequence[int], draft: Draft) -> Logits:
+    """Every token's logits of a verification: float32 [pending + drafted, n_vocab], copied."""
+    session.verify(pending, draft)
+    return kept_logits(session, len(pending) + len(draft.tokens))
 
 
 def decode(session: Session, tokens: Sequence[int], sizes: Sequence[int]) -> Logits:
@@ -79,3 +99,22 @@ def assert_same_bits(one: Logits, other: Logits) -> None:
         f"{rows.sum()} of {len(rows)} rows differ, first {rows.argmax()},"
         f" by up to {np.abs(one - other).max():.3g}"
     )
+
+
+def assert_undisturbed(
+    model: Model,
+    tokens: Sequence[int],
+    prompt: int,
+    between: Callable[[Session], None],
+    **settings: Any,
+) -> None:
+    """What runs before each one-token step after a prompt leaves the steps' bits as they are."""
+    rows: dict[bool, list[Logits]] = {True: [], False: []}
+    for disturbed, found in rows.items():
+        with open_session(model, **settings) as session:
+            session.read(tokens[:prompt])
+            for token in tokens[prompt:]:
+                if disturbed:
+                    between(session)
+                found.append(step(session, [token]))
+    assert_same_bits(np.concatenate(rows[True]), np.concatenate(rows[False]))

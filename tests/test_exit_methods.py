@@ -29,6 +29,7 @@ from edge_conflayers.search.knapspec import KnapSpecSearch, KnapSpecSettings
 from edge_conflayers.search.paths import States
 from edge_conflayers.search.states import NoRoom, StateRunner
 from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session.states import branches
 
 # Costs at which drafting always pays, so that it is tried.
 CHEAP = LayerCosts(0.08, 0.08, lambda n: 1.0)
@@ -189,7 +190,8 @@ def test_many_paths_take_several_steps(tiny: Tiny) -> None:
 def paths_of(session: Session, mask: LayerMask) -> States:
     """What the last token's states become under a mask, by a masked step of its own."""
     runner = StateRunner(session, 1)
-    found = session.branches(
+    found = branches(
+        session,
         session.tokens[-1:],
         len(session) - 1,
         mask=mask,

@@ -23,15 +23,16 @@ from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.measured import MeasuredDrafter
 from edge_conflayers.drafters.recycling import RecyclingSource
-from edge_conflayers.kinds import SkipSet, SkipSets, signature
 from edge_conflayers.model import Model
 from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
+from edge_conflayers.search.kinds import signature
 from edge_conflayers.search.measured import Found, MeasuredSettings
 from edge_conflayers.search.objective import Prediction
 from edge_conflayers.search.prices import AtContext
+from edge_conflayers.search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.session import LayerMask, Session
 from edge_conflayers.speculate import Stats, generate

@@ -138,6 +138,7 @@ import sys
 from pathlib import Path
 from edge_conflayers.model import Model
 from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session.probe import probe
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4
@@ -157,7 +158,7 @@ for round in range(40):
     session.step(tokens[: round % 8 + 1], outputs="all")
     session.rollback(512)
     if round % 10 == 9:
-        session.probe(tokens[:32])
+        probe(session, tokens[:32])
         print(resident())
 """
 

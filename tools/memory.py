@@ -56,6 +56,7 @@ def _run(path: str, kind: str, context: int, drafted: int) -> dict[str, float]:
     from edge_conflayers.bench.upstream import UpstreamSession
     from edge_conflayers.model import Model
     from edge_conflayers.session import LayerMask, Session
+    from edge_conflayers.session.probe import probe
 
     with Model(path) as model:
         tokens = [100 + i % (model.n_vocab - 100) for i in range(_PROMPT)]
@@ -74,7 +75,7 @@ def _run(path: str, kind: str, context: int, drafted: int) -> dict[str, float]:
                     _verify_upstream(session, tokens[: n + 1])
                 session.rollback(begin + 1)
             if kind == "drafting" and binding.PATCHED:
-                session.probe(tokens[:32])
+                probe(session, tokens[:32])
             return _memory()
 
 

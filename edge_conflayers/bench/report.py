@@ -1,4 +1,4 @@
-"""What a benchmark measured: totals, comparisons, JSON, table."""
+"""What a benchmark measured: totals, comparisons, JSON, the rows of its tables."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
-from rich.console import Console
-from rich.table import Table
 
 from edge_conflayers import machine, profiles
 from edge_conflayers.errors import BadInput
@@ -265,25 +261,6 @@ def category_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table on standard output: drawn on a terminal, else aligned plain text. All columns
-    but the first hold numbers."""
-    if sys.stdout.isatty():
-        table = Table()
-        for i, name in enumerate(header):
-            table.add_column(name, justify="right" if i else "left")
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-        return
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    for row in (header, *rows):
-        first, *rest = (cell for cell in row)
-        cells = [first.ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        click.echo("  ".join(cells).rstrip())
 
 
 def check_writable(path: Path) -> None:

@@ -23,11 +23,11 @@ from edge_conflayers.binding import llama
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
-from edge_conflayers.session import ContextFull, Outputs, Session
+from edge_conflayers.session import CachedText, ContextFull, Outputs
 from edge_conflayers.speculate import Stats
 
 
-class UpstreamSession(Session):
+class UpstreamSession(CachedText):
     """A session of the same settings whose steps are ``llama_decode``; it keeps the logits of a
     step's last token and has no masks."""
 
@@ -47,7 +47,7 @@ class UpstreamSession(Session):
 
 
 def decode(
-    session: Session, prompt: Sequence[int], sampler: Sampler, max_tokens: int
+    session: CachedText, prompt: Sequence[int], sampler: Sampler, max_tokens: int
 ) -> tuple[list[int], Stats]:
     """Decodes plainly; the text ends where ``speculate.generate`` ends it."""
     model, stats = session.model, Stats(prompt_tokens=len(prompt))

@@ -11,28 +11,33 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_conflayers.bench import workloads
-from edge_conflayers.cli.models import pull_progress
 from edge_conflayers.cli.options import (
     context_options,
+    count_option,
     draft_model_option,
+    file_option,
+    fresh_option,
+    json_option,
     kernels_option,
     method_names,
     method_options,
+    model_argument,
+    predict_option,
+    prompts_option,
+    raw_option,
     sampling_options,
 )
+from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
-from edge_conflayers.models import resolve
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.runner import Engine, Generation
 
 
 @click.command()
-@click.argument("model")
-@click.option(
-    "--prompts",
-    "prompts_file",
-    type=click.Path(path_type=Path),
+@model_argument
+@prompts_option(
     required=True,
     help="JSON lines with `turns` (its first is used), `prompt` or `question`; or text, one prompt"
     " per block between blank lines.",
@@ -45,40 +50,20 @@ if TYPE_CHECKING:
     " and `identical` are given over `plain`.",
 )
 @draft_model_option
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    help="Most prompts, spread evenly over their categories.  [default: all]",
-)
-@click.option(
-    "-n",
-    "--predict",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="Most tokens to write for each prompt.",
-)
-@click.option(
-    "--repeat",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Runs of everything; medians are reported.",
-)
-@click.option(
-    "--fresh",
-    is_flag=True,
-    help="Start each prompt without what was learned on the ones before. (What was learned in"
+@count_option("--limit", help="Most prompts, spread evenly over their categories.  [default: all]")
+@predict_option(128, help="Most tokens to write for each prompt.")
+@count_option("--repeat", default=1, help="Runs of everything; medians are reported.")
+@fresh_option(
+    "Start each prompt without what was learned on the ones before. (What was learned in"
     " earlier uses is not read, but see --tuned.)",
 )
 @click.option(
     "--tuned", is_flag=True, help="Start from the skip sets that `tune` has found for this model."
 )
-@click.option("--raw", is_flag=True, help="Give prompts as they are, without the chat template.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here.")
-@click.option(
+@raw_option
+@json_option
+@file_option(
     "--upstream-lib",
-    type=click.Path(path_type=Path),
     help="Folder of the unpatched library.  [default: that of `make upstream`]",
 )
 @context_options
@@ -122,8 +107,7 @@ def bench(
     settings = SamplerSettings(temperature=temp, **sampling)
     if json_file is not None:
         reports.check_writable(json_file)
-    with pull_progress() as progress:
-        path = resolve(model, progress)
+    path = find_model(model)
     threads = threads or machine.default_threads()
     with ExitStack() as stack:
         loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers))
@@ -163,10 +147,10 @@ def bench(
         )
         if json_file is not None:
             reports.write_json(json_file, report)
-        reports.print_table(reports.HEADER, reports.table_rows(report))
+        print_table(reports.HEADER, reports.table_rows(report))
         if report["categories"]:
             click.echo()
-            reports.print_table(reports.category_header(report), reports.category_rows(report))
+            print_table(reports.category_header(report), reports.category_rows(report))
     if not complete:
         click.echo(f"interrupted: {len(results)} of {len(tasks)} prompts reported", err=True)
         sys.exit(130)
@@ -175,8 +159,8 @@ def bench(
 def _tuned(path: Path, threads: int, gpu_layers: int) -> dict[str, Any]:
     """What `tune` has found, without what was learned from texts, which may be those of the
     benchmark."""
-    from edge_conflayers.kinds import SKIP_SETS_PROFILE
     from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE
 
     key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
     state = ProfileStore().load(key)

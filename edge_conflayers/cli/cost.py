@@ -7,27 +7,23 @@ from pathlib import Path
 
 import click
 
-from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import device_options, measured_kernels_option
-from edge_conflayers.models import resolve
+from edge_conflayers.cli.options import (
+    count_option,
+    device_options,
+    json_option,
+    measured_kernels_option,
+    model_argument,
+)
+from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.terminal import print_table
 
 
 @click.command()
-@click.argument("model")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result here.")
-@click.option(
-    "--context",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    help="Tokens in the cache before each step.",
-)
-@click.option(
-    "--repeat",
-    type=click.IntRange(min=1),
-    default=7,
-    show_default=True,
-    help="Times that everything is measured; medians are reported.",
+@model_argument
+@json_option
+@count_option("--context", default=128, help="Tokens in the cache before each step.")
+@count_option(
+    "--repeat", default=7, help="Times that everything is measured; medians are reported."
 )
 @device_options
 @measured_kernels_option
@@ -49,8 +45,7 @@ def cost(
 
     if json_file is not None:
         reports.check_writable(json_file)
-    with pull_progress() as progress:
-        path = resolve(model, progress)
+    path = find_model(model)
     with (
         Model(path, gpu_layers=gpu_layers) as loaded,
         Session(loaded, n_ctx=context + ROOM, threads=threads) as session,
@@ -63,7 +58,7 @@ def cost(
     if json_file is not None:
         about = reports.about(path, costs.threads)
         reports.write_json(json_file, {**about, "kernels": kernels, **costs.to_json()})
-    reports.print_table(("step", "over T1", "ms"), list(rows(costs)))
+    print_table(("step", "over T1", "ms"), list(rows(costs)))
     if not costs.c:
         click.echo(f"layers of architecture '{loaded.architecture}' cannot be dropped")
     served: dict[str, list[str]] = {}

@@ -9,18 +9,53 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_conflayers.cli.models import pull_progress
+from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.models import resolve
-
-if TYPE_CHECKING:
-    from edge_conflayers.methods import MethodOptions
 
 if TYPE_CHECKING:
     from edge_conflayers.binding import KernelChoice
+    from edge_conflayers.methods import MethodOptions
 
 _Command = Callable[..., Any]
+_Option = Callable[[_Command], _Command]
 
+
+def count_option(*names: str, least: int = 1, default: int | None = None, help: str) -> _Option:
+    """A number of things, at least ``least`` of them; None without a default."""
+    return click.option(
+        *names,
+        type=click.IntRange(min=least),
+        default=default,
+        show_default=default is not None,
+        help=help,
+    )
+
+
+def file_option(*names: str, required: bool = False, help: str) -> _Option:
+    """A file or folder, as a ``Path``; None if it is not given."""
+    return click.option(*names, type=click.Path(path_type=Path), required=required, help=help)
+
+
+def predict_option(default: int, *, least: int = 1, help: str) -> _Option:
+    """How long texts get."""
+    return count_option("-n", "--predict", least=least, default=default, help=help)
+
+
+def prompts_option(*, required: bool = False, help: str) -> _Option:
+    """A file of prompts, for ``bench.workloads.load``."""
+    return file_option("--prompts", "prompts_file", required=required, help=help)
+
+
+def fresh_option(help: str) -> _Option:
+    """Not to begin with what was learned before."""
+    return click.option("--fresh", is_flag=True, help=help)
+
+
+model_argument = click.argument("model")
+raw_option = click.option(
+    "--raw", is_flag=True, help="Give prompts as they are, without the chat template."
+)
+json_option = file_option("--json", "json_file", help="Write the result here.")
 _SAMPLING = (
     click.option(
         "--temp",
@@ -72,12 +107,7 @@ _CONTEXT = (
     ),
 )
 _DEVICE = (
-    click.option(
-        "-t",
-        "--threads",
-        type=click.IntRange(min=1),
-        help="CPU threads.  [default: physical cores]",
-    ),
+    count_option("-t", "--threads", help="CPU threads.  [default: physical cores]"),
     click.option(
         "-ngl",
         "--gpu-layers",
@@ -89,7 +119,7 @@ _DEVICE = (
 )
 
 
-def _kernels_option(upstream: KernelChoice, text: str) -> Callable[[_Command], _Command]:
+def _kernels_option(upstream: KernelChoice, text: str) -> _Option:
     """``--kernels``, where "upstream" means this choice of ``binding``'s."""
 
     def choose(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
@@ -173,13 +203,11 @@ def method_options(
         return
     if DRAFT_MODEL not in methods:
         raise BadInput(f"--draft-model is of use to the method {DRAFT_MODEL} only; choose that")
-    with pull_progress() as progress:
-        path = resolve(draft_model, progress)
-    with Model(path, gpu_layers=gpu_layers) as model:
+    with Model(find_model(draft_model), gpu_layers=gpu_layers) as model:
         yield MethodOptions(draft_model=model)
 
 
-def _all(options: tuple[Callable[[_Command], _Command], ...]) -> Callable[[_Command], _Command]:
+def _all(options: tuple[_Option, ...]) -> _Option:
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):
             command = option(command)

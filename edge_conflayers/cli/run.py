@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from edge_conflayers.cli.models import pull_progress
 from edge_conflayers.cli.options import (
     MethodChoice,
     context_options,
     draft_model_option,
+    file_option,
+    fresh_option,
     kernels_option,
     method_options,
+    model_argument,
+    predict_option,
+    raw_option,
     read_text,
     sampling_options,
 )
+from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.models import resolve
 
 if TYPE_CHECKING:
     from edge_conflayers.cli.sources import SourceColours
@@ -36,34 +40,17 @@ _LEAST_CONTEXT = 4096
 
 
 @click.command()
-@click.argument("model")
+@model_argument
 @click.option("-p", "--prompt", help="The prompt.  [default: standard input]")
-@click.option(
-    "-f",
-    "--file",
-    "prompt_file",
-    type=click.Path(path_type=Path),
-    help="Read the prompt from a file.",
-)
-@click.option(
-    "-n",
-    "--predict",
-    type=click.IntRange(min=-1),
-    default=512,
-    show_default=True,
-    help="Most tokens to write; -1 for as many as fit.",
-)
+@file_option("-f", "--file", "prompt_file", help="Read the prompt from a file.")
+@predict_option(512, least=-1, help="Most tokens to write; -1 for as many as fit.")
 @context_options
 @sampling_options
 @kernels_option
-@click.option(
-    "--grammar-file",
-    type=click.Path(path_type=Path),
-    help="GBNF grammar that the text must follow.",
-)
+@file_option("--grammar-file", help="GBNF grammar that the text must follow.")
 @click.option("--json-schema", help="JSON schema that the text must follow.")
 @click.option("--system", help="System message of the chat template.")
-@click.option("--raw", is_flag=True, help="Give the prompt as it is, without the chat template.")
+@raw_option
 @click.option(
     "--method",
     type=MethodChoice(),
@@ -78,12 +65,8 @@ _LEAST_CONTEXT = 4096
     is_flag=True,
     help="Colour the text by who drafted it, on a terminal.",
 )
-@click.option(
-    "--fresh", is_flag=True, help="Forget what was learned about this model on this machine."
-)
-@click.option(
-    "--stats-json", type=click.Path(path_type=Path), help="Write the statistics to a file."
-)
+@fresh_option("Forget what was learned about this model on this machine.")
+@file_option("--stats-json", help="Write the statistics to a file.")
 def run(
     model: str,
     prompt: str | None,
@@ -105,8 +88,7 @@ def run(
 ) -> None:
     """Write text with MODEL: a .gguf file, or a name of `models list` (pulled on first use)."""
     text = _prompt(prompt, prompt_file)
-    with pull_progress() as progress:
-        path = resolve(model, progress)
+    path = find_model(model)
 
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.methods import make_method

@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_conflayers.cli.models import pull_progress
-from edge_conflayers.cli.options import device_options, kernels_option
-from edge_conflayers.models import resolve
+from edge_conflayers.cli.options import (
+    count_option,
+    device_options,
+    fresh_option,
+    kernels_option,
+    model_argument,
+    predict_option,
+    prompts_option,
+    raw_option,
+)
+from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
-    from edge_conflayers.kinds import SkipSet, SkipSets
     from edge_conflayers.model import Model
     from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.search.skip_sets import SkipSet, SkipSets
     from edge_conflayers.tuning import Progress
 
 _UNNAMED = "prompts"
@@ -25,11 +34,8 @@ _TICKS = 10  # of the progress bar, per second
 
 
 @click.command()
-@click.argument("model")
-@click.option(
-    "--prompts",
-    "prompts_file",
-    type=click.Path(path_type=Path),
+@model_argument
+@prompts_option(
     help="JSON lines or text as for `bench`; each category is a kind.  [default: short ones of five"
     " kinds]",
 )
@@ -40,25 +46,10 @@ _TICKS = 10  # of the progress bar, per second
     show_default=True,
     help="Seconds for all kinds together, besides measuring what steps cost.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Most prompts of a kind.",
-)
-@click.option(
-    "-n",
-    "--predict",
-    type=click.IntRange(min=32),
-    default=96,
-    show_default=True,
-    help="Most tokens to write for each prompt.",
-)
-@click.option("--raw", is_flag=True, help="Give prompts as they are, without the chat template.")
-@click.option(
-    "--fresh", is_flag=True, help="Forget the skip sets of this model on this machine first."
-)
+@count_option("--limit", default=3, help="Most prompts of a kind.")
+@predict_option(96, least=32, help="Most tokens to write for each prompt.")
+@raw_option
+@fresh_option("Forget the skip sets of this model on this machine first.")
 @device_options
 @kernels_option
 def tune(
@@ -77,18 +68,17 @@ def tune(
     What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
-    from edge_conflayers.kinds import SKIP_SETS_PROFILE
     from edge_conflayers.model import Model
     from edge_conflayers.prices import MEASURED_AT, measure_prices
     from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE
     from edge_conflayers.session import Session
     from edge_conflayers.tuning import check_layers_can_be_dropped
     from edge_conflayers.tuning import tune as tune_kinds
     from edge_conflayers.vocabulary import DraftVocabulary, measure_savings, typical_size
 
     texts = _texts(prompts_file, limit)
-    with pull_progress() as progress:
-        path = resolve(model, progress)
+    path = find_model(model)
     threads = threads or machine.default_threads()
     with Model(path, gpu_layers=gpu_layers) as loaded:
         check_layers_can_be_dropped(loaded)
@@ -158,7 +148,7 @@ def _tokens(model: Model, prompts: Iterable[Prompt], raw: bool) -> list[tuple[in
 def _load(store: ProfileStore, key: ProfileKey, model: Model, fresh: bool) -> SkipSets:
     """What was found before; nothing if it cannot be used."""
     from edge_conflayers.errors import BadInput
-    from edge_conflayers.kinds import SkipSets
+    from edge_conflayers.search.skip_sets import SkipSets
 
     state = None if fresh else store.load(key)
     if state is not None:
@@ -199,8 +189,6 @@ class _Bar:
 
 
 def _show(found: Sequence[SkipSet]) -> None:
-    from edge_conflayers.bench.report import print_table
-
     header = (
         *("kind", "attention dropped", "MLP dropped", "accepted", "c", "stop under", "at most"),
         "predicted speed-up",

@@ -14,11 +14,11 @@ from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.skip_sets import SkipSetArm, SkipSetPrior
 from edge_conflayers.errors import BadInput
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
-from edge_conflayers.kinds import SkipSets
 from edge_conflayers.model import Model
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext
+from edge_conflayers.search.skip_sets import SkipSets
 from edge_conflayers.session import LayerMask, Session
 from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings, typical_size
 

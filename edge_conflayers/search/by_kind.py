@@ -3,12 +3,14 @@ of prompts."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from edge_conflayers.draft import Round
-from edge_conflayers.kinds import SAME_KIND, Signature, SkipSet, SkipSets, signature, similarity
+from edge_conflayers.search.kinds import SAME_KIND, Signature, signature, similarity
 from edge_conflayers.search.measured import Found, MeasuredSearch, MeasuredSettings
 from edge_conflayers.search.prices import AtContext
+from edge_conflayers.search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.session import LayerMask, Session
 
 _TAIL = 2048  # tokens of a text that its kind is told by
@@ -35,6 +37,8 @@ class SearchByKind:
         if sets.orders is not None:
             self._search.set_orders(sets.orders)
         self._signature: Signature | None = None
+        self._nearest: SkipSet | None = None
+        self._judged = False  # what is found, for this kind
 
     @property
     def found(self) -> Found | None:
@@ -53,13 +57,18 @@ class SearchByKind:
         """A text begins, whose prompt the session holds. What is learned is kept under the nearest
         kind if that is near enough, else as a kind of its own."""
         seen = signature(session.model.text(session.tokens[-_TAIL:]))
-        nearest = self.sets.nearest(seen)
+        nearest = self._nearest = self.sets.nearest(seen)
         if nearest is not None and similarity(nearest.signature, seen) >= SAME_KIND:
             self.kind, self._signature = nearest.kind, nearest.signature
             self._search.begin_text(nearest.found, nearest.memory)
+            self._judged = True
         else:
             self.kind, self._signature = self.sets.unused_name(), seen
-            self._search.begin_text(None if nearest is None else nearest.found)
+            if nearest is None:
+                self._search.begin_text()
+            else:
+                self._search.begin_text(nearest.found, credit=nearest.memory.credit)
+            self._judged = False
         self._prices.context = len(session)
 
     def observe(self, round: Round) -> None:
@@ -70,14 +79,19 @@ class SearchByKind:
         self._search.advance(session)
         self.sets.orders = self._search.orders
         if self._search.judged > judged:
+            self._judged = True
             self.keep()
 
     def keep(self) -> None:
-        """Brings ``sets`` up to date."""
+        """Brings ``sets`` up to date. What another kind lent and nothing was judged of is not kept
+        for this one; the time that the text saved up for judging then goes to the lender."""
         self.sets.orders = self._search.orders
-        if self.found is not None and self._signature is not None:
-            memory = self._search.memory()
+        memory = self._search.memory()
+        if self._judged and self.found is not None and self._signature is not None:
             self.sets.keep(SkipSet(self.kind, self._signature, self.found, memory))
+        elif self._nearest is not None:
+            lent = replace(self._nearest.memory, credit=memory.credit)
+            self.sets.keep(replace(self._nearest, memory=lent))
 
     def state(self) -> dict[str, Any]:
         """All sets, JSON-able; ``SkipSets.from_json`` restores them."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from edge_conflayers.draft import Round
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session.probe import probe
 
 _F16 = np.float16
 _STATE_KIND = "conflayers"
@@ -276,7 +277,7 @@ class ConfLayersSearch:
         """Runs the probe over the last generated tokens when a proposal is due."""
         if not self.wants_probe or len(session) < self.context_window:
             return
-        confidences = session.probe(session.tokens[-self.context_window :])
+        confidences = probe(session, session.tokens[-self.context_window :])
         if confidences is not None:
             self.propose(*confidences)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from edge_conflayers.search.objective import Record
 from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session.replay import replay
 
 
 def replay_records(
@@ -26,9 +27,9 @@ def replay_records(
         One record a position, in order; None if the cache has no room for them once more.
 
     Raises:
-        as ``Session.replay`` does.
+        as ``replay`` does.
     """
-    predictions = session.replay(mask, begin, end, stretch=stretch)
+    predictions = replay(session, mask, begin, end, stretch=stretch)
     if predictions is None:
         return None
     text = session.tokens[begin:end]

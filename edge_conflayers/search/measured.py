@@ -155,20 +155,22 @@ class MeasuredSearch:
         gains = ((i, dropped, gain) for (i, dropped), gain in self._gains.items())
         return Memory(tuple(gains), self._seed, self._credit)
 
-    def begin_text(self, start: Found | None = None, memory: Memory | None = None) -> None:
+    def begin_text(
+        self, start: Found | None = None, memory: Memory | None = None, *, credit: float = 0.0
+    ) -> None:
         """Another text begins.
 
         Args:
             start: what was found for its kind or the nearest, used until something better is.
             memory: of the search of the text's own kind; without it ``start``, if there is one,
                 takes the place of the first sets that the ranking suggests.
+            credit: seconds that the search may take at least, where there is no memory.
         """
         self._found = start
         self._gains = {} if memory is None else {(i, on): gain for i, on, gain in memory.gains}
         self._seed = 0 if memory is None else memory.seeds
         self._skips_ranked_seeds = memory is None and start is not None
-        if memory is not None:
-            self._credit = max(self._credit, memory.credit)
+        self._credit = max(self._credit, credit if memory is None else memory.credit)
         self._generated = 0
         self._affordable = False
         self._history: list[Sequence[Record]] = []

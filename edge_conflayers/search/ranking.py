@@ -9,6 +9,7 @@ import numpy.typing as npt
 from edge_conflayers.binding import AFTER_ATTENTION, AFTER_FFN, BEFORE_ATTENTION
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.session import Session
+from edge_conflayers.session.probe import probe, probe_stream
 
 _Floats = npt.NDArray[np.float64]
 _NEIGHBOURS = 2  # on each side
@@ -29,7 +30,7 @@ def orders(session: Session, begin: int, end: int) -> list[list[int]] | None:
         BadInput: the architecture's sub-layers cannot be dropped.
     """
     window = session.tokens[begin:end]
-    confidences = session.probe(window)
+    confidences = probe(session, window)
     if confidences is None:
         return None
     attention, mlp = (np.asarray(kind, dtype=np.float64)[1:-1] for kind in confidences)
@@ -66,7 +67,7 @@ def _changes(session: Session, n_tokens: int) -> _Floats | None:
     try:
         for layer in range(1, session.model.n_layer - 1):
             before, middle, after = (
-                session.probe_stream(layer, where, n_tokens)
+                probe_stream(session, layer, where, n_tokens)
                 for where in (BEFORE_ATTENTION, AFTER_ATTENTION, AFTER_FFN)
             )
             attention.append(_turn(before, middle))

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from edge_conflayers.search.paths import Kind, States
 from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session.states import branches
 
 _MOST_BRANCHES = 128  # of the 255 sequences that llama.cpp has besides the text's
 
@@ -48,7 +49,7 @@ class StateRunner:
             as ``embeddings`` does.
         """
         mask = LayerMask.layers(range(n_layer, len(self._layers)))
-        found = self._session.branches(self._tokens, self._begin, mask=mask, stream="all")
+        found = branches(self._session, self._tokens, self._begin, mask=mask, stream="all")
         return self._there(found)[: n_layer + 1, 0]
 
     def run(self, states: States, layer: int, kind: Kind) -> States:
@@ -68,7 +69,8 @@ class StateRunner:
         return np.concatenate(
             [
                 self._there(
-                    self._session.branches(
+                    branches(
+                        self._session,
                         self._tokens,
                         self._begin,
                         mask=mask,
@@ -91,8 +93,13 @@ class StateRunner:
         rows: list[tuple[int, float]] = []
         for part in self._split(states, self._session.max_outputs):
             self._there(
-                self._session.branches(
-                    self._tokens, self._begin, mask=self._everything, states=part, outputs="all"
+                branches(
+                    self._session,
+                    self._tokens,
+                    self._begin,
+                    mask=self._everything,
+                    states=part,
+                    outputs="all",
                 )
             )
             rows += [self._session.best(i) for i in range(part.shape[0] * part.shape[1])]

@@ -12,6 +12,7 @@ import pytest
 from edge_conflayers.bench import report as reports
 from edge_conflayers.bench.runner import Generation, Task, TaskRuns
 from edge_conflayers.bench.workloads import Prompt
+from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
 from edge_conflayers.sampling import SamplerSettings
 from edge_conflayers.speculate import Stats
@@ -165,7 +166,7 @@ def test_every_row_fits_the_header(capsys: pytest.CaptureFixture[str]) -> None:
     made = report(runs(plain=[generation(1.0)], conflayers=[generation(2.0)]))
     rows = reports.table_rows(made)
     assert all(len(row) == len(reports.HEADER) for row in rows)
-    reports.print_table(reports.HEADER, rows)
+    print_table(reports.HEADER, rows)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["method", "plain", "conflayers"]
     assert len({len(line) for line in lines}) == 1

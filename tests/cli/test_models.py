@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from edge_conflayers import models as store
-from edge_conflayers.download import PullProgress
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 # The module: as an attribute of the package the name may also be the click group.
@@ -147,24 +146,10 @@ def test_names_are_required() -> None:
         assert run(name).exit_code == 2
 
 
-def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Console(force_terminal=True, width=100, record=True)
-    monkeypatch.setattr(command, "Console", lambda stderr: terminal)
-    monkeypatch.setattr(command, "_on_terminal", lambda stream: True)
-    with command.pull_progress() as progress:
-        progress(PullProgress("tiny", "waiting", 1, 1, 0, 10, "someone else pulls it"))
-        progress(PullProgress("tiny", "downloading", 2, 4, 5_000_000, 10_000_000))
-        progress(PullProgress("tiny", "verifying", 1, 1, 10_000_000, 10_000_000))
-    shown = terminal.export_text()
-    assert "tiny: someone else pulls it" in shown
-    assert "tiny: downloading, part 2 of 4" in shown and "5.0/10.0 MB" in shown
-    assert "tiny: verifying" in shown and "10.0/10.0 MB" in shown
-
-
 def test_table_on_a_terminal(cached_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(force_terminal=True, width=120, record=True)
-    monkeypatch.setattr(command, "Console", lambda: terminal)
-    monkeypatch.setattr(command, "_on_terminal", lambda stream: True)
+    monkeypatch.setattr("edge_conflayers.cli.terminal.Console", lambda: terminal)
+    monkeypatch.setattr("edge_conflayers.cli.terminal.on_terminal", lambda stream: True)
     run_well("list")
     shown = terminal.export_text()
     assert "not pulled" in shown and "┃" in shown

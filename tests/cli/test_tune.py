@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
 from edge_conflayers.cli import main
-from edge_conflayers.kinds import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileKey, ProfileStore
 from edge_conflayers.search.measured import MeasuredSearch
+from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 
 N_LAYER = 6
 # The modules: as attributes of the package the names may also be the commands.

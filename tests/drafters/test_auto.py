@@ -9,10 +9,10 @@ import pytest
 from steps import Tiny, random_tokens
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.kinds import SkipSets
 from edge_conflayers.methods import MethodOptions, make_method
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
+from edge_conflayers.search.skip_sets import SkipSets
 from edge_conflayers.session import Session
 from edge_conflayers.speculate import Stats, generate
 

@@ -11,15 +11,16 @@ from steps import Tiny
 
 from edge_conflayers.drafters.measured import MeasuredDrafter
 from edge_conflayers.errors import BadInput
-from edge_conflayers.kinds import SkipSet, SkipSets, signature
 from edge_conflayers.methods import make_method
 from edge_conflayers.model import Model
 from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.search.by_kind import SearchByKind
+from edge_conflayers.search.kinds import signature
 from edge_conflayers.search.measured import Found, MeasuredSettings
 from edge_conflayers.search.objective import Prediction
 from edge_conflayers.search.prices import AtContext
+from edge_conflayers.search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.session import NO_MASK, LayerMask, Session
 from edge_conflayers.speculate import Stats, generate
 

@@ -18,6 +18,7 @@ from edge_conflayers.search.prices import AtContext
 from edge_conflayers.search.ranking import order, orders
 from edge_conflayers.search.sublayers import candidates, mask_of, members
 from edge_conflayers.session import NO_MASK, LayerMask
+from edge_conflayers.session.probe import probe, probe_stream
 
 PRICES = AtContext(Prices((PricesAt(1, 1.0, attention=0.04, mlp=0.07, v={2: 1.08}),)))
 
@@ -144,11 +145,11 @@ def test_orders_of_a_model(tiny: Tiny) -> None:
         found = orders(session, 40, 80)
         assert found is not None and len(found) == 2
         assert all(sorted(each) == list(range(8)) for each in found)
-        session.probe(session.tokens[40:80])
+        probe(session, session.tokens[40:80])
         change = []
         for where, after in ((0, 1), (1, 2)):
             for layer in range(1, 5):
-                a, b = (session.probe_stream(layer, at, 40) for at in (where, after))
+                a, b = (probe_stream(session, layer, at, 40) for at in (where, after))
                 cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
                 change.append(float((1 - cosine).mean()))
         assert [change[i] for i in found[0]] == pytest.approx(sorted(change))

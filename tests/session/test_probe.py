@@ -12,7 +12,7 @@ from steps import (
     Tiny,
     TinyPath,
     assert_same_bits,
-    decode,
+    assert_undisturbed,
     open_session,
     random_tokens,
     step,
@@ -23,12 +23,13 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.search.conflayers import module_confidence
 from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session.probe import probe, probe_stream
 
 WINDOW = 32
 
 
 def stream(session: Session, layer: int, where: int) -> npt.NDArray[np.float32]:
-    return session.probe_stream(layer, where, WINDOW)
+    return probe_stream(session, layer, where, WINDOW)
 
 
 def close_in_float16(confidence: float, expected: np.float16) -> bool:
@@ -41,7 +42,7 @@ def close_in_float16(confidence: float, expected: np.float16) -> bool:
 def check_confidences(model: Model, *, threads: int = 1, kv_type: str = "f16") -> None:
     tokens = random_tokens(model, WINDOW)
     with open_session(model, n_ctx=256, threads=threads) as session:
-        found = session.probe(tokens)
+        found = probe(session, tokens)
         assert found is not None
         attention, mlp = found
         assert attention.shape == mlp.shape == (model.n_layer,)
@@ -78,7 +79,7 @@ def test_confidences_of_real_models(real_model: RealModel, name: str) -> None:
     model = real_model(name)
     tokens = model.tokenize("The quick brown fox jumps over the lazy dog. " * 8)[:WINDOW]
     with open_session(model, n_ctx=256, threads=2) as session:
-        found = session.probe(tokens)
+        found = probe(session, tokens)
         assert found is not None
         for layer in range(model.n_layer):
             before, middle, after = (
@@ -94,7 +95,7 @@ def test_confidences_of_real_models(real_model: RealModel, name: str) -> None:
 def test_streams_of_neighbouring_layers_meet(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=5)
     with open_session(model, n_ctx=256) as session:
-        assert session.probe(random_tokens(model, WINDOW)) is not None
+        assert probe(session, random_tokens(model, WINDOW)) is not None
         for layer in range(4):
             after = stream(session, layer, AFTER_FFN)
             assert after.shape == (WINDOW, model.n_embd)
@@ -112,9 +113,9 @@ def test_the_first_stream_is_the_embedding(tiny: Tiny) -> None:
     first, other = random_tokens(model, WINDOW, 1), random_tokens(model, WINDOW, 2)
     other[3] = first[9]
     with open_session(model, n_ctx=256) as session:
-        session.probe(first)
+        probe(session, first)
         row = stream(session, 0, BEFORE_ATTENTION)[9]
-        session.probe(other)
+        probe(session, other)
         assert_same_bits(stream(session, 0, BEFORE_ATTENTION)[3], row)
 
 
@@ -122,7 +123,7 @@ def test_the_first_stream_is_the_embedding(tiny: Tiny) -> None:
 def test_a_probe_of_every_architecture(tiny: Tiny, arch: str) -> None:
     model = tiny(arch, n_layer=4)
     with open_session(model, n_ctx=128) as session:
-        found = session.probe(random_tokens(model, WINDOW))
+        found = probe(session, random_tokens(model, WINDOW))
         assert found is not None
         for values in found:
             assert np.isfinite(values).all()
@@ -136,11 +137,15 @@ def test_a_sublayer_that_adds_nothing_has_no_confidence(
     source = tiny_path("llama", n_layer=4)
     model = model_at(zero_sublayers(source, tmp_path_factory.mktemp("zero") / "m.gguf", {1}, {2}))
     with open_session(model, n_ctx=128) as session:
-        found = session.probe(random_tokens(model, WINDOW))
+        found = probe(session, random_tokens(model, WINDOW))
     assert found is not None
     attention, mlp = found
     assert abs(attention[1]) < 1e-5 and abs(mlp[2]) < 1e-5
     assert attention[0] > 1e-3 and mlp[1] > 1e-3
+
+
+def probe_window(session: Session) -> None:
+    assert probe(session, session.tokens[-WINDOW:]) is not None
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2moe", "gemma3"])
@@ -149,16 +154,7 @@ def test_a_probe_leaves_the_session_as_it_was(tiny: Tiny, arch: str, flash: bool
     model = tiny(arch, n_layer=4)
     tokens = random_tokens(model, 60)
 
-    def run(*, probing: bool) -> npt.NDArray[np.float32]:
-        with open_session(model, n_ctx=256, flash_attention=flash) as session:
-            rows = [decode(session, tokens[:40], [30, 1])]
-            for token in tokens[40:]:
-                if probing:
-                    session.probe(session.tokens[-WINDOW:])
-                rows.append(step(session, [token]))
-            return np.concatenate(rows)
-
-    assert_same_bits(run(probing=True), run(probing=False))
+    assert_undisturbed(model, tokens, 40, probe_window, n_ctx=256, flash_attention=flash)
 
 
 def test_a_probe_leaves_a_sliding_window_as_it_was(tiny: Tiny) -> None:
@@ -166,17 +162,7 @@ def test_a_probe_leaves_a_sliding_window_as_it_was(tiny: Tiny) -> None:
     model = tiny("gemma3", n_layer=4)
     tokens = random_tokens(model, 330)
 
-    def run(*, probing: bool) -> npt.NDArray[np.float32]:
-        with open_session(model, n_ctx=512, batch=64) as session:
-            session.read(tokens[:200])
-            rows = []
-            for token in tokens[200:]:
-                if probing:
-                    assert session.probe(session.tokens[-WINDOW:]) is not None
-                rows.append(step(session, [token]))
-            return np.concatenate(rows)
-
-    assert_same_bits(run(probing=True), run(probing=False))
+    assert_undisturbed(model, tokens, 200, probe_window, n_ctx=512, batch=64)
 
 
 def test_a_probe_runs_the_full_model_whatever_the_mask(tiny: Tiny) -> None:
@@ -184,9 +170,9 @@ def test_a_probe_runs_the_full_model_whatever_the_mask(tiny: Tiny) -> None:
     window, tokens = random_tokens(model, WINDOW, 1), random_tokens(model, 24, 2)
     with open_session(model, n_ctx=128) as session:
         step(session, tokens[:12])
-        full = session.probe(window)
+        full = probe(session, window)
         session.set_mask(LayerMask.layers({1, 2}))
-        masked = session.probe(window)
+        masked = probe(session, window)
         assert full is not None and masked is not None
         for one, other in zip(full, masked, strict=True):
             assert_same_bits(one, other)
@@ -202,7 +188,7 @@ def test_no_room_for_a_window(tiny: Tiny) -> None:
     tokens = random_tokens(model, 257)
     with open_session(model, n_ctx=256) as session:
         step(session, tokens[:250])
-        assert session.probe(tokens[:WINDOW]) is None
+        assert probe(session, tokens[:WINDOW]) is None
         assert len(session) == 250
         rest = step(session, tokens[250:256])
     with open_session(model, n_ctx=256) as session:
@@ -216,7 +202,7 @@ def test_a_window_larger_than_a_batch(tiny: Tiny) -> None:
         open_session(model, n_ctx=256, batch=16) as session,
         pytest.raises(EdgeConflayersError, match="16 tokens"),
     ):
-        session.probe(random_tokens(model, WINDOW))
+        probe(session, random_tokens(model, WINDOW))
 
 
 def test_architectures_without_sublayers_are_refused(tiny: Tiny) -> None:
@@ -225,7 +211,7 @@ def test_architectures_without_sublayers_are_refused(tiny: Tiny) -> None:
         open_session(model, n_ctx=128) as session,
         pytest.raises(BadInput, match="'mamba'"),
     ):
-        session.probe(random_tokens(model, WINDOW))
+        probe(session, random_tokens(model, WINDOW))
 
 
 def test_a_stream_that_was_not_probed(tiny: Tiny) -> None:
@@ -234,6 +220,6 @@ def test_a_stream_that_was_not_probed(tiny: Tiny) -> None:
         step(session, random_tokens(model, 4))
         with pytest.raises(EdgeConflayersError, match="layer 2"):
             stream(session, 2, AFTER_FFN)
-        session.probe(random_tokens(model, WINDOW))
+        probe(session, random_tokens(model, WINDOW))
         with pytest.raises(EdgeConflayersError, match="layer 4"):
             stream(session, 4, AFTER_FFN)

@@ -1,4 +1,4 @@
-"""Kinds of prompts, told apart by their text, and the skip sets that were found for each.
+"""The skip sets that were found for each kind of prompts.
 
 Which layers can be dropped depends on what is being written (code, prose, another language), so a
 profile holds several sets and a text starts with that of the prompt most like its own.
@@ -6,60 +6,24 @@ profile holds several sets and a text starts with that of the prompt most like i
 
 from __future__ import annotations
 
-import math
-import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_conflayers.errors import BadInput
 from edge_conflayers.prices import Prices
+from edge_conflayers.search.kinds import SIGNATURE_SIZE, Signature, similarity, unit
 from edge_conflayers.search.masks import mask_from_json, mask_state
 from edge_conflayers.search.measured import Found, Memory
 from edge_conflayers.search.objective import Prediction
 from edge_conflayers.search.sublayers import candidates
 
-Signature = npt.NDArray[np.float32]
-"""Of a text: float32 [SIGNATURE_SIZE], of length 1."""
-
 SKIP_SETS_PROFILE: Mapping[str, Any] = {"what": "skip sets"}
 """What tells the profile of skip sets from a model's other profiles: all methods share it."""
-_WORDS = 192
-_TYPICAL_SHAPE = np.array(
-    [0.87, 0.18, 0.08, 0.03, 0.05, 0.02, 0.03, 0.03, 0.04, 0.14, 0.05, 0.3], dtype=np.float32
-)  # of English prose; a text's own is counted from here, as all texts are far from 0
-SIGNATURE_SIZE = _WORDS + len(_TYPICAL_SHAPE)
-SAME_KIND = 0.6
-"""Cosine from which two signatures count as one kind."""
 MOST_KINDS = 32
-_TOKENS = re.compile(r"[^\W\d_]+|\d|[^\w\s]|\n|_")
-_LONGEST = 20_000  # characters that are looked at, half from the start and half from the end
-
-
-def signature(text: str) -> Signature:
-    """What kind of prompt a text is: hashed words and signs, and shares of kinds of characters,
-    weighted alike. Similar texts have a high cosine. No model is run."""
-    if len(text) > _LONGEST:
-        text = text[: _LONGEST // 2] + text[-_LONGEST // 2 :]
-    words = np.zeros(_WORDS, dtype=np.float32)
-    for token in _TOKENS.findall(text):
-        words[zlib.crc32(token.lower().encode("utf-8", "replace")) % _WORDS] += 1.0
-    return _unit(np.concatenate([_unit(np.sqrt(words)), _unit(_shape(text) - _TYPICAL_SHAPE)]))
-
-
-def similarity(one: Signature, other: Signature) -> float:
-    """Cosine, from -1 to 1."""
-    return float(one @ other)
-
-
-def mean_signature(signatures: Iterable[Signature]) -> Signature:
-    """Of several texts of one kind; at least one."""
-    return _unit(np.sum(list(signatures), axis=0))
 
 
 @dataclass(frozen=True)
@@ -210,35 +174,4 @@ def _set_from_json(data: Mapping[str, Any], n_layer: int) -> SkipSet:
     mask = mask_from_json(data["mask"], n_layer)
     found = Found(mask, prediction, float(data["c"]))
     memory = Memory(tuple(gains), data["seeds"], float(data["credit"]))
-    return SkipSet(data["kind"], _unit(values), found, memory)
-
-
-def _shape(text: str) -> Signature:
-    n = max(1, len(text))
-
-    def share(pattern: str) -> float:
-        return math.sqrt(len(re.findall(pattern, text)) / n)
-
-    return np.array(
-        [
-            share(r"[a-z]"),
-            share(r"[A-Z]"),
-            share(r"\d"),
-            share(r"[^\x00-\x7f]"),
-            share(r"\n"),
-            share(r"(?m)^[ \t]+"),
-            share(r"[(){}\[\]]"),
-            share(r"[=<>+*/%&|^~-]"),
-            share(r"[_;:#@\\`$]"),
-            share(r"[.,!?]"),
-            share(r"[\"']"),
-            math.log1p(n) / 20,
-        ],
-        dtype=np.float32,
-    )
-
-
-def _unit(values: npt.NDArray[Any]) -> Signature:
-    length = float(np.linalg.norm(values))
-    scaled: Signature = (values / length if length > 0 else values).astype(np.float32)
-    return scaled
+    return SkipSet(data["kind"], unit(values), found, memory)

@@ -10,13 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steps import Logits, RealModel, Tiny, assert_same_bits, open_session, random_tokens, step
+from steps import (
+    Logits,
+    RealModel,
+    Tiny,
+    assert_same_bits,
+    open_session,
+    random_tokens,
+    step,
+    verify,
+)
 
 from edge_conflayers import binding
 from edge_conflayers.draft import ROOT, Draft
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.session import ContextFull, LayerMask, Session
+from edge_conflayers.session.saved import save_session
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -43,12 +53,6 @@ def random_tree(model: Model, n: int, seed: int) -> Draft:
     parents = [source.choice([i - 1, i - 1, source.randrange(-1, i)]) for i in range(n)]
     parents[-1] = source.randrange(-1, n - 2) if n > 2 else ROOT
     return Draft(tuple(random_tokens(model, n, seed)), (1.0,) * n, tuple(parents))
-
-
-def verify(session: Session, pending: Sequence[int], draft: Draft) -> Logits:
-    """The logits of all tokens: float32 [pending + drafted, n_vocab], copied."""
-    session.verify(pending, draft)
-    return np.stack([session.logits(i) for i in range(len(pending) + len(draft.tokens))])
 
 
 def one_by_one(session: Session, pending: Sequence[int], draft: Draft) -> Logits:
@@ -182,13 +186,13 @@ def test_a_tree_leaves_the_cache_of_plain_decoding(tiny: Tiny, arch: str, tmp_pa
         session.read(tokens[:300])
         for token in tokens[300:]:
             session.step([token])
-        session.save(tmp_path / "plain")
+        save_session(session, tmp_path / "plain")
     with open_session(model, n_ctx=512, batch=64) as session:
         session.read(tokens[:300])
         speculate(session, [*tokens, *[9] * 8], 1)
         assert session.tokens[:330] == tokens
         session.rollback(330)
-        session.save(tmp_path / "drafted")
+        save_session(session, tmp_path / "drafted")
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "drafted").read_bytes()
 
 

@@ -13,6 +13,7 @@ from edge_conflayers.model import Model
 from edge_conflayers.search.matchness import matchness, replay_records
 from edge_conflayers.search.objective import Record
 from edge_conflayers.session import NO_MASK, LayerMask, Session
+from edge_conflayers.session.replay import replay
 
 MASK = LayerMask(attention=frozenset({1, 3}), mlp=frozenset({2, 3}))
 PROMPT, TEXT = 40, 70
@@ -31,12 +32,12 @@ def masked_steps(session: Session, tokens: list[int], begin: int) -> list[tuple[
     uses: after the text, in a sequence that shares what is before."""
     predictions = []
     session.set_mask(MASK)
-    llama.llama_memory_seq_cp(session._memory, 0, 1, 0, begin - 1)
+    llama.llama_memory_seq_cp(session.context.memory, 0, 1, 0, begin - 1)
     for position in range(begin - 1, len(tokens) - 1):
         token = (binding.ctypes.c_int32 * 1)(tokens[position])
         assert binding.ecl_step(session.handle, token, 1, position, 1, binding.OUTPUTS_LAST) == 0
         predictions.append(session.best(-1))
-    llama.llama_memory_seq_rm(session._memory, 1, -1, -1)
+    llama.llama_memory_seq_rm(session.context.memory, 1, -1, -1)
     session.set_mask(NO_MASK)
     return predictions
 
@@ -49,10 +50,10 @@ def test_a_replay_is_masked_steps_to_the_bit(tiny: Tiny, arch: str, quant: str) 
     model = tiny(arch, n_layer=5, n_embd=256, n_ff=512, quant=quant, layer_gain=0.5)
     with open_session(model, n_ctx=512, max_outputs=32) as session:
         tokens = written(model, session)
-        found = session.replay(MASK, PROMPT)
+        found = replay(session, MASK, PROMPT)
         assert found == masked_steps(session, tokens, PROMPT)
         assert len(found) == TEXT
-        assert session.replay(MASK, PROMPT + 9, PROMPT + 30) == masked_steps(
+        assert replay(session, MASK, PROMPT + 9, PROMPT + 30) == masked_steps(
             session, tokens[: PROMPT + 30], PROMPT + 9
         )
 
@@ -65,13 +66,13 @@ def test_stretches_begin_with_the_full_models_keys_and_values(
     model = tiny(arch, n_layer=5, layer_gain=0.5)
     with open_session(model, n_ctx=512, max_outputs=32) as session:
         tokens = written(model, session)
-        found = session.replay(MASK, PROMPT, PROMPT + 40, stretch=stretch)
+        found = replay(session, MASK, PROMPT, PROMPT + 40, stretch=stretch)
         expected = []
         for begin in range(PROMPT, PROMPT + 40, stretch):
             end = min(begin + stretch, PROMPT + 40)
             expected += masked_steps(session, tokens[:end], begin)
         assert found == expected
-        assert found != session.replay(MASK, PROMPT, PROMPT + 40)
+        assert found != replay(session, MASK, PROMPT, PROMPT + 40)
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
@@ -81,7 +82,7 @@ def test_a_replay_agrees_with_drafting(tiny: Tiny, arch: str) -> None:
     model = tiny(arch, n_layer=5, layer_gain=0.5)
     with open_session(model, n_ctx=512) as session:
         tokens = written(model, session)
-        found = session.replay(MASK, PROMPT + 1)
+        found = replay(session, MASK, PROMPT + 1)
         assert found is not None
         session.rollback(PROMPT)
         session.set_mask(MASK)
@@ -121,7 +122,7 @@ def test_text_cache_and_mask_stay(tiny: Tiny, arch: str, session_mask: LayerMask
             session.set_mask(session_mask)
             tokens = written(model, session)
             for turn in range(replays):
-                assert session.replay(MASK, PROMPT - turn) is not None
+                assert replay(session, MASK, PROMPT - turn) is not None
             assert session.tokens == tokens
             logits.append(decode(session, after, [1, 5]))
             session.rollback(PROMPT + TEXT + 2)
@@ -134,8 +135,8 @@ def test_no_room(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=5)
     with open_session(model, n_ctx=256) as session:
         tokens = written(model, session, 180, 60)
-        assert session.replay(MASK, 200) is None  # the second part does not fit
-        assert session.replay(MASK, 230) is not None
+        assert replay(session, MASK, 200) is None  # the second part does not fit
+        assert replay(session, MASK, 230) is not None
         assert session.tokens == tokens
         rest = step(session, tokens[:10])
     with open_session(model, n_ctx=256) as session:
@@ -151,7 +152,7 @@ def test_sliding_windows(tiny: Tiny) -> None:
         replayed = []
         for begin in range(0, 700, 20):
             decode(session, tokens[begin : begin + 20], [1])
-            found = session.replay(MASK, max(1, begin), None)
+            found = replay(session, MASK, max(1, begin), None)
             replayed.append(found is not None)
             if found is not None:
                 assert len(found) == len(session) - max(1, begin)
@@ -167,17 +168,17 @@ def test_bad_positions_and_models(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=5)
     with open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 20))
-        assert session.replay(MASK, 20) == []
+        assert replay(session, MASK, 20) == []
         for begin, end in ((0, 5), (5, 4), (3, 21)):
             with pytest.raises(ValueError, match="positions"):
-                session.replay(MASK, begin, end)
+                replay(session, MASK, begin, end)
         with pytest.raises(BadInput, match="no layer 5"):
-            session.replay(LayerMask.layers({5}), 10)
+            replay(session, LayerMask.layers({5}), 10)
     model = tiny("mamba")
     with open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 20))
         with pytest.raises(BadInput, match="'mamba'"):
-            session.replay(MASK, 10)
+            replay(session, MASK, 10)
 
 
 @pytest.mark.model
@@ -188,4 +189,4 @@ def test_real_models(real_model: RealModel, name: str) -> None:
     with open_session(model, n_ctx=256, threads=2, max_outputs=32) as session:
         session.read(tokens[:20])
         decode(session, tokens[20:], [1])
-        assert session.replay(MASK, 21) == masked_steps(session, tokens, 21)
+        assert replay(session, MASK, 21) == masked_steps(session, tokens, 21)

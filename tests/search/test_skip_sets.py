@@ -1,28 +1,23 @@
-"""Signatures tell kinds of prompts apart; skip sets are found by them and kept."""
+"""Skip sets are found by their kind's signature and kept."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.kinds import (
-    MOST_KINDS,
+from edge_conflayers.search.kinds import (
     SAME_KIND,
     SIGNATURE_SIZE,
-    SkipSet,
-    SkipSets,
     mean_signature,
     signature,
     similarity,
 )
 from edge_conflayers.search.measured import Found, Memory
 from edge_conflayers.search.objective import Prediction
+from edge_conflayers.search.skip_sets import MOST_KINDS, SkipSet, SkipSets
 from edge_conflayers.session import LayerMask
 
 KINDS = {
@@ -65,18 +60,6 @@ def test_a_prompt_is_nearest_to_its_own_kind(kind: str) -> None:
     nearest = sets.nearest(signature(asked))
     assert nearest is not None and nearest.kind == kind
     assert similarity(signature(learned[0]), nearest.signature) > SAME_KIND
-
-
-@given(st.text(max_size=200))
-def test_any_text_has_a_signature(text: str) -> None:
-    found = signature(text)
-    assert found.shape == (SIGNATURE_SIZE,) and found.dtype == np.float32
-    assert similarity(found, found) == pytest.approx(1, abs=1e-5)
-
-
-def test_long_texts_are_looked_at_in_part() -> None:
-    text = "one two three. " * 5000
-    assert similarity(signature(text), signature(text[:20_000])) > 0.99
 
 
 def test_a_set_replaces_that_of_its_kind() -> None:

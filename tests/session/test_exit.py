@@ -1,4 +1,4 @@
-"""Steps over hidden states, and early exits whose verification goes on where the draft stopped."""
+"""Early exits, whose verification goes on where the draft stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gguf_models import FAMILIES
 from steps import (
-    Logits,
+    CACHES,
     RealModel,
     Tiny,
     assert_same_bits,
@@ -17,6 +17,7 @@ from steps import (
     open_session,
     random_tokens,
     step,
+    verify,
 )
 
 from edge_conflayers.binding import llama
@@ -24,22 +25,8 @@ from edge_conflayers.draft import Draft
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
 from edge_conflayers.session import LayerMask, Session
-
-KINDS: dict[str, dict[str, Any]] = {
-    "flash": {"flash_attention": True},
-    "no-flash": {"flash_attention": False},
-    "q8_0": {"flash_attention": True, "kv_type": "q8_0"},
-    "threads": {"flash_attention": True, "threads": 2},
-}
-
-
-def rows_of(session: Session, n: int) -> Logits:
-    return np.stack([session.logits(i) for i in range(n)])
-
-
-def verified(session: Session, pending: Sequence[int], draft: Draft) -> Logits:
-    session.verify(pending, draft)
-    return rows_of(session, len(pending) + len(draft.tokens))
+from edge_conflayers.session.probe import probe
+from edge_conflayers.session.states import branches, step_states
 
 
 def check_reuse(model: Model, *, exits: Sequence[int], prompt: int, **settings: Any) -> None:
@@ -63,7 +50,7 @@ def check_reuse(model: Model, *, exits: Sequence[int], prompt: int, **settings: 
                 n = len(pending) + len(draft.tokens)
                 assert draft.exit.states.shape == (n, model.n_embd)
                 rounds += 1
-                found = verified(session, pending, draft)
+                found = verify(session, pending, draft)
                 assert session.exits_reused == rounds
                 wanted = decode(reference, [*pending, *draft.tokens], [1])
                 assert_same_bits(found, wanted)
@@ -79,10 +66,10 @@ def check_reuse(model: Model, *, exits: Sequence[int], prompt: int, **settings: 
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma3"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CACHES)
 def test_going_on_from_an_exit_is_a_full_step(tiny: Tiny, arch: str, kind: str) -> None:
     model = tiny(arch, n_layer=5, n_embd=128)
-    check_reuse(model, exits=(1, 3, 4), prompt=30, **KINDS[kind])
+    check_reuse(model, exits=(1, 3, 4), prompt=30, **CACHES[kind])
 
 
 @pytest.mark.parametrize("quant", ["q4_0", "q8_0", "f16"])
@@ -119,9 +106,9 @@ def test_recurrent_architectures_are_refused_by_name(tiny: Tiny) -> None:
         with pytest.raises(BadInput, match="'mamba'"):
             session.draft_exit(1, [5], limit=3, stop_probability=0.0)
         with pytest.raises(BadInput, match="'mamba'"):
-            session.branches([5], 4)
+            branches(session, [5], 4)
         with pytest.raises(BadInput, match="'mamba'"):
-            session.step_states([5], np.zeros((1, model.n_embd), np.float32))
+            step_states(session, [5], np.zeros((1, model.n_embd), np.float32))
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 4, 9])
@@ -157,7 +144,7 @@ def test_part_of_a_draft(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=5)
     session, draft = drafted(model)
     with session:
-        found = verified(session, [7], draft.first(3))
+        found = verify(session, [7], draft.first(3))
         assert session.exits_reused == 1
         session.rollback(20)
         assert_same_bits(found, step(session, [7, *draft.tokens[:3]]))
@@ -180,7 +167,7 @@ def test_states_are_not_used_when_something_came_between(tiny: Tiny) -> None:
         return draft
 
     def a_probe(session: Session, draft: Draft) -> Draft:
-        session.probe(session.tokens[:8])
+        probe(session, session.tokens[:8])
         return draft
 
     def another_text(session: Session, draft: Draft) -> Draft:
@@ -192,7 +179,7 @@ def test_states_are_not_used_when_something_came_between(tiny: Tiny) -> None:
         session, draft = drafted(model)
         with session:
             draft = between(session, draft)
-            found = verified(session, [7], draft)
+            found = verify(session, [7], draft)
             assert session.exits_reused == 0, between.__name__
             session.rollback(20)
             assert_same_bits(found, step(session, [7, *draft.tokens]))
@@ -216,7 +203,7 @@ def test_states_are_not_used_in_other_cells(tiny: Tiny) -> None:
     with prepared() as session:
         draft = session.draft_exit(2, [7], limit=5, stop_probability=0.0)
         llama.llama_memory_seq_rm(llama.llama_get_memory(session.handle), 1, -1, -1)
-        found = verified(session, [7], draft)
+        found = verify(session, [7], draft)
         assert session.exits_reused == 0
     with prepared() as session:
         llama.llama_memory_seq_rm(llama.llama_get_memory(session.handle), 1, -1, -1)
@@ -230,111 +217,10 @@ def test_a_context_that_is_nearly_full(tiny: Tiny) -> None:
         session.read(tokens[:59])
         draft = session.draft_exit(2, tokens[59:61], limit=9, stop_probability=0.0)
         assert len(draft.tokens) == 3
-        found = verified(session, tokens[59:61], draft)
+        found = verify(session, tokens[59:61], draft)
         assert session.room == 0 and session.exits_reused == 1
         session.rollback(59)
         assert_same_bits(found, step(session, [*tokens[59:61], *draft.tokens]))
         assert session.draft_exit(2, [5], limit=9, stop_probability=0.0).tokens == ()
         session.rollback(63)
         assert session.draft_exit(2, [5], limit=9, stop_probability=0.0).tokens == ()
-
-
-@pytest.mark.parametrize("arch", FAMILIES)
-def test_the_streams_of_all_layers(tiny: Tiny, arch: str) -> None:
-    """Each is what the following layers start from: a step over it gives the step's logits."""
-    model = tiny(arch, n_layer=4)
-    tokens = random_tokens(model, 26)
-    with open_session(model, n_ctx=128) as session:
-        session.read(tokens[:20])
-        streams = session.branches(tokens[20:], 20, stream="all", outputs="all")
-        wanted = rows_of(session, 6)
-        assert streams is not None and streams.shape == (4, 1, 6, model.n_embd)
-        assert_same_bits(step(session, tokens[20:]), wanted)
-        session.rollback(20)
-        for layer in range(4):
-            mask = LayerMask.layers(range(layer))
-            session.branches(tokens[20:], 20, mask=mask, states=streams[layer], outputs="all")
-            assert_same_bits(rows_of(session, 6), wanted)
-            for other in range(layer, 3):
-                one = session.branches(
-                    tokens[20:], 20, mask=mask, states=streams[layer], stream=other
-                )
-                assert one is not None
-                assert_same_bits(one, streams[other + 1])
-
-
-@pytest.mark.parametrize("arch", ["llama", "gemma3"])
-def test_branches_do_not_see_each_other(tiny: Tiny, arch: str) -> None:
-    model = tiny(arch, n_layer=4)
-    tokens = random_tokens(model, 90)
-    rng = np.random.default_rng(0)
-    states = rng.standard_normal((5, 3, model.n_embd)).astype(np.float32)
-    mask = LayerMask.layers({0, 2, 3})
-    with open_session(model, n_ctx=256) as session:
-        session.read(tokens)
-        together = session.branches(tokens[80:83], 80, mask=mask, states=states, stream=1)
-        assert together is not None and together.shape == states.shape
-        for i in range(5):
-            alone = session.branches(
-                tokens[80:83], 80, mask=mask, states=states[i : i + 1], stream=1
-            )
-            assert alone is not None
-            np.testing.assert_allclose(alone[0], together[i], rtol=2e-4, atol=2e-4)
-
-
-@pytest.mark.parametrize("arch", ["llama", "gemma3"])
-def test_branches_leave_the_text_as_it_was(tiny: Tiny, arch: str) -> None:
-    """Also where the ring of a sliding window's cells begins again: after 256 tokens here."""
-    model = tiny(arch, n_layer=4)
-    tokens = random_tokens(model, 300)
-
-    def run(*, branching: bool) -> Logits:
-        with open_session(model, n_ctx=512, batch=64) as session:
-            session.read(tokens[:230])
-            rows = []
-            rng = np.random.default_rng(1)
-            for i, token in enumerate(tokens[230:]):
-                if branching:
-                    n, branches = 1 + i % 4, 1 + i % 7
-                    begin = len(session) - n
-                    states = rng.standard_normal((branches, n, model.n_embd)).astype(np.float32)
-                    mask = LayerMask.layers({i % 4})
-                    found = session.branches(tokens[:n], begin, mask=mask, states=states, stream=0)
-                    assert found is not None
-                rows.append(step(session, [token]))
-            return np.concatenate(rows)
-
-    assert_same_bits(run(branching=True), run(branching=False))
-
-
-def test_branches_without_room(tiny: Tiny) -> None:
-    model = tiny("llama", n_layer=4)
-    tokens = random_tokens(model, 256)
-    with open_session(model, n_ctx=256) as session:
-        session.read(tokens[:252])
-        states = np.zeros((5, 1, model.n_embd), np.float32)
-        assert session.branches([5], 251, states=states, stream=0) is None
-        assert session.branches([5], 251, states=states[:4], stream=0) is not None
-        last = step(session, tokens[252:])
-        session.rollback(252)
-        assert_same_bits(step(session, tokens[252:]), last)
-
-
-def test_steps_from_states(tiny: Tiny) -> None:
-    model = tiny("qwen2", n_layer=5)
-    tokens = random_tokens(model, 30)
-    with open_session(model, n_ctx=128) as session:
-        session.read(tokens[:20])
-        wanted = step(session, tokens[20:])
-        session.rollback(20)
-        streams = session.branches(tokens[20:], 20, stream="all", outputs="all")
-        assert streams is not None
-        session.set_mask(LayerMask.layers(range(3, 5)))
-        session.step(tokens[20:])
-        session.rollback(20)
-        session.set_mask(LayerMask.layers(range(3)))
-        session.step_states(tokens[20:], streams[3][0], outputs="all")
-        assert_same_bits(rows_of(session, 10), wanted)
-        assert len(session) == 30
-        with pytest.raises(ValueError, match="2 states for 1 tokens"):
-            session.step_states([5], streams[3][0][:2])

@@ -34,7 +34,7 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
 from edge_conflayers.session import LayerMask
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(edge_conflayers.__file__).parent.parent  # installed, or the checkout
 N_LAYER = 5
 WHOLE_LAYERS = ({0}, {N_LAYER - 1}, {1, 3}, {1, 2, 3, 4}, {0, 2, 3}, {0, 1, 2, 3})

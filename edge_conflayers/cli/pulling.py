@@ -1,0 +1,98 @@
+"""Shows a model's way into the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from edge_conflayers.cli.terminal import on_terminal
+from edge_conflayers.download import ProgressCallback, PullProgress
+from edge_conflayers.models import resolve
+
+
+def find_model(name: str) -> Path:
+    """The file of a model that a user names, pulled if it has to be; raises as
+    ``models.resolve`` does."""
+    with pull_progress() as progress:
+        return resolve(name, progress)
+
+
+@contextlib.contextmanager
+def pull_progress() -> Iterator[ProgressCallback]:
+    """A callback that shows a pull on standard error: a bar on a terminal, else plain lines.
+
+    Nothing is shown before its first call, so it costs nothing where the model is already there.
+    """
+    if not on_terminal(sys.stderr):
+        yield _PlainLines()
+        return
+    bar = _Bar()
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+class _Bar:
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: PullProgress) -> None:
+        if event.note:
+            self._progress.console.print(f"{event.name}: {event.note}", markup=False)
+        if event.stage == "waiting":
+            return
+        if event.stage not in self._tasks:
+            self._progress.start()
+            self._tasks[event.stage] = self._progress.add_task("", total=event.total)
+        self._progress.update(
+            self._tasks[event.stage], completed=event.done, description=_what(event)
+        )
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class _PlainLines:
+    """One line when the stage or part changes, and for every further tenth of the file."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int, int] | None = None
+
+    def __call__(self, event: PullProgress) -> None:
+        if event.note:
+            click.echo(f"{event.name}: {event.note}", err=True)
+        if event.stage == "waiting":
+            return
+        key = (event.stage, event.part, 10 * event.done // event.total)
+        if key != self._last:
+            self._last = key
+            done, total = event.done / 1e6, event.total / 1e6
+            click.echo(f"{_what(event)}: {done:.0f} of {total:.0f} MB", err=True)
+
+
+def _what(event: PullProgress) -> str:
+    part = f", part {event.part} of {event.parts}" if event.parts > 1 else ""
+    return f"{event.name}: {event.stage}{part if event.stage == 'downloading' else ''}"

@@ -1,0 +1,55 @@
+"""The methods that a user can name, and how each one's drafter is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_conflayers.errors import BadInput
+from edge_conflayers.methods.auto import Auto
+from edge_conflayers.methods.draft_model import DRAFT_MODEL, DraftModel
+from edge_conflayers.methods.early_exit import Del, LayerSkip
+from edge_conflayers.methods.free import Lookup, Plain, Recycling
+from edge_conflayers.methods.measured import Measured
+from edge_conflayers.methods.method import Method, MethodOptions
+from edge_conflayers.methods.searched import Clasp, ConfLayers, KnapSpec, Swift
+from edge_conflayers.model import Model
+
+__all__ = [
+    "DRAFT_MODEL",
+    "METHODS",
+    "SHARING_SKIP_SETS",
+    "Method",
+    "MethodOptions",
+    "make_method",
+]
+
+METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
+    "auto": Auto,
+    "plain": Plain,
+    "conflayers": ConfLayers,
+    "swift": Swift,
+    "measured": Measured,
+    "clasp": Clasp,
+    "knapspec": KnapSpec,
+    "layerskip": LayerSkip,
+    "del": Del,
+    "lookup": Lookup,
+    "recycling": Recycling,
+    DRAFT_MODEL: DraftModel,
+}
+
+
+SHARING_SKIP_SETS = ("auto", "measured")
+"""Methods whose state is the profile that ``tune`` writes."""
+
+
+def make_method(name: str, model: Model, options: MethodOptions | None = None) -> Method:
+    """The method of that name for a model, knowing nothing yet.
+
+    Raises:
+        BadInput: there is no such method, the model is too small for it, or an option that it needs
+            is missing or of no use to it.
+    """
+    if name not in METHODS:
+        raise BadInput(f"there is no method '{name}'; choose from {', '.join(METHODS)}")
+    return METHODS[name](model, options or MethodOptions())

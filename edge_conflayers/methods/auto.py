@@ -1,0 +1,58 @@
+"""A choice among the drafters that pay, round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge_conflayers.drafters.auto import AutoDrafter
+from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.methods.method import MethodOptions, Simple
+from edge_conflayers.model import Model
+from edge_conflayers.prices import MEASURED_AT, measure_prices
+from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
+from edge_conflayers.session import Session
+
+
+class Auto(Simple):
+    """Chooses each round among lookups, recycled tokens, dropped layers and plain decoding, by
+    expected tokens per second; what it learns of skip sets it shares with ``tune``."""
+
+    _NAME = "auto"
+
+    def __init__(self, model: Model, options: MethodOptions) -> None:
+        self._model = model
+        self._sets = SkipSets(model.n_layer)
+        self._drafter: AutoDrafter | None = None
+
+    @property
+    def drafter(self) -> AutoDrafter | None:
+        """None, for plain decoding, before ``prepare``, and for models that cannot take steps back
+        or be measured."""
+        return self._drafter
+
+    def prepare(self, session: Session) -> None:
+        if self._drafter is None:
+            try:
+                # The user's session may be short.
+                with Session(self._model, n_ctx=MEASURED_AT, threads=session.threads) as own:
+                    self._sets.prices = measure_prices(own)
+            except EdgeConflayersError:
+                return  # a recurrent model, or no memory
+            self._drafter = AutoDrafter(self._model, self._sets)
+        self._drafter.prepare(session)
+
+    def settings(self) -> dict[str, Any]:
+        return dict(SKIP_SETS_PROFILE)
+
+    def state(self) -> dict[str, Any]:
+        if self._drafter is not None:
+            self._sets.others[self._NAME] = self._drafter.state()
+        return self._sets.to_json()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        sets = SkipSets.from_json(state, self._model.n_layer)
+        drafter = AutoDrafter(self._model, sets) if sets.prices is not None else None
+        if drafter is not None and self._NAME in sets.others:
+            drafter.resume(sets.others[self._NAME])
+        self._sets, self._drafter = sets, drafter

@@ -1,0 +1,47 @@
+"""Drafts with the layers dropped that were measured to be best dropped here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge_conflayers.drafters.measured import MeasuredDrafter
+from edge_conflayers.methods.method import MethodOptions, Simple
+from edge_conflayers.model import Model
+from edge_conflayers.search.by_kind import SearchByKind
+from edge_conflayers.search.measured import MeasuredSettings
+from edge_conflayers.search.prices import AtContext, guessed_prices
+from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
+from edge_conflayers.vocabulary import DraftVocabulary, typical_size
+
+
+class Measured(Simple):
+    """Drafts with the sub-layers dropped that are predicted to be fastest on this machine, by kind
+    of prompt; what it learns it shares with ``tune``."""
+
+    drafter: MeasuredDrafter
+
+    def __init__(
+        self, model: Model, options: MethodOptions, settings: MeasuredSettings | None = None
+    ) -> None:
+        self._model = model
+        self._settings = settings or MeasuredSettings()
+        self._use(SkipSets(model.n_layer))
+
+    def _use(self, sets: SkipSets) -> None:
+        prices = sets.prices or guessed_prices(self._model)
+        vocabulary = DraftVocabulary(self._model)
+        savings = sets.savings or {}
+        vocabulary.size = typical_size(savings, vocabulary, prices, 0)
+        at_context = AtContext(prices, saved_seconds=savings.get(vocabulary.size, 0.0))
+        search = SearchByKind(sets, at_context, self._settings)
+        self.drafter = MeasuredDrafter(search, vocabulary)
+
+    def settings(self) -> dict[str, Any]:
+        return dict(SKIP_SETS_PROFILE)
+
+    def state(self) -> dict[str, Any]:
+        return self.drafter.search.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._use(SkipSets.from_json(state, self._model.n_layer))

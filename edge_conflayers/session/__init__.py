@@ -1,0 +1,17 @@
+"""One text of a model: steps over it, drafts to follow it, and readings of the model beside it."""
+
+from edge_conflayers.session.cached_text import CachedText, Outputs
+from edge_conflayers.session.context import ContextFull
+from edge_conflayers.session.kv_cache import KVType
+from edge_conflayers.session.mask import NO_MASK, LayerMask
+from edge_conflayers.session.session import Session
+
+__all__ = [
+    "NO_MASK",
+    "CachedText",
+    "ContextFull",
+    "KVType",
+    "LayerMask",
+    "Outputs",
+    "Session",
+]

@@ -1,0 +1,112 @@
+"""Drafts under a mask: greedy decoding, and when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from steps import Tiny, assert_same_bits, open_session, random_tokens, step
+
+from edge_conflayers.session import LayerMask
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_a_draft_is_greedy_decoding_under_the_mask(tiny: Tiny, arch: str) -> None:
+    model = tiny(arch, layer_gain=0.5)
+    tokens = random_tokens(model, 40)
+    mask = LayerMask.layers({1, 2})
+    with open_session(model, n_ctx=256) as session:
+        session.read(tokens)
+        session.set_mask(mask)
+        expected, probabilities, token = [], [], 17
+        for _ in range(9):
+            row = step(session, [token])[0].astype(np.float64)
+            token = int(row.argmax())
+            expected.append(token)
+            probabilities.append(1 / np.exp(row - row.max()).sum())
+            if model.ends_text(token):
+                break
+        session.rollback(40)
+        session.set_mask(LayerMask())
+        after = step(session, tokens[:3])
+        session.rollback(40)
+
+        draft = session.draft(mask, [17], limit=9, stop_probability=0.0)
+        assert list(draft.tokens) == expected
+        assert draft.probabilities == pytest.approx(probabilities, rel=1e-5)
+        assert session.tokens == tokens
+        assert_same_bits(step(session, tokens[:3]), after)
+
+        session.rollback(40)
+        assert session.draft(mask, [17], limit=3, stop_probability=0.0).tokens == draft.tokens[:3]
+        assert len(session.draft(mask, [17], limit=9, stop_probability=1.0).tokens) == 1
+        limit = sorted(probabilities)[len(probabilities) // 2]
+        stopped = session.draft(mask, [17], limit=9, stop_probability=limit)
+        n = next(i for i, p in enumerate(probabilities) if p < limit) + 1
+        assert stopped.tokens == draft.tokens[:n]
+        assert session.draft(mask, [17], limit=0, stop_probability=0.0).tokens == ()
+
+
+def expected_length(
+    probabilities: Sequence[float], stop_path: float, acceptance: Sequence[float] | None
+) -> int:
+    """How many tokens of a greedy draft are kept."""
+    path = 1.0
+    for n, probability in enumerate(probabilities):
+        if acceptance is None:
+            path *= probability
+        else:
+            path *= acceptance[min(int(probability * len(acceptance)), len(acceptance) - 1)]
+        if path < stop_path:
+            return max(n, 1)
+    return len(probabilities)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.integers(0, 1000).map(lambda n: max(0.0, n - 0.5) / 1000),
+    st.none() | st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=12),
+    st.integers(0, 20),
+)
+def test_a_draft_stops_where_its_path_is_too_unlikely(
+    tiny: Tiny, stop_path: float, acceptance: list[float] | None, seed: int
+) -> None:
+    model = tiny("llama", layer_gain=0.5)
+    mask = LayerMask.layers({1, 2})
+    with open_session(model, n_ctx=64) as session:
+        session.read(random_tokens(model, 20, seed))
+        whole = session.draft(mask, [17], limit=9, stop_probability=0.0)
+        n = expected_length(whole.probabilities, stop_path, acceptance)
+        found = session.draft(
+            mask, [17], limit=9, stop_probability=0.0, stop_path=stop_path, acceptance=acceptance
+        )
+        assert found == whole.first(n)
+
+
+def test_the_first_reason_to_stop_counts(tiny: Tiny) -> None:
+    model = tiny("llama", layer_gain=0.5)
+    mask = LayerMask.layers({1, 2})
+    with open_session(model, n_ctx=64) as session:
+        session.read(random_tokens(model, 20))
+
+        def draft(stop_probability: float, stop_path: float, limit: int = 9) -> int:
+            found = session.draft(
+                mask,
+                [17],
+                limit=limit,
+                stop_probability=stop_probability,
+                stop_path=stop_path,
+                acceptance=[0.5],
+            )
+            return len(found.tokens)
+
+        assert draft(0.0, 0.0) == 9
+        assert [draft(0.0, 0.5**n) for n in range(1, 5)] == [1, 2, 3, 4]
+        assert draft(0.0, 0.9) == 1  # the first is kept, however unlikely
+        assert draft(1.0, 0.1) == 1
+        assert draft(0.0, 0.1, limit=2) == 2
