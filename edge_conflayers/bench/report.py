@@ -31,6 +31,7 @@ _UPSTREAM_FILES = (_PACKAGE / "upstream.toml", _PACKAGE.parent / "native" / "ups
 
 REFERENCE = "plain"
 UPSTREAM = "upstream"
+UPSTREAM_LOOKUP = "upstream-lookup"
 _TOTALS = (
     "tokens",
     "seconds",

@@ -1,9 +1,10 @@
-"""Plain decoding by upstream's own library, in a process of its own.
+"""Decoding by upstream's own library, in a process of its own: plainly, or with the prompt lookup
+that llama-cpp-python offers.
 
 ``python -m edge_conflayers.bench.upstream``, with EDGE_CONFLAYERS_LIB naming the unpatched build.
 Reads one JSON request a line from standard input and answers each with one line: first ``load``,
 then any number of ``generate``. A request that fails is answered ``{"error", "exit_code"}``. Uses
-functions of llama.h alone, and a loop with nothing in it but the step and the sampler.
+functions of llama.h alone, and a loop with nothing in it but drafts, steps and the sampler.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edge_conflayers import binding
 from edge_conflayers.binding import llama
@@ -26,18 +30,40 @@ from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import CachedText, ContextFull, Outputs
 from edge_conflayers.speculate import Stats
 
+_LOOKUP_TOKENS = 2
+
+
+Lookup = Callable[[npt.NDArray[np.intc]], npt.NDArray[np.intc]]
+"""What may follow a text."""
+
+
+def prompt_lookup() -> Lookup:
+    """llama-cpp-python's ``LlamaPromptLookupDecoding``, with the number of tokens that its
+    documentation recommends for CPUs."""
+    from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+    lookup: Lookup = LlamaPromptLookupDecoding(num_pred_tokens=_LOOKUP_TOKENS)
+    return lookup
+
 
 class UpstreamSession(CachedText):
-    """A session of the same settings whose steps are ``llama_decode``; it keeps the logits of a
-    step's last token and has no masks."""
+    """A session of the same settings whose steps are ``llama_decode``; it has no masks."""
 
     def _decode(self, decode: Any, tokens: Sequence[int], outputs: Outputs) -> None:
         if len(tokens) > self.room:
             raise ContextFull(
                 f"{len(tokens)} more tokens do not fit; start with a larger context (-c)"
             )
-        array = (llama.llama_token * len(tokens))(*tokens)
-        status = llama.llama_decode(self.handle, llama.llama_batch_get_one(array, len(tokens)))
+        batch = llama.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for i, token in enumerate(tokens):
+                batch.token[i], batch.pos[i] = token, len(self) + i
+                batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+                batch.logits[i] = outputs == "all" or i == len(tokens) - 1
+            status = llama.llama_decode(self.handle, batch)
+        finally:
+            llama.llama_batch_free(batch)
         if status != 0:
             raise EdgeConflayersError(f"upstream's llama_decode failed with code {status}")
         self.tokens.extend(tokens)
@@ -47,9 +73,13 @@ class UpstreamSession(CachedText):
 
 
 def decode(
-    session: CachedText, prompt: Sequence[int], sampler: Sampler, max_tokens: int
+    session: CachedText,
+    prompt: Sequence[int],
+    sampler: Sampler,
+    max_tokens: int,
+    lookup: Lookup | None = None,
 ) -> tuple[list[int], Stats]:
-    """Decodes plainly; the text ends where ``speculate.generate`` ends it."""
+    """Decodes; the text ends where ``speculate.generate`` ends it."""
     model, stats = session.model, Stats(prompt_tokens=len(prompt))
     begun = time.perf_counter()
     session.read(prompt)
@@ -57,13 +87,34 @@ def decode(
     started = time.perf_counter()
     stats.prompt_seconds = started - begun
     written = [sampler.sample(session, -1)]
-    while not model.ends_text(written[-1]) and len(written) < max_tokens and session.room > 0:
+
+    def ended() -> bool:
+        return model.ends_text(written[-1]) or len(written) >= max_tokens
+
+    while not ended() and session.room > 0:
+        draft: list[int] = []
         before = time.perf_counter()
-        session.step(written[-1:])
-        stats.verify_seconds += time.perf_counter() - before
-        written.append(sampler.sample(session, -1))
+        if lookup is not None:
+            most = min(session.room - 1, max_tokens - len(written) - 1)
+            text = np.array([*session.tokens, written[-1]], np.intc)
+            draft = lookup(text)[: max(most, 0)].tolist()
+        drafted = time.perf_counter()
+        session.step([written[-1], *draft], outputs="all")
+        verified = time.perf_counter()
+        stats.draft_seconds += drafted - before
+        stats.verify_seconds += verified - drafted
+        stats.rounds += 1
+        stats.drafted += len(draft)
+        for i, expected in enumerate([*draft, None]):
+            written.append(sampler.sample(session, i))
+            if written[-1] != expected:
+                break
+            stats.accepted += 1
+            if ended():
+                break
+        session.rollback(len(prompt) + len(written) - 1)
     stats.seconds = time.perf_counter() - started
-    stats.tokens, stats.rounds = len(written), len(written) - 1
+    stats.tokens = len(written)
     if model.ends_text(written[-1]):
         stats.finish_reason = "end"
     else:
@@ -78,6 +129,7 @@ class Worker:
         self._model: Model | None = None
         self._session: dict[str, Any] = {}
         self._sampling = SamplerSettings()
+        self._lookup: Lookup | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Carries out one request.
@@ -98,6 +150,7 @@ class Worker:
         self._model = Model(Path(request["model"]), gpu_layers=request["gpu_layers"])
         self._session = {"n_ctx": request["n_ctx"], "threads": request["threads"]}
         self._sampling = SamplerSettings(**request["sampling"])
+        self._lookup = prompt_lookup() if request["lookup"] else None
         return {"loaded": self._model.description}
 
     def _generate(self, prompt: list[int], max_tokens: int) -> dict[str, Any]:
@@ -106,7 +159,7 @@ class Worker:
             UpstreamSession(self._model, **self._session) as session,
             closing(Sampler(self._model, self._sampling)) as sampler,
         ):
-            written, stats = decode(session, prompt, sampler, max_tokens)
+            written, stats = decode(session, prompt, sampler, max_tokens, self._lookup)
         return {"tokens": written, "stats": asdict(stats)}
 
 

@@ -46,11 +46,12 @@ def find_library(given: Path | None) -> Path:
 
 
 class UpstreamEngine:
-    """An ``Engine``: plain decoding by ``edge_conflayers.bench.upstream``. Works only while asked.
+    """An ``Engine``: decoding by ``edge_conflayers.bench.upstream``. Works only while asked.
 
     Args:
         model: the .gguf file.
         library: folder of the unpatched library.
+        lookup: whether to draft by llama-cpp-python's prompt lookup; else it decodes plainly.
         n_ctx, threads: as for ``Session``.
 
     Raises:
@@ -64,6 +65,7 @@ class UpstreamEngine:
         library: Path,
         sampling: SamplerSettings,
         *,
+        lookup: bool = False,
         n_ctx: int | None = None,
         threads: int | None = None,
         gpu_layers: int = 0,
@@ -89,6 +91,7 @@ class UpstreamEngine:
                     "n_ctx": n_ctx,
                     "threads": threads,
                     "sampling": asdict(sampling),
+                    "lookup": lookup,
                 }
             )
         except BaseException:

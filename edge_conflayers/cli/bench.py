@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     "--methods",
     default="plain,auto",
     show_default=True,
-    help="Comma-separated; `upstream` is the unpatched library in a process of its own. Speed-ups"
-    " and `identical` are given over `plain`.",
+    help="Comma-separated; `upstream` is the unpatched library in a process of its own,"
+    " `upstream-lookup` the same with llama-cpp-python's prompt lookup. Speed-ups and `identical`"
+    " are given over `plain`.",
 )
 @draft_model_option
 @count_option("--limit", help="Most prompts, spread evenly over their categories.  [default: all]")
@@ -103,7 +104,8 @@ def bench(
     from edge_conflayers.sampling import SamplerSettings
 
     names = _method_names(methods)
-    library = find_library(upstream_lib) if reports.UPSTREAM in names else None
+    of_upstream = {reports.UPSTREAM, reports.UPSTREAM_LOOKUP}
+    library = find_library(upstream_lib) if of_upstream & set(names) else None
     settings = SamplerSettings(temperature=temp, **sampling)
     if json_file is not None:
         reports.check_writable(json_file)
@@ -118,9 +120,15 @@ def bench(
         engines: dict[str, Engine] = {}
         for name in names:
             engine: Engine
-            if library is not None and name == reports.UPSTREAM:
+            if library is not None and name in of_upstream:
                 engine = UpstreamEngine(
-                    path, library, settings, n_ctx=n_ctx, threads=threads, gpu_layers=gpu_layers
+                    path,
+                    library,
+                    settings,
+                    lookup=name == reports.UPSTREAM_LOOKUP,
+                    n_ctx=n_ctx,
+                    threads=threads,
+                    gpu_layers=gpu_layers,
                 )
             else:
                 engine = LocalEngine(
@@ -170,9 +178,9 @@ def _tuned(path: Path, threads: int, gpu_layers: int) -> dict[str, Any]:
 
 
 def _method_names(given: str) -> list[str]:
-    from edge_conflayers.bench.report import UPSTREAM
+    from edge_conflayers.bench.report import UPSTREAM, UPSTREAM_LOOKUP
 
-    known = [UPSTREAM, *method_names()]
+    known = [UPSTREAM, UPSTREAM_LOOKUP, *method_names()]
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
         raise BadInput(f"--methods names no method; choose from {', '.join(known)}")

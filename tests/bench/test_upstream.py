@@ -10,7 +10,7 @@ import pytest
 from gguf_models import write_tiny_model
 
 from edge_conflayers import binding
-from edge_conflayers.bench.upstream import UpstreamSession, decode
+from edge_conflayers.bench.upstream import UpstreamSession, decode, prompt_lookup
 from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
@@ -66,6 +66,27 @@ def test_its_loop_ends_and_counts_as_the_package_does(
     for name in ("prompt_tokens", "tokens", "rounds", "finish_reason"):
         assert getattr(stats, name) == getattr(expected, name), name
     assert 0 <= stats.verify_seconds <= stats.seconds
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(("n_ctx", "limit"), [(256, 80), (64, 1000)])
+def test_with_lookup_it_writes_the_same(
+    model: Model, settings: SamplerSettings, n_ctx: int, limit: int
+) -> None:
+    found = []
+    for lookup in (None, prompt_lookup()):
+        with (
+            UpstreamSession(model, n_ctx=n_ctx, threads=1) as session,
+            closing(Sampler(model, settings)) as sampler,
+        ):
+            found.append(decode(session, PROMPT, sampler, limit, lookup))
+            assert len(session) == min(len(PROMPT) + found[-1][1].tokens - 1, n_ctx)
+    (text, plain), (written, looked_up) = found
+    assert written == text
+    assert looked_up.finish_reason == plain.finish_reason
+    assert looked_up.rounds == plain.rounds - looked_up.accepted
+    if settings is GREEDY:
+        assert looked_up.accepted > 0  # a model that repeats itself
 
 
 def test_its_session_says_when_it_is_full(model: Model) -> None:
