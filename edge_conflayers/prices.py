@@ -169,8 +169,8 @@ def measure_prices(
 ) -> Prices:
     """Measures by the clock; clears the session.
 
-    At each context every repeat visits every case once, so that a slow minute hits all of them, and
-    a case's time is its median over the repeats. What a sub-layer costs is what a one-token step is
+    At each context every repeat visits every case once, so that a slow minute hits all of them,
+    each right after a full one-token step, and a case's time is its median over the repeats. What a sub-layer costs is what a one-token step is
     shorter by without those of all inner layers, over their number.
 
     The cache is filled under a mask that drops all inner layers: steps take the same time whatever
@@ -261,6 +261,7 @@ class _Steps:
         for _ in range(_FULL_REPEAT if budget is None else _MOST_QUICK_REPEAT):
             begun = self._clock()
             for case in cases:
+                self._seconds(*full)  # what a step follows in a text
                 times[case].append(self._seconds(*case))
             now = self._clock()
             if budget is not None and 2 * now - begun - started > budget * median(times[full]):
