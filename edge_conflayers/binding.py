@@ -174,6 +174,7 @@ class DraftOptions(ctypes.Structure):
         ("acceptance", _floats),
         ("n_acceptance", ctypes.c_int32),
         ("full_vocabulary", ctypes.c_bool),
+        ("n_runners_up", ctypes.c_int32),
     )
 
 

@@ -67,6 +67,14 @@ class Draft:
         """Whether every token follows the one before it."""
         return not self.parents or self.parents == tuple(range(-1, len(self.tokens) - 1))
 
+    @property
+    def row(self) -> int:
+        """How many tokens, from the first on, follow each the one before it."""
+        n = 0
+        while n < len(self.tokens) and self.parent(n) == n - 1:
+            n += 1
+        return n
+
     def child(self, parent: int, token: int) -> int | None:
         """The index of the child of ``parent`` that is this token; None if there is none."""
         for index in range(parent + 1, len(self.tokens)):

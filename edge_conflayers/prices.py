@@ -170,8 +170,9 @@ def measure_prices(
     """Measures by the clock; clears the session.
 
     At each context every repeat visits every case once, so that a slow minute hits all of them,
-    each right after a full one-token step, and a case's time is its median over the repeats. What a sub-layer costs is what a one-token step is
-    shorter by without those of all inner layers, over their number.
+    each right after a full one-token step, and a case's time is its median over the repeats. What a
+    sub-layer costs is what a one-token step is shorter by without those of all inner layers, over
+    their number.
 
     The cache is filled under a mask that drops all inner layers: steps take the same time whatever
     is in it, and filling it then costs little.

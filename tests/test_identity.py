@@ -79,7 +79,10 @@ def conflayers(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     settings = ConfLayersSettings()
     search = ConfLayersSearch(model.n_layer, model.architecture, settings)
     return LayersDrafter(
-        search, stop_probability=settings.stop_threshold, max_draft=settings.max_draft
+        search,
+        stop_probability=settings.stop_threshold,
+        max_draft=settings.max_draft,
+        leaf_probability=settings.leaf_probability,
     )
 
 
@@ -87,7 +90,7 @@ def eager(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     """The same with a search that changes its mind often and drafts that go on when unsure."""
     settings = ConfLayersSettings(search_interval=2, context_window=16, skip_ratio=0.2)
     search = ConfLayersSearch(model.n_layer, model.architecture, settings)
-    return LayersDrafter(search, stop_probability=0.1, max_draft=7)
+    return LayersDrafter(search, stop_probability=0.1, max_draft=7, leaf_probability=0.0)
 
 
 def random_skip_sets(model: Model, text: Sequence[int], prompt: int) -> Drafter:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edge_conflayers.draft import Draft, Round
+from edge_conflayers.drafters.leaves import MOST, with_leaves
 from edge_conflayers.search import PacedSearch, SkipSetSearch
 from edge_conflayers.session import Session
 
@@ -30,13 +31,24 @@ class LayersDrafter:
     Args:
         search: finds skip sets and hears what became of each round.
         stop_probability: a drafted token less likely than this ends the draft.
-        max_draft: most tokens in a draft.
+        max_draft: most tokens in a row.
+        leaf_probability: alternatives to drafted tokens that are at least this likely, together
+            with all before them, are verified as leaves where the session verifies trees; None for
+            no leaves.
     """
 
-    def __init__(self, search: SkipSetSearch, *, stop_probability: float, max_draft: int) -> None:
+    def __init__(
+        self,
+        search: SkipSetSearch,
+        *,
+        stop_probability: float,
+        max_draft: int,
+        leaf_probability: float | None = None,
+    ) -> None:
         self.search = search
         self.stop_probability = stop_probability
         self.max_draft = max_draft
+        self.leaf_probability = leaf_probability
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         """There is nothing to prepare."""
@@ -44,12 +56,16 @@ class LayersDrafter:
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         if not self.search.mask:
             return Draft()
+        leaves = self.leaf_probability is not None and session.verifies_trees
         draft = session.draft(
             self.search.mask,
             pending,
             limit=min(limit, self.max_draft),
             stop_probability=self.stop_probability,
+            runners_up=MOST if leaves else 0,
         )
+        if self.leaf_probability is not None:
+            draft = with_leaves(draft, limit, self.leaf_probability)
         return replace(draft, sources=(NAME,) * len(draft.tokens))
 
     def learn(self, session: Session, round: Round) -> None:

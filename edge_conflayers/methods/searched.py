@@ -30,7 +30,12 @@ class _Searched(Simple):
             search,
             stop_probability=self._settings.stop_threshold,
             max_draft=self._settings.max_draft,
+            leaf_probability=self._leaf_probability(),
         )
+
+    def _leaf_probability(self) -> float | None:
+        """As of LayersDrafter."""
+        return None
 
     def settings(self) -> dict[str, Any]:
         return {"method": self._name, **asdict(self._settings)}
@@ -52,6 +57,9 @@ class ConfLayers(_Searched):
         self._model = model
         self._settings = settings or ConfLayersSettings()
         self._use(ConfLayersSearch(model.n_layer, model.architecture, self._settings))
+
+    def _leaf_probability(self) -> float:
+        return self._settings.leaf_probability
 
     def resume(self, state: Mapping[str, Any]) -> None:
         model = self._model

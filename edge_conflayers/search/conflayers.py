@@ -56,7 +56,10 @@ class ConfLayersSettings:
     stop_threshold: float = 0.8
     """A draft stops at the token whose top-1 probability is under this."""
     max_draft: int = 25
-    """Most tokens drafted in a round."""
+    """Most tokens drafted in a row."""
+    leaf_probability: float = 0.15
+    """Least probability of an alternative, with all before it, to be verified as a leaf. The
+    published scripts verify all (0), which pays where verifying a token costs nothing."""
 
     def __post_init__(self) -> None:
         ranges: tuple[tuple[str, float, float], ...] = (
@@ -72,6 +75,7 @@ class ConfLayersSettings:
             ("max_opt_iter", 1, math.inf),
             ("stop_threshold", 0.0, 1.0),
             ("max_draft", 1, math.inf),
+            ("leaf_probability", 0.0, 1.0),
         )
         for name, low, high in ranges:
             value = getattr(self, name)
@@ -271,7 +275,7 @@ class ConfLayersSearch:
 
     def observe(self, round: Round) -> None:
         """See `SkipSetSearch.observe`."""
-        self.observe_round(round.drafted, round.accepted, round.generated)
+        self.observe_round(round.draft.row, round.accepted, round.generated)
 
     def advance(self, session: Session) -> None:
         """Runs the probe over the last generated tokens when a proposal is due."""
@@ -282,8 +286,8 @@ class ConfLayersSearch:
             self.propose(*confidences)
 
     def observe_round(self, drafted: int, accepted: int, tokens_generated: int) -> None:
-        """Report one finished round of `drafted` tokens, `accepted` of them kept, after which
-        the text has `tokens_generated` new tokens.
+        """Report one finished round of `drafted` tokens in a row, `accepted` of them or of the
+        leaves beside them kept, after which the text has `tokens_generated` new tokens.
 
         A round that drafted nothing says nothing about the set and is not counted.
         """

@@ -98,6 +98,7 @@ class Session(CachedText):
         stop_path: float = 0.0,
         acceptance: Sequence[float] | None = None,
         full_vocabulary: bool = False,
+        runners_up: int = 0,
     ) -> Draft:
         """Drafts greedily under a mask, to follow ``pending``, which is not in the cache yet; the
         cache and the session's mask stay as they are.
@@ -111,6 +112,8 @@ class Session(CachedText):
                 floor(p * len(acceptance)); None takes p itself.
             full_vocabulary: choose among all tokens although there is a draft vocabulary. Within
                 one, a probability is that of a softmax over its tokens, and so a little higher.
+            runners_up: of each drafted token, how many of the next likeliest to add as leaves:
+                after the chain, token by token, likeliest first.
 
         Raises:
             BadInput: the model's architecture cannot be served by the mask, or by the draft
@@ -124,11 +127,13 @@ class Session(CachedText):
         options.stop_probability = stop_probability
         options.stop_path = stop_path
         options.full_vocabulary = full_vocabulary
+        options.n_runners_up = runners_up
         if acceptance is not None:
             options.acceptance = (ctypes.c_float * len(acceptance))(*acceptance)
             options.n_acceptance = len(acceptance)
-        tokens = (ctypes.c_int32 * limit)()
-        probabilities = (ctypes.c_float * limit)()
+        width = 1 + runners_up
+        tokens = (ctypes.c_int32 * (limit * width))()
+        probabilities = (ctypes.c_float * (limit * width))()
         n = binding.ecl_draft(
             self.handle,
             *(mask.packed(self.model.n_layer), self.model.n_layer),
@@ -139,7 +144,13 @@ class Session(CachedText):
             return Draft()
         if n < 0:
             self.context.fail(n)
-        return Draft(tuple(tokens[:n]), tuple(probabilities[:n]))
+        places = [*range(0, n * width, width)]
+        leaves = [place + i for place in places for i in range(1, width) if tokens[place + i] >= 0]
+        return Draft(
+            tuple(tokens[i] for i in (*places, *leaves)),
+            tuple(probabilities[i] for i in (*places, *leaves)),
+            tuple(i // width - 1 for i in (*places, *leaves)) if leaves else (),
+        )
 
     def draft_logits(self) -> npt.NDArray[np.float32]:
         """The logits of ``draft_vocabulary``, in its order, of the last step of the last draft:

@@ -26,13 +26,25 @@ int32_t draft_step(llama_context * ctx, const llama_token * tokens, int32_t n, l
     return status;
 }
 
-// The most likely token of the step that just ran.
-llama_token best_token(llama_context * ctx, float * probability) {
-    if (ctx->ecl.options.head == nullptr) {
-        return ecl_argmax(ctx, -1, probability);
+// The n likeliest tokens of the step that just ran, and -1 for those that there are not.
+void best_tokens(llama_context * ctx, int32_t n, llama_token * tokens, float * probabilities) {
+    const ecl::draft_head * head = ctx->ecl.options.head != nullptr ? ctx->ecl.head.get() : nullptr;
+    int32_t                 found = 1;
+    if (n == 1) {  // one pass less over the logits
+        tokens[0] = head == nullptr
+            ? ecl_argmax(ctx, -1, probabilities)
+            : ecl::most_likely(head->logits.data(), static_cast<int32_t>(head->tokens.size()), probabilities);
+    } else {
+        found = head == nullptr
+            ? ecl_top_k(ctx, -1, n, tokens, probabilities)
+            : ecl::most_likely_k(head->logits.data(), static_cast<int32_t>(head->tokens.size()), n, tokens,
+                                 probabilities);
     }
-    const ecl::draft_head & head = *ctx->ecl.head;
-    return head.tokens[ecl::most_likely(head.logits.data(), static_cast<int32_t>(head.tokens.size()), probability)];
+    if (head != nullptr) {
+        std::transform(tokens, tokens + found, tokens, [head](int32_t place) { return head->tokens[place]; });
+    }
+    std::fill(tokens + found, tokens + n, -1);
+    std::fill(probabilities + found, probabilities + n, 0.0f);
 }
 
 float chance_of_acceptance(const ecl_draft_options & options, float probability) {
@@ -53,6 +65,7 @@ ecl_draft_options ecl_draft_default_options(void) {
         /*.acceptance       =*/nullptr,
         /*.n_acceptance     =*/0,
         /*.full_vocabulary  =*/false,
+        /*.n_runners_up     =*/0,
     };
 }
 
@@ -72,23 +85,29 @@ int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, co
     }
     const llama_vocab * vocab = llama_model_get_vocab(&ctx->get_model());
 
+    const int32_t width = 1 + options->n_runners_up;
+    llama_token * token       = tokens;
+    float *       probability = probabilities;
+
     int32_t n      = 0;
     float   path   = 1.0f;
     int32_t status = options->n_max > 0 ? draft_step(ctx, pending, n_pending, pos, seq) : 0;
     while (status == 0 && n < options->n_max) {
-        tokens[n] = best_token(ctx, &probabilities[n]);
-        path *= chance_of_acceptance(*options, probabilities[n]);
+        token       = tokens + n * width;
+        probability = probabilities + n * width;
+        best_tokens(ctx, width, token, probability);
+        path *= chance_of_acceptance(*options, *probability);
         const bool unlikely = path < options->stop_path;
         if (unlikely && n > 0) {
             break;
         }
-        const bool last = unlikely || probabilities[n] < options->stop_probability || n + 1 == options->n_max ||
-                          llama_vocab_is_eog(vocab, tokens[n]);
+        const bool last = unlikely || *probability < options->stop_probability || n + 1 == options->n_max ||
+                          llama_vocab_is_eog(vocab, *token);
         ++n;
         if (last) {
             break;
         }
-        status = draft_step(ctx, &tokens[n - 1], 1, pos + n_pending + n - 1, seq);
+        status = draft_step(ctx, token, 1, pos + n_pending + n - 1, seq);
     }
     // A dropped layer has no keys and values for drafted positions, so nothing drafted may stay.
     llama_memory_seq_rm(llama_get_memory(ctx), seq, pos, -1);

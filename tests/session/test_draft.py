@@ -50,6 +50,43 @@ def test_a_draft_is_greedy_decoding_under_the_mask(tiny: Tiny, arch: str) -> Non
         assert session.draft(mask, [17], limit=0, stop_probability=0.0).tokens == ()
 
 
+@pytest.mark.parametrize("shortlist", [False, True])
+def test_runners_up_are_leaves(tiny: Tiny, shortlist: bool) -> None:
+    model = tiny("llama", layer_gain=0.5)
+    tokens = random_tokens(model, 20)
+    mask = LayerMask.layers({1, 2})
+    with open_session(model, n_ctx=128) as session:
+        session.read(tokens)
+        chosen = range(5, model.n_vocab, 2) if shortlist else range(model.n_vocab)
+        if shortlist:
+            session.set_draft_vocabulary(chosen)
+        chain = session.draft(mask, [17], limit=5, stop_probability=0.0)
+        tree = session.draft(mask, [17], limit=5, stop_probability=0.0, runners_up=3)
+        n = len(chain.tokens)
+        assert tree.row == n and len(tree.tokens) == 4 * n
+        assert tree.tokens[:n] == chain.tokens
+        assert tree.probabilities[:n] == pytest.approx(chain.probabilities)
+        session.set_mask(mask)
+        for i, token in enumerate([17, *chain.tokens[:-1]]):
+            row = step(session, [token])[0].astype(np.float64)[list(chosen)]
+            order = np.argsort(-row, kind="stable")[:4]
+            share = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+            leaves = slice(n + 3 * i, n + 3 * i + 3)
+            assert tree.parents[leaves] == (i - 1,) * 3
+            assert list(tree.tokens[leaves]) == [chosen[j] for j in order[1:]]
+            assert tree.probabilities[leaves] == pytest.approx(share[order[1:]], rel=1e-4)
+
+
+def test_as_many_runners_up_as_there_are(tiny: Tiny) -> None:
+    model = tiny("llama", layer_gain=0.5)
+    with open_session(model, n_ctx=64) as session:
+        session.read(random_tokens(model, 20))
+        session.set_draft_vocabulary([40, 41, 42])
+        mask = LayerMask.layers({1, 2})
+        tree = session.draft(mask, [17], limit=1, stop_probability=0.0, runners_up=8)
+        assert sorted(tree.tokens) == [40, 41, 42] and sum(tree.probabilities) == pytest.approx(1)
+
+
 def expected_length(
     probabilities: Sequence[float], stop_path: float, acceptance: Sequence[float] | None
 ) -> int:
