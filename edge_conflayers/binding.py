@@ -150,6 +150,7 @@ def _declare(name: str, restype: Any, *argtypes: Any) -> Any:
 _context = llama.llama_context_p_ctypes
 _tokens = ctypes.POINTER(ctypes.c_int32)
 _floats = ctypes.POINTER(ctypes.c_float)
+_doubles = ctypes.POINTER(ctypes.c_double)
 _mask = ctypes.POINTER(ctypes.c_uint8)
 _int = ctypes.c_int32
 
@@ -207,6 +208,73 @@ ecl_branches = _declare(
     _int,
     *(_context, _mask, _int, _tokens, _floats, _int, _int, _int, _int, _int, _int, _floats),
 )
+
+
+class Terms(ctypes.Structure):
+    """``ecl_terms`` of ecl_sources.h."""
+
+    _fields_ = (
+        ("rate", ctypes.c_double),
+        ("spare", ctypes.c_double),
+        ("least_chance", ctypes.c_double),
+        ("t1", ctypes.c_double),
+        ("v", _doubles),
+        ("sizes", _tokens),
+        ("n_v", _int),
+        ("n_sizes", _int),
+        ("n_pending", _int),
+        ("limit", _int),
+        ("most", _int),
+        ("n_bins", _int),
+        ("chain", ctypes.c_bool),
+    )
+
+
+_MAX_TREE = 32
+
+
+class Choice(ctypes.Structure):
+    """``ecl_choice`` of ecl_sources.h."""
+
+    _fields_ = (
+        ("tokens", _int * _MAX_TREE),
+        ("parents", _int * _MAX_TREE),
+        ("sources", _int * _MAX_TREE),
+        ("probabilities", ctypes.c_double * _MAX_TREE),
+        ("gain", ctypes.c_double),
+    )
+
+
+RECYCLING_WIDTH = 8
+RECYCLING_KINDS = 30
+RECYCLING_BY_ONE = 0
+RECYCLING_BY_TWO = 1
+
+_source = ctypes.c_void_p
+_array = ctypes.c_void_p  # any array of the right element type
+ecl_lookup_new = _declare("ecl_lookup_new", _source, _int)
+ecl_recycling_new = _declare("ecl_recycling_new", _source, _int)
+ecl_given_new = _declare("ecl_given_new", _source, _tokens, _doubles, _tokens, _int)
+ecl_source_free = _declare("ecl_source_free", None, _source)
+ecl_source_candidates = _declare(
+    "ecl_source_candidates",
+    _int,
+    *(_source, _int, ctypes.c_double, ctypes.c_bool, _tokens, _doubles, _tokens),
+)
+ecl_lookup_restart = _declare("ecl_lookup_restart", _int, _source, _tokens, _int)
+ecl_lookup_extend = _declare("ecl_lookup_extend", _int, _source, _tokens, _int)
+ecl_recycling_observe = _declare("ecl_recycling_observe", _int, _source, _int, _int)
+ecl_recycling_learn = _declare("ecl_recycling_learn", _int, _source, _tokens, _int, _array, _array)
+ecl_recycling_size = _declare("ecl_recycling_size", _int, _source, _int)
+ecl_recycling_save = _declare("ecl_recycling_save", _int, _source, _int, *(_array,) * 5)
+ecl_recycling_load = _declare("ecl_recycling_load", _int, _source, _int, _int, _int, *(_array,) * 5)
+ecl_choose = _declare(
+    "ecl_choose",
+    _int,
+    *(ctypes.POINTER(_source), ctypes.POINTER(_doubles), _int),
+    *(ctypes.POINTER(Terms), ctypes.POINTER(Choice)),
+)
+
 ecl_graph_stats = _declare(
     "ecl_graph_stats",
     None,

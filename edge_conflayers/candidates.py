@@ -1,129 +1,173 @@
-"""Candidate tokens of several sources in one tree, and the part of it that is worth verifying."""
+"""Candidate tokens of the library's sources, and the choice of those that are worth verifying.
+
+What the sources know, their trees and the choice are C++ (``native/include/ecl_sources.h``): on a
+small model a step takes milliseconds, and they are asked before every one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import ctypes
+import weakref
+from collections.abc import Sequence
 
-from edge_conflayers.draft import ROOT, Draft
+from edge_conflayers import binding
+from edge_conflayers.draft import Draft
+from edge_conflayers.drafters import CandidateSource
+from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.estimates import CHANCE_BINS, AcceptanceChances, StepTimes
 
-Chance = Callable[[str, float], float]
-"""The chance that a token of this source, stated with this probability, is accepted once its
-predecessor is."""
-
-
-@dataclass(slots=True)
-class Node:
-    """A candidate.
-
-    Attributes:
-        own: the chance that it is accepted if its parent is.
-        chance: that it and all its ancestors are accepted.
-    """
-
-    token: int
-    source: str
-    probability: float
-    own: float
-    parent: Node | None = field(repr=False)
-    chance: float = 0.0
-    children: dict[int, Node] = field(default_factory=dict, repr=False)
+# Tokens verified together. Each number has a compute graph of its own, of which few stay alive.
+SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+MOST_CANDIDATES = 24
+"""Of one source."""
 
 
-def merge(drafts: Iterable[Draft], chance: Chance) -> list[Node]:
-    """All drafts as one tree, likeliest nodes first and so parents before their children.
-
-    Sources are taken to err independently: a token that several propose is accepted unless all of
-    them are wrong, and one that an earlier draft does not propose can only have the probability
-    that its proposals leave.
-    """
-    roots: dict[int, Node] = {}
-    nodes: list[Node] = []
-    for draft in drafts:
-        placed: list[Node] = []
-        left: dict[int, float] = {}  # by parent, the probability that earlier drafts leave
-        for i, token in enumerate(draft.tokens):
-            parent = placed[draft.parent(i)] if draft.parent(i) != ROOT else None
-            siblings = roots if parent is None else parent.children
-            if draft.parent(i) not in left:
-                proposed = sum(node.own for node in siblings.values())
-                left[draft.parent(i)] = max(0.0, 1.0 - proposed)
-            source, probability = draft.source(i), draft.probabilities[i]
-            own = chance(source, probability)
-            node = siblings.get(token)
-            if node is None:
-                own *= left[draft.parent(i)]
-                node = siblings[token] = Node(token, source, probability, own, parent)
-                nodes.append(node)
-            else:
-                if own > node.own:
-                    node.source, node.probability = source, probability
-                node.own = 1.0 - (1.0 - node.own) * (1.0 - own)
-            placed.append(node)
-    for node in nodes:
-        node.chance = node.own * (1.0 if node.parent is None else node.parent.chance)
-    order = {id(node): i for i, node in enumerate(nodes)}
-    return sorted(nodes, key=lambda node: (-node.chance, order[id(node)]))
-
-
-def best_chain(nodes: Sequence[Node]) -> list[Node]:
-    """The chain that follows the likeliest candidate at every token."""
-    chain: list[Node] = []
-    parent: Node | None = None
-    for node in nodes:  # likeliest first, so the first child met is the likeliest
-        if node.parent is parent:
-            chain.append(node)
-            parent = node
-    return chain
-
-
-def worth_verifying(
-    nodes: Sequence[Node],
-    counts: Sequence[int],
-    step: Callable[[int], float],
-    rate: float,
-) -> tuple[int, float]:
-    """How many of the first nodes to verify.
+class NativeSource:
+    """A ``CandidateSource`` that the library keeps, but for following a session.
 
     Args:
-        nodes: likeliest first.
-        counts: the numbers of nodes to choose from, ascending, at least 1 each.
-        step: seconds of a full step with that many drafted tokens.
-        rate: tokens per second that time is worth.
-
-    Returns:
-        The number n that maximises ``expected accepted tokens - rate * step(n)``, and that gain
-        over drafting nothing, in tokens.
+        name: the ``source`` of its drafted tokens.
+        handle: an ``ecl_source``, which is freed with this object.
     """
-    best, best_gain, accepted, summed = 0, 0.0, 0.0, 0
-    nothing = step(0)
-    for n in counts:
-        if n > len(nodes):
-            break
-        accepted += sum(node.chance for node in nodes[summed:n])
-        summed = n
-        gain = accepted - rate * (step(n) - nothing)
-        if gain > best_gain:
-            best, best_gain = n, gain
-    return best, best_gain
+
+    def __init__(self, name: str, handle: int | None) -> None:
+        if not handle:
+            raise EdgeConflayersError("there is no memory for a source of candidates")
+        self.name = name
+        self.handle = handle
+        weakref.finalize(self, binding.ecl_source_free, handle).atexit = False
+
+    def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+        """As ``CandidateSource.candidates``."""
+        limit = max(limit, 0)
+        tokens, parents = (ctypes.c_int32 * limit)(), (ctypes.c_int32 * limit)()
+        probabilities = (ctypes.c_double * limit)()
+        n = binding.ecl_source_candidates(
+            self.handle, limit, least, chain, tokens, probabilities, parents
+        )
+        if n < 0:
+            raise EdgeConflayersError("there is no memory for candidates")
+        return Draft(
+            tuple(tokens[:n]), tuple(probabilities[:n]), tuple(parents[:n]), (self.name,) * n
+        )
 
 
-def as_draft(nodes: Sequence[Node]) -> Draft:
-    """Nodes, with every one's parent among them, as a draft whose first row is the likeliest
-    chain."""
-    chosen = {id(node) for node in nodes}
-    row = best_chain(nodes)
-    in_row = {id(node) for node in row}
-    ordered = [*row, *(node for node in nodes if id(node) not in in_row)]
-    index = {id(node): i for i, node in enumerate(ordered)}
-    parents = []
-    for node in ordered:
-        if node.parent is not None and id(node.parent) not in chosen:
-            raise ValueError("a node without its parent")
-        parents.append(ROOT if node.parent is None else index[id(node.parent)])
-    return Draft(
-        tuple(node.token for node in ordered),
-        tuple(node.probability for node in ordered),
-        tuple(parents),
-        tuple(node.source for node in ordered),
-    )
+class GivenSource(NativeSource):
+    """Always proposes out of one draft.
+
+    Raises:
+        ValueError: a node before its parent, or a probability that cannot be.
+    """
+
+    def __init__(self, name: str, draft: Draft) -> None:
+        n = len(draft.tokens)
+        handle = binding.ecl_given_new(
+            (ctypes.c_int32 * n)(*draft.tokens),
+            (ctypes.c_double * n)(*draft.probabilities),
+            (ctypes.c_int32 * n)(*(draft.parent(i) for i in range(n))),
+            n,
+        )
+        if not handle:
+            raise ValueError("no tree of candidates")
+        super().__init__(name, handle)
+
+
+class Candidates:
+    """The candidates of several sources, as one tree.
+
+    Sources are taken to err independently: a token that several propose is accepted unless all of
+    them are wrong, and one that an earlier source does not propose can only have the probability
+    that its proposals leave.
+
+    Args:
+        times: of full steps.
+        chances: that a source's candidates are accepted.
+        sizes: how many tokens may be verified together, ascending, at most 32.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[CandidateSource],
+        times: StepTimes,
+        chances: AcceptanceChances,
+        sizes: Sequence[int] = SIZES,
+    ) -> None:
+        self.sources = tuple(sources)
+        self._times = times
+        self._names = tuple(source.name for source in sources)
+        self._others = [
+            (i, source) for i, source in enumerate(sources) if not isinstance(source, NativeSource)
+        ]
+        self._handles = (ctypes.c_void_p * len(sources))(
+            *(getattr(source, "handle", None) for source in sources)
+        )
+        doubles = ctypes.POINTER(ctypes.c_double)
+        self._chances = (doubles * len(sources))(
+            *(ctypes.cast(chances.lines(name), doubles) for name in self._names)
+        )
+        self._sizes = (ctypes.c_int32 * len(sizes))(*sizes)
+        self._terms = binding.Terms(
+            v=ctypes.cast(times.multiples, doubles),
+            n_v=len(times.multiples) - 1,
+            sizes=ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int32)),
+            n_sizes=len(sizes),
+            most=MOST_CANDIDATES,
+            n_bins=CHANCE_BINS,
+        )
+        self._choice = binding.Choice()
+        self._arguments = (
+            *(self._handles, self._chances, len(sources)),
+            *(ctypes.byref(self._terms), ctypes.byref(self._choice)),
+        )
+
+    def choose(
+        self,
+        n_pending: int,
+        limit: int,
+        *,
+        rate: float,
+        spare: float,
+        least_chance: float,
+        chain: bool,
+    ) -> tuple[Draft, float]:
+        """The candidates that are worth most, if any are worth their time.
+
+        Args:
+            n_pending: tokens that are verified before them.
+            limit: most candidates.
+            rate: tokens that a second is worth.
+            spare: seconds that may be lost if none is accepted.
+            least_chance: of a candidate and all before it to be accepted.
+            chain: no trees.
+
+        Returns:
+            A draft whose first row is the likeliest chain, and its gain in tokens: those that are
+            expected to be accepted less what their time is worth.
+        """
+        if limit <= 0:
+            return _NOTHING
+        given = []  # lives as long as the call
+        for i, source in self._others:
+            draft = source.candidates(
+                min(limit, MOST_CANDIDATES), least=least_chance / 2, chain=chain
+            )
+            given.append(GivenSource(source.name, draft))
+            self._handles[i] = given[-1].handle
+        terms, choice = self._terms, self._choice
+        terms.rate, terms.spare, terms.least_chance = rate, spare, least_chance
+        terms.t1 = self._times.t1
+        terms.n_pending, terms.limit, terms.chain = n_pending, limit, chain
+        n = binding.ecl_choose(*self._arguments)
+        if n <= 0:  # without memory there are no candidates either
+            return _NOTHING
+        names = self._names
+        draft = Draft(
+            tuple(choice.tokens[:n]),
+            tuple(choice.probabilities[:n]),
+            tuple(choice.parents[:n]),
+            tuple(names[source] for source in choice.sources[:n]),
+        )
+        return draft, choice.gain
+
+
+_NOTHING = Draft(), 0.0

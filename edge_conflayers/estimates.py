@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from bisect import bisect_right
 from collections import deque
@@ -15,7 +16,8 @@ _RECENT = 9
 _PRIOR_WEIGHT = 3
 _T1_STALE = 32  # steps since the last one-token step
 _LEAST_PLAIN = 2
-_BINS = 8
+_MOST_TOKENS = 64  # of a step whose V is kept up to date
+CHANCE_BINS = 8
 _PRIOR_TRIALS = 4.0
 _MEMORY = 256.0  # trials after which older ones fade
 
@@ -38,25 +40,28 @@ class StepTimes:
         if not v or not all(math.isfinite(x) and x > 0 for x in (t1, *v.values())):
             raise BadInput("the measured step times are not positive numbers; measure them again")
         self._points = sorted({1: 1.0, **v}.items())
-        self._measured_t1 = t1
-        self._t1: deque[float] = deque(maxlen=_RECENT)
-        self._v: dict[int, deque[float]] = {}
+        self._recent_t1: deque[float] = deque(maxlen=_RECENT)
+        self._seen: dict[int, deque[float]] = {}
         self._since_plain = 0
-
-    @property
-    def t1(self) -> float:
+        self.t1 = t1
         """Seconds of a one-token step now."""
-        return median(self._t1) if self._t1 else self._measured_t1
+        self.multiples = (ctypes.c_double * (_MOST_TOKENS + 1))(
+            *(self._v(n) for n in range(_MOST_TOKENS + 1))
+        )
+        """V(n) now, by n."""
 
     @property
     def plain_due(self) -> bool:
         """Whether T1 is not known well enough: everything else is judged by it."""
-        return len(self._t1) < _LEAST_PLAIN or self._since_plain >= _T1_STALE
+        return len(self._recent_t1) < _LEAST_PLAIN or self._since_plain >= _T1_STALE
 
     def v(self, n: int) -> float:
         """V(n): the time of a step over n tokens, over T1."""
+        return self.multiples[n] if n <= _MOST_TOKENS else self._v(n)
+
+    def _v(self, n: int) -> float:
         prior = self._prior(n)
-        seen = self._v.get(n)
+        seen = self._seen.get(n)
         return median([*([prior] * _PRIOR_WEIGHT), *seen]) if seen else prior
 
     def step(self, n: int) -> float:
@@ -66,11 +71,14 @@ class StepTimes:
     def observe(self, n: int, seconds: float) -> None:
         """Hear what a step over n tokens took."""
         if n == 1:
-            self._t1.append(seconds)
+            self._recent_t1.append(seconds)
             self._since_plain = 0
+            self.t1 = median(self._recent_t1)
         else:
             self._since_plain += 1
-            self._v.setdefault(n, deque(maxlen=_RECENT)).append(seconds / self.t1)
+            self._seen.setdefault(n, deque(maxlen=_RECENT)).append(seconds / self.t1)
+            if n <= _MOST_TOKENS:
+                self.multiples[n] = self._v(n)
 
     def _prior(self, n: int) -> float:
         sizes = [size for size, _ in self._points]
@@ -86,26 +94,43 @@ class AcceptanceChances:
 
     def __init__(self) -> None:
         self._counts: dict[str, list[list[float]]] = {}
+        self._lines: dict[str, ctypes.Array[ctypes.c_double]] = {}
 
     def chance(self, source: str, probability: float) -> float:
         """Float in [0, 1]."""
-        bin_ = _bin(probability)
-        tried, accepted = self._counts[source][bin_] if source in self._counts else (0.0, 0.0)
-        return (accepted + _PRIOR_TRIALS * probability) / (tried + _PRIOR_TRIALS)
+        lines, bin_ = self.lines(source), _bin(probability)
+        return lines[2 * bin_] + lines[2 * bin_ + 1] * probability
+
+    def lines(self, source: str) -> ctypes.Array[ctypes.c_double]:
+        """Of every bin, two numbers (a, b): the chance of a token of this source that is proposed
+        with a probability p in that bin is a + b * p. Kept up to date."""
+        if source not in self._lines:
+            self._lines[source] = (ctypes.c_double * (2 * CHANCE_BINS))()
+            for bin_ in range(CHANCE_BINS):
+                self._update(source, bin_)
+        return self._lines[source]
 
     def observe(self, source: str, probability: float, accepted: bool) -> None:
         """Hear whether a token that was proposed was drawn."""
-        counts = self._counts.setdefault(source, [[0.0, 0.0] for _ in range(_BINS)])
-        cell = counts[_bin(probability)]
+        counts = self._counts.setdefault(source, [[0.0, 0.0] for _ in range(CHANCE_BINS)])
+        bin_ = _bin(probability)
+        cell = counts[bin_]
         if cell[0] >= _MEMORY:
             cell[0] /= 2
             cell[1] /= 2
         cell[0] += 1
         cell[1] += accepted
+        if source in self._lines:
+            self._update(source, bin_)
+
+    def _update(self, source: str, bin_: int) -> None:
+        tried, accepted = self._counts[source][bin_] if source in self._counts else (0.0, 0.0)
+        weight = tried + _PRIOR_TRIALS
+        self._lines[source][2 * bin_ : 2 * bin_ + 2] = [accepted / weight, _PRIOR_TRIALS / weight]
 
     def table(self, source: str) -> list[float]:
         """The chance in the middle of each bin, lowest first."""
-        return [self.chance(source, (i + 0.5) / _BINS) for i in range(_BINS)]
+        return [self.chance(source, (i + 0.5) / CHANCE_BINS) for i in range(CHANCE_BINS)]
 
     def state(self) -> dict[str, Any]:
         """JSON-able; ``from_state`` restores it."""
@@ -122,7 +147,7 @@ class AcceptanceChances:
         try:
             for name, bins in state["counts"].items():
                 counts = [[float(tried), float(accepted)] for tried, accepted in bins]
-                if len(counts) != _BINS or not all(0 <= a <= t < math.inf for t, a in counts):
+                if len(counts) != CHANCE_BINS or not all(0 <= a <= t < math.inf for t, a in counts):
                     raise ValueError(f"counts of '{name}'")
                 calibration._counts[str(name)] = counts
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -133,4 +158,4 @@ class AcceptanceChances:
 
 
 def _bin(probability: float) -> int:
-    return min(int(probability * _BINS), _BINS - 1)
+    return min(int(probability * CHANCE_BINS), CHANCE_BINS - 1)

@@ -1,196 +1,104 @@
 """Drafts recycled from the full model's own runners-up (Token Recycling, arXiv 2408.08696).
 
-Each step of the full model says, for every token of the text, which tokens were likeliest to come
-next. They are kept by that token, and the next draft is a walk through this table. Two additions to
-the paper: the table is kept by the last two tokens as well, which are asked first, and how likely a
-candidate is comes from how often such candidates came true.
+The library keeps the tables and walks through them (``native/src/ecl_recycling.h``); here they
+learn from a session, and are saved.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import ctypes
 import zlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.drafters.calibration import Calibration
-from edge_conflayers.drafters.trees import best_first
-from edge_conflayers.errors import BadInput
+from edge_conflayers import binding
+from edge_conflayers.candidates import NativeSource
+from edge_conflayers.draft import ROOT, Round
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.session import Session
 
 NAME = "recycling"
 
-WIDTH = 8
+WIDTH = binding.RECYCLING_WIDTH
 """Successors kept of each entry."""
 
+_KINDS = binding.RECYCLING_KINDS
 _CAPACITY = 20_000  # entries of each table; those of the least recently seen tokens go first
 _NO_TOKEN = -1
+_MOST_ROWS = 32  # tokens verified together
+_ENTRY_BYTES = 8 + WIDTH * (4 + 1)
 
-# Successors are of one kind if they have the same place (first, second, later) and the full model
-# gave them a probability between the same two of these numbers when it was seen.
-_PROBABILITIES = np.array((0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97))
-_PLACES = np.minimum(np.arange(WIDTH), 2) * (len(_PROBABILITIES) + 1)
-_KINDS = 3 * (len(_PROBABILITIES) + 1)
-# How often successors of each kind came true where this table was asked, over texts of SmolLM2-135M
-# and Qwen2.5-Coder-0.5B.
-_PRIOR_BY_ONE = (
-    *(0.05, 0.05, 0.07, 0.09, 0.13, 0.14, 0.20, 0.20, 0.20, 0.24),
-    *(0.05, 0.05, 0.06, 0.08, 0.11, 0.12, 0.12, 0.12, 0.12, 0.12),
-    *(0.02, 0.02, 0.03, 0.06, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10),
-)
-_PRIOR_BY_TWO = (
-    *(0.20, 0.20, 0.20, 0.30, 0.43, 0.48, 0.60, 0.64, 0.64, 0.70),
-    *(0.03, 0.07, 0.06, 0.09, 0.15, 0.30, 0.30, 0.30, 0.30, 0.30),
-    *(0.01, 0.01, 0.03, 0.09, 0.20, 0.20, 0.20, 0.20, 0.20, 0.20),
-)
-_PRIOR_WEIGHT = 24.0
+_TABLES = {"by_one": binding.RECYCLING_BY_ONE, "by_two": binding.RECYCLING_BY_TWO}
+
+_Row = ctypes.c_int32 * WIDTH
+_ProbabilityRow = ctypes.c_float * WIDTH
 
 
-class SuccessorTable:
-    """The likeliest successors of the most recently seen keys.
+class RecyclingSource(NativeSource):
+    """Candidates from what the full model held likely after the same tokens before.
 
     Args:
-        prior: expected frequency of each kind of successor.
-        capacity: most keys.
+        capacity: most entries of each table.
     """
 
-    def __init__(self, prior: Sequence[float], capacity: int = _CAPACITY) -> None:
-        self.capacity = capacity
-        self.came_true = Calibration(prior, _PRIOR_WEIGHT)
-        self._rows: OrderedDict[int, int] = OrderedDict()  # least recently updated first
-        self._tokens = np.zeros((capacity, WIDTH), np.int32)
-        self._kinds = np.zeros((capacity, WIDTH), np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def update(self, key: int, tokens: Sequence[int], probabilities: Sequence[float]) -> None:
-        """Replaces a key's successors.
-
-        Args:
-            tokens, probabilities: WIDTH of each, likeliest first.
-        """
-        row = self._rows.pop(key, None)
-        if row is None:
-            full = len(self._rows) == self.capacity
-            row = self._rows.popitem(last=False)[1] if full else len(self._rows)
-        self._rows[key] = row
-        self._tokens[row] = tokens
-        self._kinds[row] = _PLACES + np.searchsorted(_PROBABILITIES, probabilities, side="right")
-
-    def get(self, key: int) -> list[tuple[int, int]]:
-        """A key's successors and the kind of each, likeliest first; none for an unknown key."""
-        row = self._rows.get(key)
-        if row is None:
-            return []
-        return list(zip(self._tokens[row].tolist(), self._kinds[row].tolist(), strict=True))
-
-    def state(self) -> str:
-        """The entries as text, at most 64 characters each: keys, least recently updated first,
-        then tokens, then kinds, little-endian, deflated, base64."""
-        rows = list(self._rows.values())
-        parts = (
-            np.array(list(self._rows), "<i8"),
-            self._tokens[rows].astype("<i4"),
-            self._kinds[rows],
-        )
-        return base64.b64encode(zlib.compress(b"".join(p.tobytes() for p in parts))).decode()
-
-    def resume(self, state: str, n_vocab: int) -> None:
-        """Takes the entries of a ``state`` in place of its own.
-
-        Raises:
-            ValueError: it is not a state, or not of a model with this vocabulary.
-        """
-        entry = 8 + WIDTH * (4 + 1)
-        inflate = zlib.decompressobj()
-        try:
-            data = inflate.decompress(base64.b64decode(state), entry * self.capacity)
-        except (binascii.Error, zlib.error) as error:
-            raise ValueError(f"a table is damaged: {error}") from None
-        n, rest = divmod(len(data), entry)
-        if rest or not inflate.eof:
-            raise ValueError("a table has another size")
-        keys = np.frombuffer(data, "<i8", n).tolist()
-        tokens = np.frombuffer(data, "<i4", n * WIDTH, 8 * n).reshape(n, WIDTH)
-        kinds = np.frombuffer(data, np.uint8, offset=(8 + 4 * WIDTH) * n).reshape(n, WIDTH)
-        rows = OrderedDict((key, row) for row, key in enumerate(keys))
-        if len(rows) < n or (kinds >= _KINDS).any() or not _are_tokens(tokens, n_vocab):
-            raise ValueError("a table has entries that cannot be")
-        self._rows = rows
-        self._tokens[:n] = tokens
-        self._kinds[:n] = kinds
-
-
-def _are_tokens(tokens: npt.NDArray[np.int32], n_vocab: int) -> bool:
-    """Whether the successors of each key are different tokens of a vocabulary."""
-    ordered = np.sort(tokens, axis=1)
-    return bool(((ordered >= 0) & (ordered < n_vocab)).all() and (np.diff(ordered) > 0).all())
-
-
-class RecyclingSource:
-    """Candidates from what the full model held likely after the same tokens before."""
-
-    name = NAME
-
-    def __init__(self) -> None:
-        self._by_one = SuccessorTable(_PRIOR_BY_ONE)
-        self._by_two = SuccessorTable(_PRIOR_BY_TWO)
-        self._end = (_NO_TOKEN, _NO_TOKEN)  # the last two tokens of the text
+    def __init__(self, capacity: int = _CAPACITY) -> None:
+        super().__init__(NAME, binding.ecl_recycling_new(capacity))
+        self._capacity = capacity
+        self._before = _NO_TOKEN  # of the last two tokens of the text
+        self._text = (ctypes.c_int32 * (_MOST_ROWS + 2))()
+        self._top = (_Row * _MOST_ROWS)()
+        self._probabilities = (_ProbabilityRow * _MOST_ROWS)()
+        self._rows = list(zip(self._top, self._probabilities, strict=True))
 
     def observe(self, session: Session, pending: Sequence[int]) -> None:
-        last = [_NO_TOKEN, _NO_TOKEN, *session.tokens[-2:], *pending][-2:]
-        self._end = last[0], last[1]
-
-    def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
-        return best_first(self._end, self._successors, limit, source=NAME, least=least, chain=chain)
+        before, last = [_NO_TOKEN, _NO_TOKEN, *session.tokens[-2:], *pending][-2:]
+        self._before = before
+        binding.ecl_recycling_observe(self.handle, before, last)
 
     def learn(self, session: Session, round: Round) -> None:
-        draft = round.draft
-        before = round.pending[-2] if len(round.pending) > 1 else self._end[0]
-        ends = {ROOT: (before, round.pending[-1])}  # the last two tokens at each node
-        for node, token in enumerate(draft.tokens):
-            ends[node] = ends[draft.parent(node)][1], token
-        drawn = (*(draft.tokens[node] for node in round.path), round.token)
-        for node, token in zip((ROOT, *round.path), drawn, strict=True):
-            table, known = self._known(ends[node])
-            for successor, kind in known:
-                table.came_true.observe(kind, successor == token)
-        for node in (ROOT, *round.path):  # what follows a wrong token is seldom asked for
-            before, last = ends[node]
-            tokens, probabilities = session.top_k(len(round.pending) + node, WIDTH)
-            self._by_one.update(last, tokens, probabilities)
-            self._by_two.update(_pair(before, last), tokens, probabilities)
-
-    def _tables(self) -> dict[str, SuccessorTable]:
-        return {"by_one": self._by_one, "by_two": self._by_two}
-
-    def _known(self, end: tuple[int, int]) -> tuple[SuccessorTable, list[tuple[int, int]]]:
-        """The table to ask after two tokens, and what it has."""
-        known = self._by_two.get(_pair(*end))
-        return (self._by_two, known) if known else (self._by_one, self._by_one.get(end[1]))
-
-    def _successors(
-        self, end: tuple[int, int], least: float
-    ) -> list[tuple[int, float, tuple[int, int]]]:
-        table, known = self._known(end)
-        found = [
-            (token, table.came_true.probability(kind), (end[1], token)) for token, kind in known
-        ]
-        found.sort(key=lambda each: -each[1])
-        return found
+        pending, tokens = round.pending, round.draft.tokens
+        # What follows a wrong token is seldom asked for, so only the text is learned from.
+        nodes = (ROOT, *round.path)[:_MOST_ROWS]
+        handle, first = session.handle, len(pending)
+        for node, row in zip(nodes, self._rows, strict=False):
+            found = binding.ecl_top_k(handle, first + node, WIDTH, *row)
+            if found < 0:
+                raise EdgeConflayersError("the step kept no logits to learn from")
+            if found < WIDTH:  # of a tiny vocabulary
+                return
+        n = len(nodes)
+        before = pending[-2] if len(pending) > 1 else self._before
+        text: list[Any] = [before, pending[-1], *(tokens[node] for node in round.path), round.token]
+        self._text[: n + 2] = text[: n + 2]
+        if binding.ecl_recycling_learn(self.handle, self._text, n, self._top, self._probabilities):
+            raise EdgeConflayersError("there is no memory for what is learned")
 
     def state(self) -> dict[str, Any]:
-        """The tables, JSON-able; at most 3 MB."""
+        """The tables, JSON-able; at most 3 MB.
+
+        Of each, the entries as text, at most 64 characters each (keys, least recently updated
+        first, then tokens, then kinds, little-endian, deflated, base64), and how often successors
+        of each kind came true.
+        """
+        return {name: self._table_state(table) for name, table in _TABLES.items()}
+
+    def _table_state(self, table: int) -> dict[str, Any]:
+        n = binding.ecl_recycling_size(self.handle, table)
+        keys, tokens = np.empty(n, np.int64), np.empty((n, WIDTH), np.int32)
+        kinds = np.empty((n, WIDTH), np.uint8)
+        hits, seen = np.empty(_KINDS), np.empty(_KINDS)
+        arrays = (keys, tokens, kinds, hits, seen)
+        binding.ecl_recycling_save(self.handle, table, *(each.ctypes.data for each in arrays))
+        parts = (keys.astype("<i8"), tokens.astype("<i4"), kinds)
+        packed = zlib.compress(b"".join(part.tobytes() for part in parts))
         return {
-            name: {"entries": table.state(), "came_true": table.came_true.state()}
-            for name, table in self._tables().items()
+            "entries": base64.b64encode(packed).decode(),
+            "came_true": {"hits": hits.tolist(), "seen": seen.tolist()},
         }
 
     @classmethod
@@ -202,16 +110,35 @@ class RecyclingSource:
         """
         source = cls()
         try:
-            for name, table in source._tables().items():
-                table.resume(state[name]["entries"], n_vocab)
-                table.came_true.resume(state[name]["came_true"])
+            for name, table in _TABLES.items():
+                source._resume(table, state[name], n_vocab)
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"what was learned cannot be used ({error}); start anew with --fresh"
             ) from None
         return source
 
-
-def _pair(before: int, last: int) -> int:
-    """One key for two tokens."""
-    return (before + 1) << 32 | last
+    def _resume(self, table: int, state: Mapping[str, Any], n_vocab: int) -> None:
+        inflate = zlib.decompressobj()
+        try:
+            packed = base64.b64decode(state["entries"])
+            data = inflate.decompress(packed, _ENTRY_BYTES * self._capacity)
+        except (binascii.Error, zlib.error) as error:
+            raise ValueError(f"a table is damaged: {error}") from None
+        n, rest = divmod(len(data), _ENTRY_BYTES)
+        if rest or not inflate.eof:
+            raise ValueError("a table has another size")
+        frequencies = [
+            np.array([float(x) for x in state["came_true"][name]]) for name in ("hits", "seen")
+        ]
+        if any(len(each) != _KINDS for each in frequencies):
+            raise ValueError("the frequencies are of other kinds")
+        arrays: tuple[npt.NDArray[Any], ...] = (
+            np.frombuffer(data, "<i8", n).astype(np.int64),
+            np.frombuffer(data, "<i4", n * WIDTH, 8 * n).astype(np.int32),
+            np.frombuffer(data, np.uint8, n * WIDTH, (8 + 4 * WIDTH) * n),
+            *frequencies,
+        )
+        pointers = (each.ctypes.data for each in arrays)
+        if binding.ecl_recycling_load(self.handle, table, n_vocab, n, *pointers):
+            raise ValueError("a table has entries that cannot be")

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from steps import Tiny, random_tokens
 from trees import check_tree
 
+from edge_conflayers import binding
 from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.drafters.recycling import WIDTH, RecyclingSource, SuccessorTable
+from edge_conflayers.drafters.recycling import WIDTH, RecyclingSource
 from edge_conflayers.errors import BadInput
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import Session
 from edge_conflayers.speculate import generate
 
 VOCABULARY = 40
-PRIOR = [0.5] * 30
 
 
 class Logits:
@@ -30,59 +30,104 @@ class Logits:
 
     def __init__(self, tokens: list[int], logits: Any) -> None:
         self.tokens = tokens
-        self._logits = logits
+        self.logits = logits
 
-    def top_k(self, index: int, k: int) -> tuple[list[int], list[float]]:
-        row = self._logits[index]
-        tokens = np.argsort(-row, kind="stable")[:k]
-        return tokens.tolist(), (np.exp(row) / np.exp(row).sum())[tokens].tolist()
+    @property
+    def handle(self) -> Logits:
+        return self
+
+
+@pytest.fixture(autouse=True)
+def logits_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of ``Logits`` have logits as those of a model have."""
+    real = binding.ecl_top_k
+
+    def top_k(session: Any, index: int, k: int, tokens: Any, probabilities: Any) -> int:
+        if not isinstance(session, Logits):
+            return int(real(session, index, k, tokens, probabilities))
+        row = session.logits[index]
+        best = np.argsort(-row, kind="stable")[:k]
+        tokens[:] = best.tolist()
+        probabilities[:] = (np.exp(row) / np.exp(row).sum())[best].tolist()
+        return len(best)
+
+    monkeypatch.setattr(binding, "ecl_top_k", top_k)
 
 
 def random_logits(n: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).normal(0, 3, (n, VOCABULARY)).astype(np.float32)
 
 
-def successors(seed: int) -> tuple[list[int], list[float]]:
-    rng = np.random.default_rng(seed)
-    tokens = rng.permutation(VOCABULARY)[:WIDTH].tolist()
-    return tokens, sorted(rng.dirichlet(np.ones(WIDTH)).tolist(), reverse=True)
+def learn(source: RecyclingSource, before: int, last: int, row: Any, drawn: int = 0) -> None:
+    """What a plain round teaches: these are the logits after two tokens."""
+    session: Any = Logits([before], np.asarray(row, np.float32)[None])
+    source.observe(session, [last])
+    source.learn(session, Round((last,), Draft(), (), drawn, generated=2))
 
 
-def tokens_at(table: SuccessorTable, key: int) -> list[int]:
-    return [token for token, _ in table.get(key)]
+Entries = dict[int, tuple[list[int], list[int]]]
 
 
-@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 99)), max_size=40))
-def test_the_table_keeps_the_last_updated(updates: list[tuple[int, int]]) -> None:
-    table, naive = SuccessorTable(PRIOR, capacity=4), dict[int, int]()
-    for key, seed in updates:
-        table.update(key, *successors(seed))
-        naive.pop(key, None)
-        naive[key] = seed
-        if len(naive) > 4:
-            del naive[next(iter(naive))]
-        assert len(table) == len(naive)
-    again = SuccessorTable(PRIOR, capacity=4)
-    again.resume(table.state(), VOCABULARY)
-    again.update(99, *successors(0))  # which one goes to make room is known again, too
-    table.update(99, *successors(0))
-    if len(naive) == 4:
-        del naive[next(iter(naive))]
-    for key in range(-5, 6):
-        expected = successors(naive[key])[0] if key in naive else []
-        assert tokens_at(table, key) == expected
-        assert again.get(key) == table.get(key)
+def entries(source: RecyclingSource, table: str) -> Entries:
+    """Of every key, least recently updated first: its successors, and the kinds of them."""
+    data = zlib.decompress(base64.b64decode(source.state()[table]["entries"]))
+    n = len(data) // (8 + WIDTH * 5)
+    keys = np.frombuffer(data, "<i8", n).tolist()
+    tokens = np.frombuffer(data, "<i4", n * WIDTH, 8 * n).reshape(n, WIDTH).tolist()
+    kinds = np.frombuffer(data, np.uint8, n * WIDTH, 40 * n).reshape(n, WIDTH).tolist()
+    return dict(zip(keys, zip(tokens, kinds, strict=True), strict=True))
 
 
-def test_the_kind_is_the_place_and_the_probability() -> None:
-    table = SuccessorTable(PRIOR)
-    table.update(1, range(WIDTH), [0.98, 0.02, 0.005, 0.002, 0.001, 0, 0, 0])
-    assert [kind for _, kind in table.get(1)] == [9, 11, 20, 20, 20, 20, 20, 20]
+def pair(before: int, last: int) -> int:
+    return (before + 1) << 32 | last
 
 
 def learnt(source: RecyclingSource, end: tuple[int, int]) -> list[int]:
     """What the source knows after two tokens."""
-    return [token for token, _ in source._known(end)[1]]
+    found = entries(source, "by_two").get(pair(*end)) or entries(source, "by_one").get(end[1])
+    return found[0] if found else []
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 5), st.integers(0, 99)), max_size=40))
+def test_the_tables_keep_the_last_updated(updates: list[tuple[int, int, int]]) -> None:
+    source = RecyclingSource(capacity=4)
+    by_one, by_two = dict[int, int](), dict[int, int]()
+    for before, last, seed in updates:
+        learn(source, before, last, random_logits(1, seed)[0])
+        for naive, key in ((by_one, last), (by_two, pair(before, last))):
+            naive.pop(key, None)
+            naive[key] = seed
+            if len(naive) > 4:
+                del naive[next(iter(naive))]
+    for name, naive in (("by_one", by_one), ("by_two", by_two)):
+        best = {key: np.argsort(-random_logits(1, naive[key])[0])[:WIDTH] for key in naive}
+        found = entries(source, name)
+        assert list(found) == list(naive)
+        assert {key: found[key][0] for key in found} == {k: best[k].tolist() for k in best}
+
+
+def test_which_entry_goes_first_is_known_again() -> None:
+    """Among the 20,000 that are kept."""
+    keys = list(range(20_000))
+    state = RecyclingSource().state()
+    state["by_one"]["entries"] = packed(keys, [GOOD] * len(keys), [GOOD] * len(keys))
+    source = RecyclingSource.from_state(state, VOCABULARY)
+    learn(source, 3, 0, random_logits(1)[0])
+    learn(source, 3, 30_000, random_logits(1)[0])
+    assert list(entries(source, "by_one")) == [*keys[2:], 0, 30_000]
+
+
+def test_the_kind_is_the_place_and_the_probability() -> None:
+    probabilities = [0.9701, 0.02, 0.005, 0.0022, 0.001, 0.0005, 0.0001, 0.00005]
+    rest = (1 - sum(probabilities)) / (VOCABULARY - WIDTH)
+    source = RecyclingSource()
+    learn(source, 1, 2, np.log([*probabilities, *[rest] * (VOCABULARY - WIDTH)]))
+    assert entries(source, "by_one")[2][1] == [9, 11, 20, 20, 20, 20, 20, 20]
+    for bound, kind in ((0.2, 4), (0.6, 6), (0.9, 8)):
+        for side in (-1e-3, 1e-3):
+            first = bound + side
+            learn(source, 1, 2, np.log([first, *[(1 - first) / (VOCABULARY - 1)] * 39]))
+            assert entries(source, "by_one")[2][1][0] == kind - (side < 0)
 
 
 def test_every_token_of_the_text_is_learned_from() -> None:
@@ -92,7 +137,7 @@ def test_every_token_of_the_text_is_learned_from() -> None:
     source, session = RecyclingSource(), Logits([1, 2, 3], logits)
     source.observe(session, [4, 5])
     source.learn(session, Round((4, 5), draft, (0, 2), 20, generated=9))
-    best = [list(np.argsort(-row)[:WIDTH]) for row in logits]
+    best = [np.argsort(-row)[:WIDTH].tolist() for row in logits]
     ends = [(4, 5), (5, 10), (10, 12)]
     assert [learnt(source, end) for end in ends] == [best[1], best[2], best[4]]
     assert learnt(source, (10, 11)) == learnt(source, (5, 13)) == []
@@ -120,14 +165,18 @@ def test_the_tree_follows_the_table() -> None:
 
 def test_only_the_end_of_the_text_counts() -> None:
     source = RecyclingSource()
+    for last, row in enumerate(random_logits(6)):
+        learn(source, last - 1, last, row)
+    known = {end: learnt(source, end)[0] for end in ((2, 3), (4, 5), (1, 2), (-1, 0))}
+    assert len(set(known.values())) == 4
     for tokens, pending, end in (
         ([1, 2], [3], (2, 3)),
         ([1, 2], [3, 4, 5], (4, 5)),
         ([1, 2], [], (1, 2)),
-        ([], [3], (-1, 3)),
+        ([], [0], (-1, 0)),
     ):
-        source.observe(Logits(tokens, None), pending)
-        assert source._end == end
+        source.observe(Logits(tokens, None), pending)  # type: ignore[arg-type]
+        assert source.candidates(1).tokens == (known[end],)
 
 
 def test_probabilities_follow_what_comes_true() -> None:
@@ -149,7 +198,8 @@ def test_state_round_trip() -> None:
     again = RecyclingSource.from_state(state, VOCABULARY)
     assert again.state() == source.state()
     for end in [(0, 1), (1, 2), (0, 2)]:
-        source._end = again._end = end
+        for each in (source, again):
+            each.observe(Logits([end[0]], None), [end[1]])  # type: ignore[arg-type]
         assert again.candidates(12) == source.candidates(12)
         assert source.candidates(12).tokens
 
@@ -163,12 +213,14 @@ def filled() -> RecyclingSource:
 
 
 def test_a_full_table_is_small_on_disk() -> None:
-    table, rng = SuccessorTable(PRIOR), np.random.default_rng(0)
-    probabilities = successors(0)[1]
-    for key in range(25_000):
-        table.update(key, rng.integers(0, 150_000, WIDTH).tolist(), probabilities)
-    assert len(table) == 20_000
-    assert len(table.state()) < 1_300_000
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 1 << 48, 20_000)
+    tokens = rng.integers(0, 18_000, (20_000, WIDTH)) * WIDTH + np.arange(WIDTH)
+    kinds = np.sort(rng.integers(0, 30, (20_000, WIDTH)))
+    state = RecyclingSource().state()
+    state["by_two"]["entries"] = packed(keys.tolist(), tokens.tolist(), kinds.tolist())
+    again = RecyclingSource.from_state(state, 150_000).state()
+    assert len(again["by_two"]["entries"]) < 1_300_000
 
 
 def packed(keys: list[int], tokens: list[list[int]], kinds: list[list[int]]) -> str:
@@ -203,13 +255,57 @@ def test_a_state_that_cannot_be(entries: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "came_true",
+    [
+        {"hits": [1.0], "seen": [2.0]},
+        {"hits": [*[1.0] * 29, 3.0], "seen": [2.0] * 30},
+        {"hits": [*[1.0] * 29, 0.0], "seen": [2.0] * 30},
+        {"hits": [1.0] * 30, "seen": [*[2.0] * 29, float("nan")]},
+        {"hits": [1.0] * 30, "seen": [*[2.0] * 29, float("inf")]},
+        {"hits": "ab", "seen": "cd"},
+        {"hits": [1.0] * 30},
+        {"hits": 1, "seen": 2},
+        None,
+    ],
+)
+def test_frequencies_that_cannot_be(came_true: Any) -> None:
+    state = filled().state()
+    state["by_one"] = {**state["by_one"], "came_true": came_true}
+    with pytest.raises(BadInput, match="cannot be used"):
+        RecyclingSource.from_state(state, VOCABULARY)
+
+
 def test_a_state_of_something_else() -> None:
     with pytest.raises(BadInput, match="cannot be used"):
         RecyclingSource.from_state({"skip_set": []}, VOCABULARY)
-    good = packed([1], [GOOD], [GOOD])
-    table = SuccessorTable(PRIOR)
-    table.resume(good, VOCABULARY)
-    assert tokens_at(table, 1) == GOOD
+    state = filled().state()
+    state["by_two"]["entries"] = packed([1], [GOOD], [GOOD])
+    again = RecyclingSource.from_state(state, VOCABULARY)
+    assert entries(again, "by_two") == {1: (GOOD, GOOD)}
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_the_frequency_of_what_was_seen(hits: list[bool]) -> None:
+    """The first of eight successors, seen with a probability near 1: 24 observations of 0.7 before
+    anything was seen."""
+    row = np.full(VOCABULARY, -9.0)
+    row[10] = 9
+    source = RecyclingSource()
+    learn(source, 1, 5, row)
+    for hit in hits:
+        learn(source, 1, 5, row, drawn=10 if hit else 11)
+    expected = (0.7 * 24 + sum(hits)) / (24 + len(hits))
+    assert source.candidates(1).probabilities[0] == pytest.approx(expected)
+
+
+def test_old_evidence_gives_way() -> None:
+    row = np.full(VOCABULARY, -9.0)
+    row[10] = 9
+    source = RecyclingSource()
+    for drawn in [10] * 5000 + [11] * 1000:
+        learn(source, 1, 5, row, drawn)
+    assert 0 < source.candidates(1).probabilities[0] < 0.2
 
 
 def test_the_model_itself_is_remembered(tiny: Tiny) -> None:

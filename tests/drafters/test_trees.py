@@ -2,81 +2,67 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trees import check_tree, path_probabilities
 
+from edge_conflayers.candidates import GivenSource
 from edge_conflayers.draft import ROOT, Draft
-from edge_conflayers.drafters.trees import best_first
 
-Table = dict[int, list[tuple[int, float, int]]]
+Table = dict[int, list[tuple[int, float]]]
 DEPTH = 4
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> Table:
-    """What follows each of four states, which are named by the token that leads there."""
+    """What follows each of four tokens, and how likely it is; the text ends with 0."""
     table = {}
-    for state in range(4):
+    for token in range(4):
         tokens = draw(st.lists(st.integers(0, 3), max_size=3, unique=True))
         chances = draw(st.lists(st.floats(0.01, 1), min_size=len(tokens), max_size=len(tokens)))
-        ranked = sorted(zip(tokens, chances, strict=True), key=lambda each: -each[1])
-        table[state] = [(token, chance, token) for token, chance in ranked]
+        table[token] = list(zip(tokens, chances, strict=True))
     return table
 
 
-def all_paths(table: Table, state: int = 0, path: float = 1.0, depth: int = 0) -> list[float]:
-    if depth == DEPTH:
-        return []
-    found = []
-    for _, chance, after in table[state]:
-        found += [path * chance, *all_paths(table, after, path * chance, depth + 1)]
-    return found
+def tree(table: Table) -> Draft:
+    """All paths of at most DEPTH tokens."""
+    rows: list[tuple[int, float, int]] = []
 
+    def add(token: int, parent: int, depth: int) -> None:
+        for after, chance in table[token] if depth < DEPTH else []:
+            rows.append((after, chance, parent))
+            add(after, len(rows) - 1, depth + 1)
 
-def limited(table: Table) -> tuple[tuple[int, int], object]:
-    """The same with a depth, so that there is an end to enumerate up to."""
-
-    def successors(
-        state: tuple[int, int], least: float
-    ) -> list[tuple[int, float, tuple[int, int]]]:
-        here, depth = state
-        if depth == DEPTH:
-            return []
-        return [(token, chance, (after, depth + 1)) for token, chance, after in table[here]]
-
-    return (0, 0), successors
+    add(0, ROOT, 0)
+    tokens, chances, parents = zip(*rows, strict=True) if rows else ((), (), ())
+    return Draft(tokens, chances, parents)
 
 
 @given(tables(), st.integers(0, 12), st.sampled_from([0.0, 0.05, 0.3]))
 def test_the_likeliest_nodes(table: Table, limit: int, least: float) -> None:
-    root, successors = limited(table)
-    draft = best_first(root, successors, limit, source="x", least=least)
+    whole = tree(table)
+    draft = GivenSource("x", whole).candidates(limit, least=least)
     check_tree(draft, limit)
-    expected = sorted((p for p in all_paths(table) if p >= least), reverse=True)[:limit]
+    expected = sorted((p for p in path_probabilities(whole) if p >= least), reverse=True)[:limit]
     assert sorted(path_probabilities(draft), reverse=True) == pytest.approx(expected)
     assert set(draft.sources) <= {"x"}
 
 
 @given(tables(), st.integers(0, 6))
 def test_a_chain_takes_the_likeliest_of_each(table: Table, limit: int) -> None:
-    root, successors = limited(table)
-    draft = best_first(root, successors, limit, source="x", chain=True)
-    expected, state = [], 0
-    while len(expected) < min(limit, DEPTH) and table[state]:
-        state = table[state][0][0]
-        expected.append(state)
+    draft = GivenSource("x", tree(table)).candidates(limit, chain=True)
+    expected, token = [], 0
+    while len(expected) < min(limit, DEPTH) and table[token]:
+        token = max(table[token], key=lambda each: each[1])[0]
+        expected.append(token)
     assert list(draft.tokens) == expected
     assert draft.is_chain
 
 
 @given(tables(), st.integers(1, 12))
 def test_the_likeliest_child_comes_right_after_its_parent(table: Table, limit: int) -> None:
-    root, successors = limited(table)
-    draft = best_first(root, successors, limit, source="x")
+    draft = GivenSource("x", tree(table)).candidates(limit)
     for parent in range(ROOT, len(draft.tokens)):
         children = [i for i in range(len(draft.tokens)) if draft.parent(i) == parent]
         if children:
@@ -85,18 +71,22 @@ def test_the_likeliest_child_comes_right_after_its_parent(table: Table, limit: i
             assert chances == sorted(chances, reverse=True)
 
 
-def test_successors_hear_what_is_too_unlikely() -> None:
-    asked = []
-
-    def successors(state: int, least: float) -> list[tuple[int, float, int]]:
-        asked.append((state, least))
-        return [(state + 1, 0.5, state + 1)]
-
-    assert best_first(0, successors, 9, source="x", least=0.2).tokens == (1, 2)
-    assert [state for state, _ in asked] == [0, 1, 2]
-    assert all(math.isclose(least, 0.2 * 2**state) for state, least in asked)
-
-
 def test_nothing() -> None:
-    assert best_first(0, lambda state, least: [], 8, source="x") == Draft()
-    assert best_first(0, lambda state, least: [(1, 0.5, 1)], 0, source="x") == Draft()
+    assert GivenSource("x", Draft()).candidates(8) == Draft()
+    assert GivenSource("x", Draft((1,), (0.5,))).candidates(0) == Draft()
+    assert GivenSource("x", Draft((1,), (0.5,))).candidates(-1) == Draft()
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        Draft((1, 2), (0.5, 0.5), (1, ROOT)),
+        Draft((1, 2), (0.5, 0.5), (ROOT, -2)),
+        Draft((1,), (0.0,)),
+        Draft((1,), (1.5,)),
+        Draft((1,), (float("nan"),)),
+    ],
+)
+def test_what_is_no_tree(draft: Draft) -> None:
+    with pytest.raises(ValueError, match="tree"):
+        GivenSource("x", draft)

@@ -1,0 +1,105 @@
+// Candidates recycled from the full model's own runners-up (Token Recycling, arXiv 2408.08696).
+//
+// Each step of the full model says, for every token of the text, which tokens were likeliest to come next.
+// They are kept by that token, and the next draft is a walk through this table. Two additions to the paper:
+// the table is kept by the last two tokens as well, which are asked first, and how likely a candidate is
+// comes from how often such candidates came true.
+#pragma once
+
+#include "ecl_calibration.h"
+#include "ecl_source.h"
+
+#include <array>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+namespace ecl {
+
+// The likeliest successors of the most recently seen keys.
+class successor_table {
+  public:
+    static constexpr int32_t width = 8;  // successors of a key
+
+    struct entry {
+        std::array<int32_t, width> tokens;  // likeliest first
+        std::array<uint8_t, width> kinds;   // of came_true
+    };
+
+    // prior: the expected frequency of each kind of successor; capacity: most keys, at least one.
+    template <size_t n>
+    successor_table(const double (&prior)[n], double weight, int32_t capacity)
+        : came_true(prior, weight), n_max(capacity) {}
+
+    calibration came_true;
+
+    int32_t capacity() const { return n_max; }
+    int32_t size() const { return static_cast<int32_t>(entries.size()); }
+
+    // A key's successors; null for an unknown key.
+    const entry * find(int64_t key) const;
+
+    // Replaces a key's successors, which makes it the one seen last. A full table loses the one seen first.
+    void update(int64_t key, const entry & successors);
+
+    // Calls visit(key, entry) for every key, the one seen first in front.
+    template <class Visit> void each(const Visit & visit) const {
+        for (int32_t row = oldest; row >= 0; row = rows[row].newer) {
+            visit(rows[row].key, entries[row]);
+        }
+    }
+
+    void clear();
+
+  private:
+    struct row_data {
+        int64_t key;
+        int32_t older;
+        int32_t newer;
+    };
+
+    void unlink(int32_t row);
+    void append(int32_t row);
+
+    int32_t                              n_max;
+    std::unordered_map<int64_t, int32_t> row_of;
+    std::vector<row_data>                rows;
+    std::vector<entry>                   entries;
+    int32_t                              oldest = -1;
+    int32_t                              newest = -1;
+};
+
+class recycling_source : public source {
+  public:
+    static constexpr int32_t width   = successor_table::width;
+    static constexpr int32_t n_kinds = 30;
+
+    explicit recycling_source(int32_t capacity);
+
+    // The last two tokens of the text; -1 where there is none.
+    void observe(int32_t before, int32_t last) { text_end = { before, last }; }
+
+    // Learns from a stretch of the text. The full model's `width` likeliest tokens and their probabilities
+    // are known after each of its n + 2 tokens but the first (which may be -1: none) and the last.
+    void learn(const int32_t * text, int32_t n, const int32_t * top, const float * top_probabilities);
+
+    successor_table by_one;  // by the last token
+    successor_table by_two;  // by the last two
+
+  protected:
+    // A place: the last two tokens.
+    place end() const override { return text_end; }
+    void  successors(place from, double least, std::vector<successor> & found) const override;
+
+  private:
+    // Of the table to ask after two tokens: whether it is by_two, and what it has; null: nothing.
+    struct knowledge {
+        bool                           of_two;
+        const successor_table::entry * entry;
+    };
+    knowledge known_after(int32_t before, int32_t last) const;
+
+    place text_end = { -1, -1 };
+};
+
+}  // namespace ecl
