@@ -264,7 +264,9 @@ ecl_source_candidates = _declare(
 ecl_lookup_restart = _declare("ecl_lookup_restart", _int, _source, _tokens, _int)
 ecl_lookup_extend = _declare("ecl_lookup_extend", _int, _source, _tokens, _int)
 ecl_recycling_observe = _declare("ecl_recycling_observe", _int, _source, _int, _int)
-ecl_recycling_learn = _declare("ecl_recycling_learn", _int, _source, _tokens, _int, _array, _array)
+ecl_recycling_learn = _declare(
+    "ecl_recycling_learn", _int, _source, _tokens, _int, ctypes.POINTER(ctypes.c_void_p), _int
+)
 ecl_recycling_size = _declare("ecl_recycling_size", _int, _source, _int)
 ecl_recycling_save = _declare("ecl_recycling_save", _int, _source, _int, *(_array,) * 5)
 ecl_recycling_load = _declare("ecl_recycling_load", _int, _source, _int, _int, _int, *(_array,) * 5)
@@ -281,6 +283,11 @@ ecl_graph_stats = _declare(
     _context,
     *(ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(_int)),
 )
+logits_address = _library["llama_get_logits_ith"]
+"""llama.h's function, as an address: of a context and an index; None if no logits were kept."""
+logits_address.restype = ctypes.c_void_p
+logits_address.argtypes = (_context, _int)
+
 ecl_last_error = _declare("ecl_last_error", ctypes.c_char_p, _context)
 
 PATCHED = ecl_step is not None

@@ -35,9 +35,6 @@ _ENTRY_BYTES = 8 + WIDTH * (4 + 1)
 
 _TABLES = {"by_one": binding.RECYCLING_BY_ONE, "by_two": binding.RECYCLING_BY_TWO}
 
-_Row = ctypes.c_int32 * WIDTH
-_ProbabilityRow = ctypes.c_float * WIDTH
-
 
 class RecyclingSource(NativeSource):
     """Candidates from what the full model held likely after the same tokens before.
@@ -51,9 +48,7 @@ class RecyclingSource(NativeSource):
         self._capacity = capacity
         self._before = _NO_TOKEN  # of the last two tokens of the text
         self._text = (ctypes.c_int32 * (_MOST_ROWS + 2))()
-        self._top = (_Row * _MOST_ROWS)()
-        self._probabilities = (_ProbabilityRow * _MOST_ROWS)()
-        self._rows = list(zip(self._top, self._probabilities, strict=True))
+        self._logits = (ctypes.c_void_p * _MOST_ROWS)()
 
     def observe(self, session: Session, pending: Sequence[int]) -> None:
         before, last = [_NO_TOKEN, _NO_TOKEN, *session.tokens[-2:], *pending][-2:]
@@ -64,19 +59,15 @@ class RecyclingSource(NativeSource):
         pending, tokens = round.pending, round.draft.tokens
         # What follows a wrong token is seldom asked for, so only the text is learned from.
         nodes = (ROOT, *round.path)[:_MOST_ROWS]
-        handle, first = session.handle, len(pending)
-        for node, row in zip(nodes, self._rows, strict=False):
-            found = binding.ecl_top_k(handle, first + node, WIDTH, *row)
-            if found < 0:
-                raise EdgeConflayersError("the step kept no logits to learn from")
-            if found < WIDTH:  # of a tiny vocabulary
-                return
-        n = len(nodes)
+        handle, first, n = session.handle, len(pending), len(nodes)
+        for i, node in enumerate(nodes):
+            self._logits[i] = binding.logits_address(handle, first + node)
         before = pending[-2] if len(pending) > 1 else self._before
         text: list[Any] = [before, pending[-1], *(tokens[node] for node in round.path), round.token]
         self._text[: n + 2] = text[: n + 2]
-        if binding.ecl_recycling_learn(self.handle, self._text, n, self._top, self._probabilities):
-            raise EdgeConflayersError("there is no memory for what is learned")
+        n_vocab = session.model.n_vocab
+        if binding.ecl_recycling_learn(self.handle, self._text, n, self._logits, n_vocab):
+            raise EdgeConflayersError("the step kept no logits to learn from, or memory ran out")
 
     def state(self) -> dict[str, Any]:
         """The tables, JSON-able; at most 3 MB.

@@ -53,11 +53,10 @@ ECL_API int32_t ecl_lookup_extend(struct ecl_source * source, const llama_token 
 // Recycling: the last two tokens of the text, -1 where there is none. Returns 0.
 ECL_API int32_t ecl_recycling_observe(struct ecl_source * source, llama_token before, llama_token last);
 
-// Recycling: a stretch of n + 2 tokens of the text, of which the first may be -1 for none. After each
-// but the first and the last the full model was run, and top has its ECL_RECYCLING_WIDTH likeliest tokens
-// in descending order, row by row, and their probabilities. Returns 0.
+// Recycling: a stretch of n + 2 tokens of the text, of which the first may be -1 for none. logits[i], n_vocab
+// of them, are the full model's after token i + 1. Returns 0.
 ECL_API int32_t ecl_recycling_learn(struct ecl_source * source, const llama_token * text, int32_t n,
-                                    const llama_token * top, const float * top_probabilities);
+                                    const float * const * logits, int32_t n_vocab);
 
 // Recycling's tables: successors by the last token, and by the last two.
 enum ecl_recycling_table { ECL_BY_ONE = 0, ECL_BY_TWO = 1 };

@@ -65,7 +65,8 @@ std::vector<int32_t> in_order(std::vector<node> & nodes) {
         each.chance = each.own * (each.parent == no_parent ? 1.0 : nodes[each.parent].chance);
         order.push_back(static_cast<int32_t>(order.size()));
     }
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return nodes[a].chance > nodes[b].chance; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return nodes[a].chance > nodes[b].chance; });
     return order;
 }
 

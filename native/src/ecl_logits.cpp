@@ -27,6 +27,9 @@ constexpr float   nothing = -std::numeric_limits<float>::infinity();
 // A token this far below the best adds less than 1e-9 to the softmax's sum.
 constexpr float negligible_logit_gap = 21.0f;
 
+// Where a row is only added up as far as it takes: logits so much less likely are taken together.
+constexpr float gap_step = 1.5f;
+
 // e^x of this is nothing in a sum that has a 1 in it.
 constexpr float least_exponent = -80.0f;
 
@@ -168,42 +171,58 @@ class blocks {
         }
         for (size_t b = 0; b < largest.size(); ++b) {
             if (largest[b] >= top - negligible_logit_gap) {
-                const int32_t begin = static_cast<int32_t>(b) * block;
-                total += here.sum_of_exp(logits + begin, std::min(block, n - begin), top);
+                total += sum_of(b, top);
             }
         }
         return total;
     }
 
+    // Calls settled(least, most) with bounds of that denominator, closer each time and at last equal, until
+    // it returns true; not at all if the best logit is not finite.
+    template <class Settled> void bound_sum(const Settled & settled) const {
+        const float top = best();
+        if (!std::isfinite(top)) {
+            return;
+        }
+        // A block's sum is at most as many times the exponential of its largest logit.
+        double rest = 0.0;
+        for (size_t b = 0; b < largest.size(); b += block) {
+            const auto n_here = static_cast<int32_t>(std::min<size_t>(block, largest.size() - b));
+            rest += block * here.sum_of_exp(largest.data() + b, n_here, top);
+        }
+        const double rounding = 1e-5 * rest;
+        double       summed   = 0.0;
+        for (float gap = 0.0f; gap < negligible_logit_gap; gap += gap_step) {
+            for (size_t b = 0; b < largest.size(); ++b) {
+                const float below = top - largest[b];
+                if (below >= gap && below < gap + gap_step) {
+                    summed += sum_of(b, top);
+                    rest -= block * static_cast<double>(exp_below_zero(-below));
+                }
+            }
+            if (settled(summed, summed + std::max(rest, 0.0) + rounding)) {
+                return;
+            }
+        }
+        settled(summed, summed);
+    }
+
   private:
+    // What a block adds to it.
+    double sum_of(size_t b, float top) const {
+        const int32_t begin = static_cast<int32_t>(b) * block;
+        return here.sum_of_exp(logits + begin, std::min(block, n - begin), top);
+    }
+
     const float *      logits;
     int32_t            n;
     std::vector<float> largest;
 };
 
-}  // namespace
-
-int32_t most_likely(const float * logits, int32_t n, float * probability) {
-    const blocks  row(logits, n);
-    const float   best  = row.best();
-    const float * found = nullptr;
-    row.each([&](float largest) { return found == nullptr && largest == best; },
-             [&](int32_t i) {
-                 if (found == nullptr && logits[i] == best) {
-                     found = logits + i;
-                 }
-             });
-    if (probability != nullptr) {
-        const double sum = best == nothing ? 0.0 : row.sum();
-        *probability     = sum > 0.0 ? static_cast<float>(1.0 / sum) : 0.0f;
-    }
-    return found == nullptr ? 0 : static_cast<int32_t>(found - logits);
-}
-
-int32_t most_likely_k(const float * logits, int32_t n, int32_t k, int32_t * indices, float * probabilities) {
-    k = std::clamp(k, 0, n);
-    const blocks row(logits, n);
-    const auto   before = [&](int32_t a, int32_t b) {
+// The indices of the k largest of a row's logits, in descending order; NaN is left out.
+std::vector<int32_t> best_of(const blocks & row, const float * logits, int32_t n, int32_t k) {
+    k                 = std::clamp(k, 0, n);
+    const auto before = [&](int32_t a, int32_t b) {
         return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
     };
     std::vector<int32_t> heap;  // the k best so far, the last of them in front
@@ -225,14 +244,64 @@ int32_t most_likely_k(const float * logits, int32_t n, int32_t k, int32_t * indi
                  }
              });
     std::sort_heap(heap.begin(), heap.end(), before);
-    const float  best = row.best();
-    const double sum  = best == nothing ? 0.0 : row.sum();
-    for (size_t j = 0; j < heap.size(); ++j) {
-        const double part = sum > 0.0 ? std::exp(static_cast<double>(logits[heap[j]]) - best) / sum : 0.0;
-        indices[j]        = heap[j];
+    return heap;
+}
+
+}  // namespace
+
+int32_t most_likely(const float * logits, int32_t n, float * probability) {
+    const blocks  row(logits, n);
+    const float   best  = row.best();
+    const float * found = nullptr;
+    row.each([&](float largest) { return found == nullptr && largest == best; },
+             [&](int32_t i) {
+                 if (found == nullptr && logits[i] == best) {
+                     found = logits + i;
+                 }
+             });
+    if (probability != nullptr) {
+        const double sum = best == nothing ? 0.0 : row.sum();
+        *probability     = sum > 0.0 ? static_cast<float>(1.0 / sum) : 0.0f;
+    }
+    return found == nullptr ? 0 : static_cast<int32_t>(found - logits);
+}
+
+int32_t most_likely_k(const float * logits, int32_t n, int32_t k, int32_t * indices, float * probabilities) {
+    const blocks               row(logits, n);
+    const std::vector<int32_t> found = best_of(row, logits, n, k);
+    const float                best  = row.best();
+    const double               sum   = best == nothing ? 0.0 : row.sum();
+    for (size_t j = 0; j < found.size(); ++j) {
+        const double part = sum > 0.0 ? std::exp(static_cast<double>(logits[found[j]]) - best) / sum : 0.0;
+        indices[j]        = found[j];
         probabilities[j]  = static_cast<float>(part);
     }
-    return static_cast<int32_t>(heap.size());
+    return static_cast<int32_t>(found.size());
+}
+
+int32_t most_likely_k_ranges(const float * logits, int32_t n, int32_t k, const double * bounds, int32_t n_bounds,
+                             int32_t * indices, int32_t * ranges) {
+    const blocks               row(logits, n);
+    const std::vector<int32_t> found = best_of(row, logits, n, k);
+    std::copy(found.begin(), found.end(), indices);
+    std::fill_n(ranges, found.size(), 0);
+    const float         best = row.best();
+    std::vector<double> parts;
+    for (const int32_t index : found) {
+        parts.push_back(std::exp(static_cast<double>(logits[index]) - best));
+    }
+    const auto range = [&](double probability) {
+        return static_cast<int32_t>(std::upper_bound(bounds, bounds + n_bounds, probability) - bounds);
+    };
+    row.bound_sum([&](double least, double most) {
+        bool settled = true;
+        for (size_t j = 0; j < found.size() && settled; ++j) {
+            ranges[j] = range(parts[j] / most);
+            settled   = ranges[j] == range(parts[j] / least);
+        }
+        return settled;
+    });
+    return static_cast<int32_t>(found.size());
 }
 
 }  // namespace ecl

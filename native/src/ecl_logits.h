@@ -16,4 +16,9 @@ int32_t most_likely(const float * logits, int32_t n, float * probability);
 // how many there are.
 int32_t most_likely_k(const float * logits, int32_t n, int32_t k, int32_t * indices, float * probabilities);
 
+// The same tokens, and of each the range of its probability between n_bounds ascending bounds: how many of
+// them are not above it. Adds up only as much of the row as that takes, a tenth to a half.
+int32_t most_likely_k_ranges(const float * logits, int32_t n, int32_t k, const double * bounds, int32_t n_bounds,
+                             int32_t * indices, int32_t * ranges);
+
 }  // namespace ecl

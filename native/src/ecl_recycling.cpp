@@ -1,5 +1,7 @@
 #include "ecl_recycling.h"
 
+#include "ecl_logits.h"
+
 #include <algorithm>
 #include <cstddef>
 #include <iterator>
@@ -91,7 +93,7 @@ recycling_source::knowledge recycling_source::known_after(int32_t before, int32_
     return known != nullptr ? knowledge{ true, known } : knowledge{ false, by_one.find(last) };
 }
 
-void recycling_source::learn(const int32_t * text, int32_t n, const int32_t * top, const float * top_probabilities) {
+void recycling_source::learn(const int32_t * text, int32_t n, const float * const * logits, int32_t n_vocab) {
     for (int32_t i = 0; i < n; ++i) {
         const knowledge known     = known_after(text[i], text[i + 1]);
         calibration &   came_true = known.of_two ? by_two.came_true : by_one.came_true;
@@ -101,12 +103,13 @@ void recycling_source::learn(const int32_t * text, int32_t n, const int32_t * to
     }
     for (int32_t i = 0; i < n; ++i) {
         successor_table::entry seen;
+        int32_t                ranges[width];
+        if (most_likely_k_ranges(logits[i], n_vocab, width, thresholds, static_cast<int32_t>(std::size(thresholds)),
+                                 seen.tokens.data(), ranges) < width) {
+            continue;  // a vocabulary of fewer tokens
+        }
         for (int32_t j = 0; j < width; ++j) {
-            const auto   place       = std::min(j, n_places - 1);
-            const double probability = top_probabilities[i * width + j];
-            const auto   range = std::upper_bound(std::begin(thresholds), std::end(thresholds), probability);
-            seen.tokens[j]     = top[i * width + j];
-            seen.kinds[j]      = static_cast<uint8_t>(place * kinds_of_one + (range - std::begin(thresholds)));
+            seen.kinds[j] = static_cast<uint8_t>(std::min(j, n_places - 1) * kinds_of_one + ranges[j]);
         }
         by_one.update(text[i + 1], seen);
         by_two.update(pair(text[i], text[i + 1]), seen);

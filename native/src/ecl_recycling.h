@@ -79,9 +79,9 @@ class recycling_source : public source {
     // The last two tokens of the text; -1 where there is none.
     void observe(int32_t before, int32_t last) { text_end = { before, last }; }
 
-    // Learns from a stretch of the text. The full model's `width` likeliest tokens and their probabilities
-    // are known after each of its n + 2 tokens but the first (which may be -1: none) and the last.
-    void learn(const int32_t * text, int32_t n, const int32_t * top, const float * top_probabilities);
+    // Learns from a stretch of the text: logits[i], n_vocab of them, are the full model's after token i + 1 of
+    // its n + 2 tokens. The first of them may be -1: none.
+    void learn(const int32_t * text, int32_t n, const float * const * logits, int32_t n_vocab);
 
     successor_table by_one;  // by the last token
     successor_table by_two;  // by the last two

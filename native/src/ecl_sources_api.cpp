@@ -153,13 +153,13 @@ int32_t ecl_recycling_observe(ecl_source * source, llama_token before, llama_tok
     return 0;
 }
 
-int32_t ecl_recycling_learn(ecl_source * source, const llama_token * text, int32_t n, const llama_token * top,
-                            const float * top_probabilities) {
+int32_t ecl_recycling_learn(ecl_source * source, const llama_token * text, int32_t n, const float * const * logits,
+                            int32_t n_vocab) {
     auto * recycling = dynamic_cast<ecl::recycling_source *>(source_of(source));
-    if (recycling == nullptr || n < 0) {
+    if (recycling == nullptr || n < 0 || n_vocab < 0 || std::count(logits, logits + n, nullptr) > 0) {
         return -1;
     }
-    return guarded([&] { return recycling->learn(text, n, top, top_probabilities), 0; }, -1);
+    return guarded([&] { return recycling->learn(text, n, logits, n_vocab), 0; }, -1);
 }
 
 int32_t ecl_recycling_size(const ecl_source * source, ecl_recycling_table table) {

@@ -73,13 +73,8 @@ def test_a_period_goes_on_beyond_the_end_of_the_text() -> None:
 
 
 def test_what_followed_more_often_is_likelier() -> None:
-    draft = source_of([8, 1, 8, 1, 8, 2, 8]).candidates(9)
-    roots = {
-        token: draft.probabilities[i]
-        for i, token in enumerate(draft.tokens)
-        if draft.parent(i) == ROOT
-    }
-    assert roots[1] == pytest.approx(2 * roots[2])
+    found = roots(source_of([8, 1, 8, 1, 8, 2, 8]))
+    assert found[1] == pytest.approx(2 * found[2])
 
 
 def test_a_longer_match_is_trusted_more() -> None:
@@ -89,6 +84,19 @@ def test_a_longer_match_is_trusted_more() -> None:
         chances.append(source_of([*part, 1, *part]).candidates(1).probabilities[0])
     assert chances == sorted(chances)
     assert chances[-1] > 0.9 > 0.5 > chances[0]
+
+
+def roots(source: LookupSource) -> dict[int, float]:
+    draft = source.candidates(9)
+    first = (i for i in range(len(draft.tokens)) if draft.parent(i) == ROOT)
+    return {draft.tokens[i]: draft.probabilities[i] for i in first}
+
+
+def test_shorter_matches_have_what_longer_ones_leave() -> None:
+    short = roots(source_of([7, 2, 5, 9, 2, 6, 8, 2]))
+    both = roots(source_of([1, 2, 5, 9, 2, 6, 1, 2]))
+    assert both[5] > short[5]
+    assert both[6] == pytest.approx((1 - both[5]) * short[6])
 
 
 def test_trust_follows_what_comes_true() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from trees import check_tree
 from edge_conflayers import binding
 from edge_conflayers.draft import ROOT, Draft, Round
 from edge_conflayers.drafters.recycling import WIDTH, RecyclingSource
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import Session
 from edge_conflayers.speculate import generate
@@ -27,6 +28,8 @@ VOCABULARY = 40
 
 class Logits:
     """As much of a session as a source needs: a text, and the last step's logits."""
+
+    model = SimpleNamespace(n_vocab=VOCABULARY)
 
     def __init__(self, tokens: list[int], logits: Any) -> None:
         self.tokens = tokens
@@ -40,22 +43,36 @@ class Logits:
 @pytest.fixture(autouse=True)
 def logits_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of ``Logits`` have logits as those of a model have."""
-    real = binding.ecl_top_k
+    real = binding.logits_address
 
-    def top_k(session: Any, index: int, k: int, tokens: Any, probabilities: Any) -> int:
-        if not isinstance(session, Logits):
-            return int(real(session, index, k, tokens, probabilities))
-        row = session.logits[index]
-        best = np.argsort(-row, kind="stable")[:k]
-        tokens[:] = best.tolist()
-        probabilities[:] = (np.exp(row) / np.exp(row).sum())[best].tolist()
-        return len(best)
+    def address(session: Any, index: int) -> Any:
+        own = isinstance(session, Logits)
+        return session.logits[index].ctypes.data if own else real(session, index)
 
-    monkeypatch.setattr(binding, "ecl_top_k", top_k)
+    monkeypatch.setattr(binding, "logits_address", address)
 
 
 def random_logits(n: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).normal(0, 3, (n, VOCABULARY)).astype(np.float32)
+
+
+def test_logits_that_were_not_kept(tiny: Tiny) -> None:
+    model = tiny("llama")
+    source, round = RecyclingSource(), Round((3,), Draft(), (), 4, generated=2)
+    with Session(model, n_ctx=32, threads=1) as session:
+        session.step([3], outputs="none")
+        source.observe(session, [3])
+        with pytest.raises(EdgeConflayersError, match="no logits"):
+            source.learn(session, round)
+    assert entries(source, "by_one") == {}
+
+
+def test_fewer_tokens_than_an_entry_has() -> None:
+    source, few = RecyclingSource(), Logits([1], random_logits(1))
+    few.model = SimpleNamespace(n_vocab=WIDTH - 1)
+    source.observe(few, [2])  # type: ignore[arg-type]
+    source.learn(few, Round((2,), Draft(), (), 3, generated=2))  # type: ignore[arg-type]
+    assert entries(source, "by_one") == {}
 
 
 def learn(source: RecyclingSource, before: int, last: int, row: Any, drawn: int = 0) -> None:
@@ -80,6 +97,32 @@ def entries(source: RecyclingSource, table: str) -> Entries:
 
 def pair(before: int, last: int) -> int:
     return (before + 1) << 32 | last
+
+
+@pytest.mark.parametrize("n_vocab", [300, 5000])
+def test_the_kinds_of_large_vocabularies(n_vocab: int) -> None:
+    """Rows of several blocks, which are seldom added up to the end; some have NaN or nothing."""
+    bounds = [0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97]
+    rng = np.random.default_rng(0)
+    source, found = RecyclingSource(), set()
+    for last in range(300):
+        row = rng.normal(0, rng.uniform(0.3, 6), (1, n_vocab)).astype(np.float32)
+        row[0, rng.integers(0, n_vocab, 3)] += rng.uniform(0, 16, 3)
+        row[0, rng.integers(0, n_vocab, 20)] = rng.choice([np.nan, -np.inf])
+        session: Any = Logits([0], row)
+        session.model = SimpleNamespace(n_vocab=n_vocab)
+        source.observe(session, [last])
+        source.learn(session, Round((last,), Draft(), (), 0, generated=2))
+        clean = np.nan_to_num(row[0].astype(np.float64), nan=-np.inf, neginf=-np.inf)
+        best = np.argsort(-clean, kind="stable")[:WIDTH]
+        probabilities = np.exp(clean - clean.max())[best] / np.exp(clean - clean.max()).sum()
+        kinds = np.searchsorted(bounds, probabilities, side="right")
+        assert entries(source, "by_one")[last] == (
+            best.tolist(),
+            (kinds + 10 * np.minimum(np.arange(WIDTH), 2)).tolist(),
+        )
+        found |= set(kinds.tolist())
+    assert found == set(range(10))
 
 
 def learnt(source: RecyclingSource, end: tuple[int, int]) -> list[int]:
