@@ -12,11 +12,9 @@ far, plus part of what drafts have saved, less what they have cost.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from statistics import median
 from typing import Any
 
 from edge_conflayers.account import Account, Allowance, Shadow, undisturbed
@@ -27,8 +25,8 @@ from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import Session
 
-_RECENT = 9
-_NEGLIGIBLE = 0.005  # of a one-token step: what looking for candidates may take whatever it brings
+_NEGLIGIBLE = 0.02  # of a one-token step: what looking for candidates may take whatever it brings
+_OVERHEAD_WEIGHT = 0.1  # of the last round in the usual overhead
 _NO_DRAFT = Draft()
 
 
@@ -87,7 +85,7 @@ class Controller:
         self._since_draft = 0  # rounds
         self._shadow: Shadow | None = None
         self._overhead = 0.0
-        self._overheads: deque[float] = deque([0.0], maxlen=_RECENT)
+        self._usual_overhead = 0.0
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         self._account = Account(self._caution.allowance)
@@ -104,7 +102,7 @@ class Controller:
         spare = account.spare(times.t1)
         draft, gain = _NO_DRAFT, 0.0
         rate = self._caution.margin * account.rate(times.t1)
-        self._listens = spare > 0 or median(self._overheads) < _NEGLIGIBLE * times.t1
+        self._listens = spare > 0 or self._usual_overhead < _NEGLIGIBLE * times.t1
         if self._listens:
             for source in self._candidates.sources:
                 source.observe(session, pending)
@@ -112,7 +110,7 @@ class Controller:
                 draft, gain = self._free(len(pending), limit, rate, spare)
         self._overhead = self._clock() - began
         if self._listens:
-            self._overheads.append(self._overhead)
+            self._usual_overhead += _OVERHEAD_WEIGHT * (self._overhead - self._usual_overhead)
         if self.layers is not None and limit > 0 and not times.plain_due:
             plan = self.layers.plan(rate, times, len(pending), limit, spare)
             if plan.gain > gain:
@@ -211,7 +209,7 @@ class Controller:
             "t1_ms": self.times.t1 * 1e3,
             "v": {n: self.times.v(n) for n in (2, 4, 8, 16)},
             "won_seconds": self._account.won,
-            "overhead_ms": median(self._overheads) * 1e3,
+            "overhead_ms": self._usual_overhead * 1e3,
         }
         if self.layers is not None:
             report.update(self.layers.report())

@@ -13,6 +13,7 @@ from typing import Any
 from edge_conflayers.errors import BadInput
 
 _RECENT = 9
+_RECENT_PLAIN = 16
 _PRIOR_WEIGHT = 3
 _T1_STALE = 32  # steps since the last one-token step
 _LEAST_PLAIN = 2
@@ -25,8 +26,9 @@ _MEMORY = 256.0  # trials after which older ones fade
 class StepTimes:
     """Seconds of a full step over n tokens, as it changes with the context and the machine.
 
-    T1 is the median of recent one-token steps. V(n) = T1's multiple is the median of recent steps
-    over n tokens together with what was measured beforehand.
+    T1 is the lower quartile of recent one-token steps: those after a larger batch are slower, and
+    what counts is what plain decoding alone would take. V(n) = T1's multiple is the median of
+    recent steps over n tokens together with what was measured beforehand.
 
     Args:
         t1: seconds of a one-token step, measured beforehand; of use until there was one.
@@ -40,7 +42,7 @@ class StepTimes:
         if not v or not all(math.isfinite(x) and x > 0 for x in (t1, *v.values())):
             raise BadInput("the measured step times are not positive numbers; measure them again")
         self._points = sorted({1: 1.0, **v}.items())
-        self._recent_t1: deque[float] = deque(maxlen=_RECENT)
+        self._recent_t1: deque[float] = deque(maxlen=_RECENT_PLAIN)
         self._seen: dict[int, deque[float]] = {}
         self._since_plain = 0
         self.t1 = t1
@@ -73,7 +75,7 @@ class StepTimes:
         if n == 1:
             self._recent_t1.append(seconds)
             self._since_plain = 0
-            self.t1 = median(self._recent_t1)
+            self.t1 = sorted(self._recent_t1)[len(self._recent_t1) // 4]
         else:
             self._since_plain += 1
             self._seen.setdefault(n, deque(maxlen=_RECENT)).append(seconds / self.t1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from steps import Tiny, random_tokens
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.prices import Prices, PricesAt, measure_prices
+from edge_conflayers.prices import QUICK_BUDGET, Prices, PricesAt, measure_prices
 from edge_conflayers.session import NO_MASK, LayerMask, Session
 
 N_LAYER = 12
@@ -185,7 +185,7 @@ def test_synthetic_times_are_found_again(quick: bool) -> None:
             assert found.v(n, context) == pytest.approx(v)
     if quick:
         filling = 0.001 * 1008
-        assert spent - filling < 60 * found.t1(1008)
+        assert spent - filling < QUICK_BUDGET * found.t1(1008)
 
 
 def test_a_slow_step_now_and_then_is_no_matter() -> None:

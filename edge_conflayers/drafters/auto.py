@@ -23,6 +23,9 @@ from edge_conflayers.session import LayerMask, Session
 from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings, typical_size
 
 _VERIFIED = (2, 4, 8, 16)
+# Recycling learns from every step's logits, which takes some 40 us, and beside lookups it brings
+# about a hundredth: seconds of a one-token step from which on it is worth that.
+_RECYCLING_PAYS = 0.02
 
 
 class AutoDrafter:
@@ -70,7 +73,7 @@ class AutoDrafter:
         layers = self._layers(session, prompt, context) if self._search is not None else None
         self._controller = Controller(
             times,
-            (self._lookup, self._recycling),
+            (self._lookup, self._recycling) if times.t1 >= _RECYCLING_PAYS else (self._lookup,),
             layers,
             calibration=self._calibration,
             caution=self._caution,
