@@ -4,9 +4,9 @@ Time is worth a rate of tokens, that of the text so far and at least plain decod
 gain is the tokens that it is expected to add less what its time is worth; the draft of the highest
 gain is taken, if that is positive (so the long-run rate is the highest: renewal reward).
 
-What must hold: no text takes more than about a hundredth longer than by plain decoding. A draft
-that may lose time is only tried when the loss fits what may be lost: a small share of the time so
-far, plus part of what drafts have saved, less what they have cost.
+The aim: no text takes more than a fiftieth longer than by plain decoding. A draft that may lose
+time is only tried when the loss fits what may be lost (``account.py``). Looking for candidates
+takes about 30 us a round, which comes on top where steps take a few milliseconds.
 """
 
 from __future__ import annotations
