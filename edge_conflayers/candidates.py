@@ -17,7 +17,7 @@ from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.estimates import CHANCE_BINS, AcceptanceChances, StepTimes
 
 # Tokens verified together. Each number has a compute graph of its own, of which few stay alive.
-SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+SIZES = (2, 3, 4, 8, 16, 24)
 MOST_CANDIDATES = 24
 """Of one source."""
 

@@ -37,7 +37,8 @@ class Caution:
     Attributes:
         allowance: what may be lost on them.
         search_share: of the time that drafts have saved, what a search for skip sets may take.
-        margin: by what factor a draft's gain has to exceed what its time is worth.
+        margin: by what factor a draft's gain has to exceed what its time is worth in plain
+            decoding.
         least_chance: of a candidate; less likely ones may pay by themselves, but each loss delays
             the next, likelier one.
         longest_doubt: rounds without a draft after which they are tried all the same.
@@ -101,7 +102,7 @@ class Controller:
         account, times = self._account, self.times
         spare = account.spare(times.t1)
         draft, gain = _NO_DRAFT, 0.0
-        rate = self._caution.margin * account.rate(times.t1)
+        rate = max(self._caution.margin / times.t1, account.rate(times.t1))
         self._listens = spare > 0 or self._usual_overhead < _NEGLIGIBLE * times.t1
         if self._listens:
             for source in self._candidates.sources:
