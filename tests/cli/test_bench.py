@@ -167,7 +167,10 @@ def test_an_interrupt_before_anything_is_complete_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("--methods", "plain,nonsense"), "no method 'nonsense'; choose from upstream, upstream-lookup, auto"),
+        (
+            ("--methods", "plain,nonsense"),
+            "no method 'nonsense'; choose from upstream, upstream-lookup, auto",
+        ),
         (("--methods", ","), "names no method"),
         (("--methods", "upstream", "--upstream-lib", "nowhere"), "holds no llama library"),
         (("--json", "no/such/folder/out.json"), "cannot be written"),
