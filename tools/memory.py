@@ -20,7 +20,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 _LIBRARY = "EDGE_CONFLAYERS_LIB"
 _PROMPT = 512
@@ -34,21 +33,6 @@ def _memory() -> dict[str, float]:
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
     return {name: int(status[field].split()[0]) * 1024 / 1e6 for name, field in _FIELDS.items()}
-
-
-def _verify_upstream(session: Any, tokens: list[int]) -> None:
-    """One step that keeps every token's logits, through llama.h alone."""
-    from edge_conflayers.binding import llama
-
-    batch = llama.llama_batch_init(len(tokens), 0, 1)
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.logits[i] = token, len(session) + i, 1
-        batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
-    if llama.llama_decode(session.handle, batch) != 0:
-        raise SystemExit("a step failed")
-    llama.llama_batch_free(batch)
-    session.tokens.extend(tokens)
 
 
 def _run(path: str, kind: str, context: int, drafted: int) -> dict[str, float]:
@@ -72,7 +56,7 @@ def _run(path: str, kind: str, context: int, drafted: int) -> dict[str, float]:
                     draft = session.draft(mask, tokens[:1], limit=n, stop_probability=0.0)
                     session.verify(tokens[:1], draft)
                 else:
-                    _verify_upstream(session, tokens[: n + 1])
+                    session.step(tokens[: n + 1], outputs="all")
                 session.rollback(begin + 1)
             if kind == "drafting" and binding.PATCHED:
                 probe(session, tokens[:32])
