@@ -172,9 +172,11 @@ class DraftOptions(ctypes.Structure):
         ("n_max", ctypes.c_int32),
         ("stop_probability", ctypes.c_float),
         ("stop_path", ctypes.c_float),
+        ("least_path", ctypes.c_float),
         ("acceptance", _floats),
         ("n_acceptance", ctypes.c_int32),
         ("full_vocabulary", ctypes.c_bool),
+        ("keep", ctypes.c_bool),
         ("n_runners_up", ctypes.c_int32),
     )
 

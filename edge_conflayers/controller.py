@@ -21,6 +21,7 @@ from edge_conflayers.account import Account, Allowance, Shadow, undisturbed
 from edge_conflayers.candidates import Candidates
 from edge_conflayers.draft import ROOT, Draft, Round
 from edge_conflayers.drafters import CandidateSource
+from edge_conflayers.drafters.arm import Arm
 from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import Session
@@ -58,6 +59,7 @@ class Controller:
         times: of full steps; kept up to date.
         sources: propose candidates at no cost.
         layers: drafts with layers dropped; None if the model or the profile has no skip set.
+        others: more drafters that take time.
         calibration: chances of acceptance, kept up to date.
         clock: seconds, for tests.
     """
@@ -68,12 +70,14 @@ class Controller:
         sources: Sequence[CandidateSource],
         layers: SkipSetArm | None = None,
         *,
+        others: Sequence[Arm] = (),
         calibration: AcceptanceChances | None = None,
         caution: Caution | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.times = times
         self.layers = layers
+        self._arms: list[Arm] = [*others] if layers is None else [layers, *others]
         self.calibration = calibration or AcceptanceChances()
         self._caution = caution or Caution()
         self._clock = clock
@@ -112,10 +116,16 @@ class Controller:
         self._overhead = self._clock() - began
         if self._listens:
             self._usual_overhead += _OVERHEAD_WEIGHT * (self._overhead - self._usual_overhead)
-        if self.layers is not None and limit > 0 and not times.plain_due:
-            plan = self.layers.plan(rate, times, len(pending), limit, spare)
+        if limit <= 0 or times.plain_due:
+            return draft
+        chosen = None
+        for arm in self._arms:
+            plan = arm.plan(rate, times, len(pending), limit, spare)
             if plan.gain > gain:
-                return self.layers.draft(session, pending, plan.limit, rate, times)
+                gain, chosen = plan.gain, (arm, plan.limit)
+        if chosen is not None:
+            arm, most = chosen
+            draft = arm.draft(session, pending, most, rate, times)
         return draft
 
     def _free(self, n_pending: int, limit: int, rate: float, spare: float) -> tuple[Draft, float]:
@@ -160,8 +170,8 @@ class Controller:
         if self._listens:
             for candidate_source in self._candidates.sources:
                 candidate_source.learn(session, round)
-        if self.layers is not None:
-            self.layers.observe(round)
+        for arm in self._arms:
+            arm.observe(round)
         verify_seconds = undisturbed(round.verify_seconds, self.times.step(verified))
         seconds = round.draft_seconds + verify_seconds + self._clock() - began
         if round.drafted == 0 and len(round.pending) == 1:
@@ -212,6 +222,6 @@ class Controller:
             "won_seconds": self._account.won,
             "overhead_ms": self._usual_overhead * 1e3,
         }
-        if self.layers is not None:
-            report.update(self.layers.report())
+        for arm in self._arms:
+            report.update(arm.report())
         return report

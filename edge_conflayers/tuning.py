@@ -182,7 +182,8 @@ def _search(
     search = MeasuredSearch(model.n_layer, prices, others=[each.found.mask for each in known])
     longest = max(texts, key=lambda text: text.tokens)
     end = len(longest.session)
-    found = ranking.orders(longest.session, max(longest.begin, end - _RANKED), end)
+    begin = max(longest.begin, end - _RANKED)
+    found = ranking.orders(longest.session, begin, end, search.savings())
     if found is not None:
         sets.orders = found
     if sets.orders is not None:

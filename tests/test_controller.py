@@ -11,7 +11,8 @@ import pytest
 
 from edge_conflayers.controller import Controller
 from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.drafters.skip_sets import SkipSetArm, SkipSetPrior
+from edge_conflayers.drafters.arm import Prior
+from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import LayerMask
 
@@ -247,7 +248,7 @@ def with_layers(w: World, right: float, promised: float) -> Controller:
 
     w.draft = draft  # type: ignore[attr-defined]
     calibration = AcceptanceChances()
-    prior = SkipSetPrior(accepted=promised, drafted=5, cost=0.5)
+    prior = Prior(accepted=promised, drafted=5, seconds=0.5 * T1)
     arm = SkipSetArm(Layers(), lambda mask: prior, calibration, clock=w.clock)  # type: ignore[arg-type]
     return controller(w, layers=arm, calibration=calibration)
 

@@ -156,8 +156,8 @@ measured_kernels_option = _kernels_option(
 draft_model_option = click.option(
     "--draft-model",
     metavar="MODEL",
-    help="Second model that drafts in the method draft-model: a .gguf file, or a name of"
-    " `models list`.",
+    help="Second model that drafts in the methods draft-model and auto-draft-model: a .gguf file,"
+    " or a name of `models list`.",
 )
 
 
@@ -195,14 +195,17 @@ def method_options(
     Raises:
         BadInput: a draft model without the method that uses it, or one that cannot be loaded.
     """
-    from edge_conflayers.methods import DRAFT_MODEL, MethodOptions
+    from edge_conflayers.methods import DRAFT_MODEL_METHODS, MethodOptions
     from edge_conflayers.model import Model
 
     if draft_model is None:
         yield MethodOptions()
         return
-    if DRAFT_MODEL not in methods:
-        raise BadInput(f"--draft-model is of use to the method {DRAFT_MODEL} only; choose that")
+    if not set(DRAFT_MODEL_METHODS) & set(methods):
+        raise BadInput(
+            f"--draft-model is of use to the methods {' and '.join(DRAFT_MODEL_METHODS)} only;"
+            " choose one of them"
+        )
     with Model(find_model(draft_model), gpu_layers=gpu_layers) as model:
         yield MethodOptions(draft_model=model)
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from edge_conflayers.controller import Caution, Controller
 from edge_conflayers.draft import Draft, Round
+from edge_conflayers.drafters.arm import Prior
+from edge_conflayers.drafters.draft_model import DraftModelArm
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.recycling import RecyclingSource
-from edge_conflayers.drafters.skip_sets import SkipSetArm, SkipSetPrior
+from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.errors import BadInput
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.model import Model
@@ -35,19 +37,29 @@ class AutoDrafter:
         model: whose texts.
         sets: prices of its steps, which must be there, and skip sets, which are kept up to date.
         caution: of the controllers.
+        draft_model: drafts as well; stays open as long as the drafter.
     """
 
-    def __init__(self, model: Model, sets: SkipSets, caution: Caution | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sets: SkipSets,
+        caution: Caution | None = None,
+        *,
+        draft_model: Model | None = None,
+    ) -> None:
         assert sets.prices is not None
         self._sets = sets
         self._prices = sets.prices
         self._at_context = AtContext(sets.prices)
-        self._n_vocab = model.n_vocab
+        self._model = model
         self._caution = caution
         self._lookup = LookupSource()
         self._recycling = RecyclingSource()
         self._calibration = AcceptanceChances()
         self._vocabulary = DraftVocabulary(model)
+        self._draft_model = draft_model
+        self._second: DraftModelArm | None = None
         self._controller: Controller | None = None
         self._short = False  # whether drafts choose from the draft vocabulary
         self._search: SearchByKind | None = None
@@ -71,14 +83,24 @@ class AutoDrafter:
         prices = self._prices
         times = StepTimes(prices.t1(context), {n: prices.v(n, context) for n in _VERIFIED})
         layers = self._layers(session, prompt, context) if self._search is not None else None
+        second = self._begin_second(session, prompt)
         self._controller = Controller(
             times,
             (self._lookup, self._recycling) if times.t1 >= _RECYCLING_PAYS else (self._lookup,),
             layers,
+            others=() if second is None else (second,),
             calibration=self._calibration,
             caution=self._caution,
         )
         self._controller.begin(session, prompt)
+
+    def _begin_second(self, session: Session, prompt: Sequence[int]) -> DraftModelArm | None:
+        if self._draft_model is None:
+            return None
+        if self._second is None:
+            self._second = DraftModelArm(self._draft_model, self._calibration)
+        self._second.begin(session, prompt)
+        return self._second
 
     def _layers(self, session: Session, prompt: Sequence[int], context: int) -> SkipSetArm | None:
         assert self._search is not None
@@ -98,19 +120,19 @@ class AutoDrafter:
         self._short = bool(session.draft_vocabulary)
         return SkipSetArm(self._search, lambda mask: self._prior(mask, context), self._calibration)
 
-    def _prior(self, mask: LayerMask, context: int) -> SkipSetPrior:
+    def _prior(self, mask: LayerMask, context: int) -> Prior:
         assert self._search is not None
         found = self._search.found
         if found is None or not mask:
-            return SkipSetPrior(0.0, 0.0, 1.0)
+            return Prior(0.0, 0.0, 0.0)
         prediction = found.prediction
         accepted = prediction.tokens_per_round - 1.0
         size = self._vocabulary.size if self._short else 0
         saved = (self._sets.savings or {}).get(size, 0.0)
-        return SkipSetPrior(
+        return Prior(
             accepted=accepted * self._vocabulary.coverage(size),
             drafted=accepted / prediction.acceptance if prediction.acceptance > 0 else 0.0,
-            cost=AtContext(self._prices, context, saved).c(mask),
+            seconds=AtContext(self._prices, context, saved).c(mask) * self._prices.t1(context),
         )
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
@@ -128,6 +150,12 @@ class AutoDrafter:
         report = self._controller.report() if self._controller is not None else {}
         return {**report, "draft_vocabulary": self._vocabulary.size}
 
+    def close(self) -> None:
+        """Frees the second model's session."""
+        if self._second is not None:
+            self._second.close()
+            self._second = None
+
     def state(self) -> dict[str, Any]:
         """What was learned, JSON-able."""
         return {
@@ -144,7 +172,7 @@ class AutoDrafter:
         """
         try:
             calibration = AcceptanceChances.from_state(state["calibration"])
-            recycling = RecyclingSource.from_state(state["recycling"], self._n_vocab)
+            recycling = RecyclingSource.from_state(state["recycling"], self._model.n_vocab)
             self._vocabulary.resume(state["vocabulary"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(

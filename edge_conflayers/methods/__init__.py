@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.methods.auto import Auto
+from edge_conflayers.methods.auto import AUTO_DRAFT_MODEL, Auto, AutoDraftModel
 from edge_conflayers.methods.draft_model import DRAFT_MODEL, DraftModel
 from edge_conflayers.methods.early_exit import Del, LayerSkip
 from edge_conflayers.methods.free import Lookup, Plain, Recycling
@@ -15,7 +15,7 @@ from edge_conflayers.methods.searched import Clasp, ConfLayers, KnapSpec, Swift
 from edge_conflayers.model import Model
 
 __all__ = [
-    "DRAFT_MODEL",
+    "DRAFT_MODEL_METHODS",
     "METHODS",
     "SHARING_SKIP_SETS",
     "Method",
@@ -36,10 +36,14 @@ METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
     "lookup": Lookup,
     "recycling": Recycling,
     DRAFT_MODEL: DraftModel,
+    AUTO_DRAFT_MODEL: AutoDraftModel,
 }
 
 
-SHARING_SKIP_SETS = ("auto", "measured")
+DRAFT_MODEL_METHODS = (DRAFT_MODEL, AUTO_DRAFT_MODEL)
+"""Methods that draft with a second model."""
+
+SHARING_SKIP_SETS = ("auto", AUTO_DRAFT_MODEL, "measured")
 """Methods whose state is the profile that ``tune`` writes."""
 
 

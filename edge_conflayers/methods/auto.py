@@ -7,11 +7,14 @@ from typing import Any
 
 from edge_conflayers.drafters.auto import AutoDrafter
 from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.methods.draft_model import required_draft_model
 from edge_conflayers.methods.method import MethodOptions, Simple
 from edge_conflayers.model import Model
 from edge_conflayers.prices import MEASURED_AT, measure_prices
 from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.session import Session
+
+AUTO_DRAFT_MODEL = "auto-draft-model"
 
 
 class Auto(Simple):
@@ -22,6 +25,7 @@ class Auto(Simple):
 
     def __init__(self, model: Model, options: MethodOptions) -> None:
         self._model = model
+        self._draft_model: Model | None = None
         self._sets = SkipSets(model.n_layer)
         self._drafter: AutoDrafter | None = None
 
@@ -39,8 +43,12 @@ class Auto(Simple):
                     self._sets.prices = measure_prices(own)
             except EdgeConflayersError:
                 return  # a recurrent model, or no memory
-            self._drafter = AutoDrafter(self._model, self._sets)
+            self._drafter = self._make_drafter(self._sets)
         self._drafter.prepare(session)
+
+    def close(self) -> None:
+        if self._drafter is not None:
+            self._drafter.close()
 
     def settings(self) -> dict[str, Any]:
         return dict(SKIP_SETS_PROFILE)
@@ -52,7 +60,18 @@ class Auto(Simple):
 
     def resume(self, state: Mapping[str, Any]) -> None:
         sets = SkipSets.from_json(state, self._model.n_layer)
-        drafter = AutoDrafter(self._model, sets) if sets.prices is not None else None
+        drafter = self._make_drafter(sets) if sets.prices is not None else None
         if drafter is not None and self._NAME in sets.others:
             drafter.resume(sets.others[self._NAME])
         self._sets, self._drafter = sets, drafter
+
+    def _make_drafter(self, sets: SkipSets) -> AutoDrafter:
+        return AutoDrafter(self._model, sets, draft_model=self._draft_model)
+
+
+class AutoDraftModel(Auto):
+    """The same with a second model among the drafters."""
+
+    def __init__(self, model: Model, options: MethodOptions) -> None:
+        super().__init__(model, options)
+        self._draft_model = required_draft_model(AUTO_DRAFT_MODEL, model, options)

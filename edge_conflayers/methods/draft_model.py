@@ -14,12 +14,19 @@ class DraftModel(Forgetful):
     """Drafts with a second model (Leviathan et al., arXiv 2211.17192)."""
 
     def __init__(self, model: Model, options: MethodOptions) -> None:
-        if options.draft_model is None:
-            raise BadInput(
-                f"method '{DRAFT_MODEL}' needs a second model; give it with --draft-model"
-            )
-        check_vocabulary(model, options.draft_model)
-        self.drafter = DraftModelDrafter(options.draft_model)
+        self.drafter = DraftModelDrafter(required_draft_model(DRAFT_MODEL, model, options))
 
     def close(self) -> None:
         self.drafter.close()
+
+
+def required_draft_model(method: str, model: Model, options: MethodOptions) -> Model:
+    """The second model that a method drafts with.
+
+    Raises:
+        BadInput: there is none, or it has other tokens.
+    """
+    if options.draft_model is None:
+        raise BadInput(f"method '{method}' needs a second model; give it with --draft-model")
+    check_vocabulary(model, options.draft_model)
+    return options.draft_model

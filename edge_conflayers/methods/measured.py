@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_conflayers.drafters.measured import MeasuredDrafter
+from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.methods.method import MethodOptions, Simple
 from edge_conflayers.model import Model
+from edge_conflayers.prices import MEASURED_AT, measure_prices
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext, guessed_prices
 from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
-from edge_conflayers.vocabulary import DraftVocabulary, typical_size
+from edge_conflayers.session import Session
+from edge_conflayers.vocabulary import DraftVocabulary, measure_savings, typical_size
 
 
 class Measured(Simple):
@@ -27,6 +30,21 @@ class Measured(Simple):
         self._model = model
         self._settings = settings or MeasuredSettings()
         self._use(SkipSets(model.n_layer))
+
+    def prepare(self, session: Session) -> None:
+        """Measures what it has not: steps, and what draft vocabularies save."""
+        sets = self.drafter.search.sets
+        if sets.prices is not None and sets.savings is not None:
+            return
+        try:
+            # The user's session may be short.
+            with Session(self._model, n_ctx=MEASURED_AT, threads=session.threads) as own:
+                sets.prices = sets.prices or measure_prices(own)
+                own.clear()
+                sets.savings = measure_savings(own, DraftVocabulary(self._model), repeat=3)
+        except EdgeConflayersError:
+            return  # no memory: it goes by the weights' sizes
+        self._use(sets)
 
     def _use(self, sets: SkipSets) -> None:
         prices = sets.prices or guessed_prices(self._model)

@@ -48,7 +48,7 @@ class MethodOptions:
     """What a user can give to a method besides the model.
 
     Attributes:
-        draft_model: drafts in ``draft-model``; stays open as long as the method.
+        draft_model: drafts in the methods named after it; stays open as long as they do.
     """
 
     draft_model: Model | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from edge_conflayers.draft import Round
@@ -45,8 +46,9 @@ class MeasuredSettings:
     share: float = 0.05
     """Most wall time that the search takes while text is being written, over drafting and
     verification; infinite for a candidate a round."""
-    sizes: tuple[float, ...] = (0.2, 0.3, 0.1, 0.4, 0.15, 0.5)
-    """Sizes of the first sets, as shares of the candidate sub-layers, in the order of trial."""
+    sizes: tuple[float, ...] = (0.1, 0.2, 0.3, 0.15, 0.4)
+    """Sizes of the first sets, as shares of the time that all candidates would save, in the order
+    of trial."""
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.stretch < 1 or not self.share >= 0:
@@ -188,6 +190,11 @@ class MeasuredSearch:
 
     # Candidates.
 
+    def savings(self) -> list[float]:
+        """What dropping each candidate saves of a one-token step, over a full one."""
+        nothing = self._prices.c(NO_MASK)
+        return [nothing - self._prices.c(mask_of({i}, self.n_layer)) for i in range(self._n)]
+
     def set_orders(self, orders: Sequence[Sequence[int]]) -> None:
         """Orders in which candidates are worth dropping, the most reliable first; at least one.
         Candidates that are in none are never dropped."""
@@ -246,10 +253,18 @@ class MeasuredSearch:
         """First sets to try."""
         if self._skips_ranked_seeds:
             return self._others
-        sizes = [max(1, round(share * self._n)) for share in self.settings.sizes]
         return self._others + [
-            frozenset(order[:size]) for size in sizes for order in self._orders or []
+            self._first(order, share)
+            for share in self.settings.sizes
+            for order in self._orders or []
         ]
+
+    def _first(self, order: Sequence[int], share: float) -> _Set:
+        """Of an order as many as save this share of what all in it would, at least one."""
+        savings = self.savings()
+        saved = list(accumulate(savings[i] for i in order))
+        enough = sum(each < share * saved[-1] for each in saved) + 1 if saved else 0
+        return frozenset(order[:enough])
 
     def _ordered_moves(self) -> list[_Set]:
         """Every set that differs by one sub-layer or by a swap, the most promising last."""
@@ -304,7 +319,7 @@ class MeasuredSearch:
         started = time.perf_counter()
         begin, end = self._window(session)
         if self._orders is None:
-            self._orders = ranking.orders(session, begin, end)
+            self._orders = ranking.orders(session, begin, end, self.savings())
         elif (mask := self.propose()) is not None:
             records = replay_records(session, mask, begin, end, stretch=self.settings.stretch)
             if records is not None:

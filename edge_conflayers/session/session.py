@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers import binding
+from edge_conflayers.binding import llama
 from edge_conflayers.draft import Draft, ExitStates
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.session.arrays import floats, int32_array
 from edge_conflayers.session.cached_text import CachedText
 from edge_conflayers.session.context import NO_ROOM_DRAFTING
 from edge_conflayers.session.mask import LayerMask
+
+_UNKNOWN = -1  # no token
 
 
 class Session(CachedText):
@@ -96,24 +99,30 @@ class Session(CachedText):
         limit: int,
         stop_probability: float,
         stop_path: float = 0.0,
+        least_path: float = 0.0,
         acceptance: Sequence[float] | None = None,
         full_vocabulary: bool = False,
         runners_up: int = 0,
+        keep: bool = False,
     ) -> Draft:
         """Drafts greedily under a mask, to follow ``pending``, which is not in the cache yet; the
-        cache and the session's mask stay as they are.
+        cache, unless ``keep``, and the session's mask stay as they are.
 
         Args:
             limit: most tokens to draft.
             stop_probability: a token less likely than this is the last of the draft.
             stop_path: drafting goes on while the product of the tokens' chances of acceptance is
-                at least this; a token that makes it less is left out, unless it is the first.
+                at least this.
+            least_path: a token that makes that product less than this ends the draft and is left
+                out, unless it is the first.
             acceptance: the chance of acceptance of a token whose probability p falls in bin
                 floor(p * len(acceptance)); None takes p itself.
             full_vocabulary: choose among all tokens although there is a draft vocabulary. Within
                 one, a probability is that of a softmax over its tokens, and so a little higher.
             runners_up: of each drafted token, how many of the next likeliest to add as leaves:
                 after the chain, token by token, likeliest first.
+            keep: the text goes on with ``pending`` and those drafted tokens that were read to draft
+                the next. Only without a mask: under one, dropped layers keep nothing of them.
 
         Raises:
             BadInput: the model's architecture cannot be served by the mask, or by the draft
@@ -126,20 +135,29 @@ class Session(CachedText):
         options.n_max = limit
         options.stop_probability = stop_probability
         options.stop_path = stop_path
+        options.least_path = least_path
         options.full_vocabulary = full_vocabulary
         options.n_runners_up = runners_up
+        options.keep = keep
         if acceptance is not None:
             options.acceptance = (ctypes.c_float * len(acceptance))(*acceptance)
             options.n_acceptance = len(acceptance)
         width = 1 + runners_up
         tokens = (ctypes.c_int32 * (limit * width))()
         probabilities = (ctypes.c_float * (limit * width))()
+        begin = len(self.tokens)
+        if keep:  # before the steps, so that after an interrupt no text is taken for what was read
+            self.tokens.extend((*pending, *[_UNKNOWN] * limit))
         n = binding.ecl_draft(
             self.handle,
             *(mask.packed(self.model.n_layer), self.model.n_layer),
-            *(int32_array(pending), len(pending), len(self.tokens), 0),
+            *(int32_array(pending), len(pending), begin, 0),
             *(ctypes.byref(options), tokens, probabilities),
         )
+        if keep:
+            read = llama.llama_memory_seq_pos_max(self.context.memory, 0) + 1 - begin
+            drafted = (tokens[i * width] for i in range(max(n, 0)))
+            self.tokens[begin:] = [*pending, *drafted][:read]
         if n == NO_ROOM_DRAFTING:
             return Draft()
         if n < 0:

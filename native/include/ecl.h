@@ -74,12 +74,15 @@ struct ecl_draft_options {
     int32_t n_max;             // most tokens; default 16
     float   stop_probability;  // a token less likely than this is kept as the last; default 0: never
     float   stop_path;         // drafting goes on while the product of the tokens' chances of acceptance
-                               // is at least this; a token that makes it less is not kept, unless it is
-                               // the first; default 0: never
+                               // is at least this; default 0: always
+    float   least_path;        // a token that makes that product less than this is not kept, unless it is
+                               // the first, and ends the draft; default 0: never
     const float * acceptance;  // chance of acceptance of a token whose probability p falls in bin
                                // floor(p * n_acceptance); default NULL: p itself
     int32_t n_acceptance;      // bins; default 0
     bool    full_vocabulary;   // leave the draft vocabulary alone; default false
+    bool    keep;              // the cache keeps what was read, pending tokens and drafted ones: for models
+                               // that draft without a mask
     int32_t n_runners_up;      // of each drafted token, how many of the next likeliest to write;
                                // default 0
 };

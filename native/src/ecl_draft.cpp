@@ -62,9 +62,11 @@ ecl_draft_options ecl_draft_default_options(void) {
         /*.n_max            =*/16,
         /*.stop_probability =*/0.0f,
         /*.stop_path        =*/0.0f,
+        /*.least_path       =*/0.0f,
         /*.acceptance       =*/nullptr,
         /*.n_acceptance     =*/0,
         /*.full_vocabulary  =*/false,
+        /*.keep             =*/false,
         /*.n_runners_up     =*/0,
     };
 }
@@ -97,11 +99,10 @@ int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, co
         probability = probabilities + n * width;
         best_tokens(ctx, width, token, probability);
         path *= chance_of_acceptance(*options, *probability);
-        const bool unlikely = path < options->stop_path;
-        if (unlikely && n > 0) {
+        if (path < options->least_path && n > 0) {
             break;
         }
-        const bool last = unlikely || *probability < options->stop_probability || n + 1 == options->n_max ||
+        const bool last = path < options->stop_path || *probability < options->stop_probability || n + 1 == options->n_max ||
                           llama_vocab_is_eog(vocab, *token);
         ++n;
         if (last) {
@@ -109,8 +110,10 @@ int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, co
         }
         status = draft_step(ctx, token, 1, pos + n_pending + n - 1, seq);
     }
-    // A dropped layer has no keys and values for drafted positions, so nothing drafted may stay.
-    llama_memory_seq_rm(llama_get_memory(ctx), seq, pos, -1);
+    // A dropped layer has no keys and values for drafted positions, so nothing drafted may stay there.
+    if (!options->keep || n == 0) {
+        llama_memory_seq_rm(llama_get_memory(ctx), seq, pos, -1);
+    }
     if (status == 1 && n > 0) {
         return n;  // the cache is full: what was drafted until then is still a draft
     }

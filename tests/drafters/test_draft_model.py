@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from steps import Tiny, TinyPath, random_tokens
 
 from edge_conflayers.draft import Draft
-from edge_conflayers.drafters.draft_model import DraftModelDrafter, check_vocabulary, follow
+from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters.auto import AutoDrafter
+from edge_conflayers.drafters.draft_model import (
+    DraftModelArm,
+    DraftModelDrafter,
+    check_vocabulary,
+    follow,
+)
 from edge_conflayers.errors import BadInput
-from edge_conflayers.methods import MethodOptions, make_method
+from edge_conflayers.estimates import AcceptanceChances, StepTimes
+from edge_conflayers.methods import DRAFT_MODEL_METHODS, MethodOptions, make_method
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import Session
@@ -40,7 +48,7 @@ def greedy(model: Model, text: Sequence[int], n: int) -> list[int]:
 
 
 def write(
-    model: Model, prompt: Sequence[int], drafter: DraftModelDrafter | None, **settings: int
+    model: Model, prompt: Sequence[int], drafter: Drafter | None, **settings: int
 ) -> tuple[list[int], Stats]:
     stats = Stats()
     with Session(model, **{"n_ctx": 256, "threads": 1, **settings}) as session:
@@ -167,5 +175,88 @@ def test_a_longer_vocabulary_drafts_only_what_the_model_has(
 
 
 def test_without_a_second_model_there_is_nothing_to_draft_with(model: Model) -> None:
-    with pytest.raises(BadInput, match="--draft-model"):
-        make_method("draft-model", model)
+    for name in DRAFT_MODEL_METHODS:
+        with pytest.raises(BadInput, match=f"'{name}' needs a second model; .*--draft-model"):
+            make_method(name, model)
+
+
+TIMES = StepTimes(1.0, {2: 1.01, 8: 1.02})
+
+
+def arm_drafts(arm: DraftModelArm, session: Session, pending: list[int], limit: int) -> list[int]:
+    return list(arm.draft(session, pending, limit, 0.0, TIMES).tokens)
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(3, 5), min_size=2, max_size=30), st.integers(1, 6)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_the_arm_drafts_its_models_greedy_text_wherever_the_text_goes(
+    model: Model, smaller: Model, texts: list[tuple[list[int], int]]
+) -> None:
+    arm = DraftModelArm(smaller, AcceptanceChances())
+    with Session(model, n_ctx=64, threads=1) as session:
+        session.read(texts[0][0][:-1])
+        arm.begin(session, texts[0][0][:-1])
+        for text, limit in texts:
+            session.clear()
+            session.read(text[:-1])
+            assert arm_drafts(arm, session, text[-1:], limit) == greedy(smaller, text, limit)
+            assert session.tokens == text[:-1]
+    arm.close()
+
+
+def test_the_arm_drafts_only_what_the_model_has(tiny_path: TinyPath, model: Model) -> None:
+    with Model(tiny_path("llama", n_vocab=400)) as padded:
+        arm = DraftModelArm(padded, AcceptanceChances())
+        prompts = [random_tokens(model, 8, seed) for seed in range(8)]
+        choices = [greedy(padded, prompt, 1)[0] for prompt in prompts]
+        assert any(choice >= model.n_vocab for choice in choices), "the case to be tested"
+        with Session(model, n_ctx=64, threads=1) as session:
+            for prompt, choice in zip(prompts, choices, strict=True):
+                session.clear()
+                session.read(prompt[:-1])
+                arm.begin(session, prompt[:-1])
+                found = arm_drafts(arm, session, prompt[-1:], 6)
+                assert all(token < model.n_vocab for token in found)
+                assert bool(found) == (choice < model.n_vocab)
+        arm.close()
+
+
+def test_the_arm_near_the_end_of_the_context(model: Model, smaller: Model) -> None:
+    arm = DraftModelArm(smaller, AcceptanceChances())
+    with Session(model, n_ctx=256, threads=1) as session:
+        text = random_tokens(model, 256)
+        session.read(text[:254])
+        arm.begin(session, text[:254])
+        assert len(arm_drafts(arm, session, text[254:255], 8)) <= 2
+        assert len(arm_drafts(arm, session, text[254:], 8)) <= 1
+    arm.close()
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same", "other"])
+def test_under_the_controller_the_text_is_plain_decodings(
+    model: Model, smaller: Model, same: bool
+) -> None:
+    method = make_method(
+        "auto-draft-model", model, MethodOptions(draft_model=model if same else smaller)
+    )
+    for seed in range(2):
+        prompt = random_tokens(model, 9, seed)
+        plain, _ = write(model, prompt, None)
+        with Session(model, n_ctx=256, threads=1) as session:
+            method.prepare(session)
+        assert isinstance(method.drafter, AutoDrafter)
+        text, stats = write(model, prompt, method.drafter)
+        assert text[: len(plain) - 1] == plain[:-1]
+        assert stats.drafter["draft_model"] == (model if same else smaller).path.name
+    state = method.state()
+    assert state is not None and state["others"].keys() == {"auto"}
+    method.close()
+    method.close()

@@ -137,14 +137,31 @@ def test_candidates_without_a_rank_are_never_dropped() -> None:
     assert search.mask == LayerMask(attention=frozenset({1, 2, 3}))
 
 
+def test_first_sets_are_sized_by_what_they_save() -> None:
+    """An attention saves 0.04, a feed-forward 0.07; a tenth of all 0.55 is one and a half."""
+    search = MeasuredSearch(7, PRICES, MeasuredSettings(sizes=(0.1, 0.3)))
+    assert search.savings() == pytest.approx([0.04] * 5 + [0.07] * 5)
+    search.set_orders([[0, 5, 1, 6, *(i for i in range(10) if i not in (0, 5, 1, 6))]])
+    for expected in ({0, 5}, {0, 5, 1, 6}):
+        mask = search.propose()
+        assert mask == mask_of(expected, 7)
+        search.judge(mask, [Record(False, 0.5)] * 30)
+
+
 def test_orders_of_a_model(tiny: Tiny) -> None:
-    """Sub-layers that add little come first."""
+    """Sub-layers that add little for what they save come first, those that save nothing never."""
     model = tiny("llama", n_layer=6)
     with open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 80))
-        found = orders(session, 40, 80)
+        found = orders(session, 40, 80, [1.0] * 8)
         assert found is not None and len(found) == 2
         assert all(sorted(each) == list(range(8)) for each in found)
+        savings = [0.001, 1.0, 0.0, 1.0, 1.0, -0.1, 1.0, 1e6]
+        priced = orders(session, 40, 80, savings)
+        assert priced is not None
+        for each in priced:
+            assert sorted(each) == [0, 1, 3, 4, 6, 7]
+            assert each[0] == 7 and each[-1] == 0
         probe(session, session.tokens[40:80])
         change = []
         for where, after in ((0, 1), (1, 2)):
@@ -160,12 +177,12 @@ def test_orders_without_streams_and_without_room(tiny: Tiny) -> None:
     model = tiny("falcon", n_layer=6)
     with open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 80))
-        found = orders(session, 40, 80)
+        found = orders(session, 40, 80, [1.0] * 8)
         assert found is not None and len(found) == 1
     model = tiny("llama", n_layer=6)
     with open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 250))
-        assert orders(session, 100, 150) is None
+        assert orders(session, 100, 150, [1.0] * 8) is None
 
 
 def test_orders_leave_out_what_has_no_score() -> None:

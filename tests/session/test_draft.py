@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from steps import Tiny, assert_same_bits, open_session, random_tokens, step
 
-from edge_conflayers.session import LayerMask
+from edge_conflayers.session import NO_MASK, LayerMask
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
@@ -88,7 +88,10 @@ def test_as_many_runners_up_as_there_are(tiny: Tiny) -> None:
 
 
 def expected_length(
-    probabilities: Sequence[float], stop_path: float, acceptance: Sequence[float] | None
+    probabilities: Sequence[float],
+    stop_path: float,
+    least_path: float,
+    acceptance: Sequence[float] | None,
 ) -> int:
     """How many tokens of a greedy draft are kept."""
     path = 1.0
@@ -97,8 +100,10 @@ def expected_length(
             path *= probability
         else:
             path *= acceptance[min(int(probability * len(acceptance)), len(acceptance) - 1)]
+        if path < least_path and n > 0:
+            return n
         if path < stop_path:
-            return max(n, 1)
+            return n + 1
     return len(probabilities)
 
 
@@ -107,20 +112,27 @@ def expected_length(
 )
 @given(
     st.integers(0, 1000).map(lambda n: max(0.0, n - 0.5) / 1000),
+    st.integers(0, 1000).map(lambda n: max(0.0, n - 0.5) / 1000),
     st.none() | st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=12),
     st.integers(0, 20),
 )
 def test_a_draft_stops_where_its_path_is_too_unlikely(
-    tiny: Tiny, stop_path: float, acceptance: list[float] | None, seed: int
+    tiny: Tiny, stop_path: float, least_path: float, acceptance: list[float] | None, seed: int
 ) -> None:
     model = tiny("llama", layer_gain=0.5)
     mask = LayerMask.layers({1, 2})
     with open_session(model, n_ctx=64) as session:
         session.read(random_tokens(model, 20, seed))
         whole = session.draft(mask, [17], limit=9, stop_probability=0.0)
-        n = expected_length(whole.probabilities, stop_path, acceptance)
+        n = expected_length(whole.probabilities, stop_path, least_path, acceptance)
         found = session.draft(
-            mask, [17], limit=9, stop_probability=0.0, stop_path=stop_path, acceptance=acceptance
+            mask,
+            [17],
+            limit=9,
+            stop_probability=0.0,
+            stop_path=stop_path,
+            least_path=least_path,
+            acceptance=acceptance,
         )
         assert found == whole.first(n)
 
@@ -143,7 +155,50 @@ def test_the_first_reason_to_stop_counts(tiny: Tiny) -> None:
             return len(found.tokens)
 
         assert draft(0.0, 0.0) == 9
-        assert [draft(0.0, 0.5**n) for n in range(1, 5)] == [1, 2, 3, 4]
-        assert draft(0.0, 0.9) == 1  # the first is kept, however unlikely
+        assert [draft(0.0, 0.5**n) for n in range(1, 5)] == [2, 3, 4, 5]
+        assert draft(0.0, 0.9) == 1
         assert draft(1.0, 0.1) == 1
         assert draft(0.0, 0.1, limit=2) == 2
+
+
+def test_the_first_token_is_kept_however_unlikely(tiny: Tiny) -> None:
+    model = tiny("llama", layer_gain=0.5)
+    with open_session(model, n_ctx=64) as session:
+        session.read(random_tokens(model, 20))
+        draft = session.draft(
+            LayerMask.layers({1}), [17], limit=9, stop_probability=0.0, least_path=1.0
+        )
+        assert len(draft.tokens) == 1
+
+
+@pytest.mark.parametrize("least_path", [0.0, 0.3])
+def test_what_was_read_can_be_kept(tiny: Tiny, least_path: float) -> None:
+    """Drafting from there is as if the drafted tokens had been read as a text."""
+    model = tiny("llama", layer_gain=0.5)
+    text = random_tokens(model, 20)
+    with open_session(model, n_ctx=64) as session, open_session(model, n_ctx=64) as other:
+        session.read(text)
+        draft = session.draft(
+            NO_MASK, [17, 18], limit=5, stop_probability=0.0, least_path=least_path, keep=True
+        )
+        read = len(draft.tokens) - (len(draft.tokens) == 5)
+        assert session.tokens == [*text, 17, 18, *draft.tokens[:read]]
+        other.read(text)
+        other.step([17, 18])
+        for token in draft.tokens[:read]:
+            other.step([token])
+        assert_same_bits(step(session, [40]), step(other, [40]))
+        session.rollback(21)
+        assert session.tokens == [*text, 17]
+
+
+def test_what_is_kept_when_the_cache_is_full(tiny: Tiny) -> None:
+    model = tiny("llama", layer_gain=0.5)
+    with open_session(model, n_ctx=32) as session:
+        size = session.n_ctx
+        session.read(random_tokens(model, size - 2))
+        draft = session.draft(NO_MASK, [17], limit=9, stop_probability=0.0, keep=True)
+        assert len(draft.tokens) == 2 and session.room == 0
+        before = list(session.tokens)
+        assert session.draft(NO_MASK, [18], limit=9, stop_probability=0.0, keep=True).tokens == ()
+        assert session.tokens == before

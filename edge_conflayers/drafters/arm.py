@@ -1,0 +1,148 @@
+"""What drafts that take time are expected to bring, and for how long going on is worth it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge_conflayers.draft import Draft, Round
+from edge_conflayers.estimates import AcceptanceChances, StepTimes
+from edge_conflayers.session import Session
+
+_RECENT = 24
+_PRIOR_ROUNDS = 3
+_FORGET_AFTER = 64
+_PRIOR_WASTED = 0.6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One draft.
+
+    Attributes:
+        gain: tokens that it is expected to add, less what its time is worth.
+        limit: most tokens to draft.
+    """
+
+    gain: float
+    limit: int
+
+
+NOTHING = Plan(float("-inf"), 0)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is known of drafts before there were any.
+
+    Attributes:
+        accepted, drafted: tokens a round.
+        seconds: of a drafted token.
+    """
+
+    accepted: float
+    drafted: float
+    seconds: float
+
+
+class Arm(Protocol):
+    """A drafter that the controller weighs against others."""
+
+    def plan(self, rate: float, times: StepTimes, n_pending: int, limit: int, spare: float) -> Plan:
+        """Of a draft now, when a second is worth ``rate`` tokens and ``spare`` seconds may be
+        lost on the chance that nothing is accepted."""
+        ...
+
+    def draft(
+        self, session: Session, pending: Sequence[int], limit: int, rate: float, times: StepTimes
+    ) -> Draft:
+        """At most ``limit`` tokens, as long as one more is worth its time."""
+        ...
+
+    def observe(self, round: Round) -> None:
+        """Hears what became of a round, whoever drafted."""
+        ...
+
+    def report(self) -> dict[str, Any]: ...
+
+
+class Expectations:
+    """Of one drafter, from its recent drafts.
+
+    Args:
+        name: its source.
+        calibration: chances of acceptance by probability, kept by the controller.
+        max_draft: most tokens in a draft.
+    """
+
+    def __init__(self, name: str, calibration: AcceptanceChances, max_draft: int) -> None:
+        self.name = name
+        self.calibration = calibration
+        self._max_draft = max_draft
+        self._rounds: deque[tuple[int, int]] = deque(maxlen=_RECENT)
+        self._token_seconds: deque[float] = deque(maxlen=_RECENT)
+        self._unused = 0
+
+    def restart(self, prior: Prior) -> None:
+        """Its drafts will be of another kind."""
+        self._prior = prior
+        self._rounds.clear()
+        self._token_seconds.clear()
+
+    def begin_text(self) -> None:
+        """How well it drafts in another text is open; what a draft costs is not."""
+        self._rounds.clear()
+
+    def plan(self, rate: float, times: StepTimes, n_pending: int, limit: int, spare: float) -> Plan:
+        """See ``Arm.plan``."""
+        self._unused += 1
+        if self._unused % _FORGET_AFTER == 0 and self._rounds:
+            self._rounds.popleft()
+        weight = _PRIOR_ROUNDS + len(self._rounds)
+        prior = self._prior
+        drafted = (prior.drafted * _PRIOR_ROUNDS + sum(d for d, _ in self._rounds)) / weight
+        accepted = (prior.accepted * _PRIOR_ROUNDS + sum(a for _, a in self._rounds)) / weight
+        wasted = (sum(a == 0 for _, a in self._rounds) + _PRIOR_ROUNDS * _PRIOR_WASTED) / weight
+        token = self._token_cost()
+        verifying = times.step(n_pending + max(1, round(drafted))) - times.step(n_pending)
+        limit = min(limit, self._max_draft, int((spare / wasted - verifying) / token))
+        if limit <= 0 or drafted <= 0:
+            return NOTHING
+        share = min(1.0, limit / drafted)
+        return Plan(share * (accepted - rate * drafted * token) - rate * verifying, limit)
+
+    def least_to_go_on(self, rate: float, times: StepTimes, n_pending: int) -> float:
+        """The chance that all tokens so far are accepted from which on one more is worth its time
+        and that of its verification."""
+        self._unused = 0
+        return min(1.0, rate * (self._step_cost() + _verifying(times, n_pending)))
+
+    def least_to_verify(self, rate: float, times: StepTimes, n_pending: int) -> float:
+        """The chance that a token that was drafted and all before it are accepted from which on it
+        is worth its verification."""
+        return min(1.0, rate * _verifying(times, n_pending))
+
+    def observe(self, round: Round) -> None:
+        """See ``Arm.observe``."""
+        if round.drafted > 0 and round.draft.source(0) == self.name:
+            self._rounds.append((round.drafted, round.accepted))
+            self._token_seconds.append(round.draft_seconds / round.drafted)
+
+    def _token_cost(self) -> float:
+        """Seconds of a drafted token, all in all."""
+        return self._quantile(2)
+
+    def _step_cost(self) -> float:
+        """Seconds of one more drafted token: longer drafts have little else."""
+        return self._quantile(4)
+
+    def _quantile(self, part: int) -> float:
+        seen = sorted(self._token_seconds)
+        return seen[len(seen) // part] if seen else self._prior.seconds
+
+
+def _verifying(times: StepTimes, n_pending: int) -> float:
+    """Seconds of verifying one more token."""
+    return (times.step(n_pending + 8) - times.step(n_pending + 1)) / 7
