@@ -6,7 +6,8 @@ gain is taken, if that is positive (so the long-run rate is the highest: renewal
 
 The aim: no text takes more than a fiftieth longer than by plain decoding. A draft that may lose
 time is only tried when the loss fits what may be lost (``account.py``). Looking for candidates
-takes about 30 us a round, which comes on top where steps take a few milliseconds.
+takes 10 us a round, and some 40 us right after a step has emptied the CPU's caches. Where that is a
+hundredth of a step, one looks less often while nothing is found.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import Session
 
+_NOTICEABLE = 0.005  # of a one-token step: what looking in every round may take
+_DROWSY = 16  # rounds without a draft after which looking is done in
+_WAKES = 4  # one of so many rounds, if it takes a noticeable time
 _NEGLIGIBLE = 0.02  # of a one-token step: what looking for candidates may take whatever it brings
 _OVERHEAD_WEIGHT = 0.1  # of the last round in the usual overhead
 _NO_DRAFT = Draft()
@@ -107,7 +111,8 @@ class Controller:
         spare = account.spare(times.t1)
         draft, gain = _NO_DRAFT, 0.0
         rate = max(self._caution.margin / times.t1, account.rate(times.t1))
-        self._listens = spare > 0 or self._usual_overhead < _NEGLIGIBLE * times.t1
+        affordable = spare > 0 or self._usual_overhead < _NEGLIGIBLE * times.t1
+        self._listens = affordable and not self._dozes()
         if self._listens:
             for source in self._candidates.sources:
                 source.observe(session, pending)
@@ -127,6 +132,11 @@ class Controller:
             arm, most = chosen
             draft = arm.draft(session, pending, most, rate, times)
         return draft
+
+    def _dozes(self) -> bool:
+        idle = self._since_draft
+        noticed = self._usual_overhead > _NOTICEABLE * self.times.t1
+        return noticed and self._shadow is None and idle >= _DROWSY and idle % _WAKES != 0
 
     def _free(self, n_pending: int, limit: int, rate: float, spare: float) -> tuple[Draft, float]:
         """The candidates worth verifying in ``spare`` seconds, which are lost if none is accepted,

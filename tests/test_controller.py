@@ -154,6 +154,30 @@ def test_a_source_that_never_helps_costs_no_more_than_may_be_lost() -> None:
     assert ratio < 1.015
 
 
+@pytest.mark.parametrize(("seconds", "share"), [(0.004, 1.0), (0.006, 0.3)])
+def test_looking_is_rarer_where_it_is_noticed_until_something_is_found(
+    seconds: float, share: float
+) -> None:
+    w = world()
+    guesser = Guesser(w, 0.0, 0.001, seconds=seconds * T1)
+    found_from = 300
+    asked_early = 0
+
+    def candidates(limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+        nonlocal asked_early
+        if guesser.at >= found_from:
+            guesser.right, guesser.claims = 1.0, 0.95
+        else:
+            asked_early += 1
+        return Guesser.candidates(guesser, limit, least=least, chain=chain)
+
+    guesser.candidates = candidates  # type: ignore[method-assign]
+    _, rounds = play(w, controller(w, guesser), 600)
+    assert 0.8 * share * found_from < asked_early <= share * found_from
+    late = [round for round in rounds if round.generated > found_from + 8]
+    assert sum(round.drafted > 0 for round in late) > 0.9 * len(late)
+
+
 def test_sources_hear_of_rounds_in_which_they_are_not_asked() -> None:
     w = world()
     guesser = Guesser(w, 0.9, 0.9)
