@@ -21,7 +21,6 @@ NAME = "draft-model"
 
 _VOCABULARY = 16384  # tokens; of an LM head over 150,000 it leaves a tenth
 _DRAFTED, _ACCEPTED = 3.0, 2.0  # tokens a round, before there were any
-_TIMED = 3  # steps of a first text's
 _MOST_UNREAD = 16  # tokens that are read together with the last one
 
 # What may differ: the padding at the end, and special tokens at the start.
@@ -96,18 +95,24 @@ class DraftModelArm:
         self._own = OwnSession(model)
         self._vocabulary = DraftVocabulary(model, size=_VOCABULARY)
         self._expected = Expectations(NAME, calibration, max_draft)
+        self._shortened = True  # whether it drafts from that vocabulary
         self._timed = False
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         """A text begins, whose prompt the session holds."""
         own = self._own.session_for(session)
-        with contextlib.suppress(BadInput):  # a head that is refused: it drafts from all tokens
-            self._vocabulary.begin(own, prompt)
         follow(own, session.tokens)
+        if self._shortened:
+            try:
+                self._vocabulary.begin(own, prompt)
+                _draft_one(own)
+            except BadInput:  # a head that is refused: it drafts from all tokens
+                self._shortened = False
+                own.set_draft_vocabulary(())
         if self._timed:
             self._expected.begin_text()
         else:
-            self._expected.restart(Prior(_ACCEPTED, _DRAFTED, seconds=_step_seconds(own)))
+            self._expected.restart(Prior(_ACCEPTED, _DRAFTED, seconds=_draft_one(own)))
             self._timed = True
 
     def plan(self, rate: float, times: StepTimes, n_pending: int, limit: int, spare: float) -> Plan:
@@ -154,14 +159,11 @@ class DraftModelArm:
         self._own.close()
 
 
-def _step_seconds(session: Session) -> float:
-    """Of drafting one more token, which is taken back."""
-    seconds = []
-    for _ in range(_TIMED):
-        began = time.perf_counter()
-        session.draft(NO_MASK, session.tokens[-1:], limit=1, stop_probability=0.0)
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)  # the first one builds its graph
+def _draft_one(session: Session) -> float:
+    """Seconds of drafting one token, which is taken back."""
+    began = time.perf_counter()
+    session.draft(NO_MASK, session.tokens[-1:], limit=1, stop_probability=0.0)
+    return time.perf_counter() - began
 
 
 class OwnSession:

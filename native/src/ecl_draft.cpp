@@ -110,14 +110,13 @@ int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, co
         }
         status = draft_step(ctx, token, 1, pos + n_pending + n - 1, seq);
     }
+    // When the cache is full, what was drafted until then is still a draft.
+    const bool drafted = status == 0 || (status == 1 && n > 0);
     // A dropped layer has no keys and values for drafted positions, so nothing drafted may stay there.
-    if (!options->keep || n == 0) {
+    if (!options->keep || !drafted) {
         llama_memory_seq_rm(llama_get_memory(ctx), seq, pos, -1);
     }
-    if (status == 1 && n > 0) {
-        return n;  // the cache is full: what was drafted until then is still a draft
-    }
-    return status == 0 ? n : (status > 0 ? -100 - status : status);
+    return drafted ? n : (status > 0 ? -100 - status : status);
 }
 
 const float * ecl_draft_logits(const llama_context * ctx) {
