@@ -119,6 +119,7 @@ class MeasuredSearch:
         self._prices = prices
         self._n = candidates(n_layer)
         self._orders: list[list[int]] | None = None
+        self._ranked: list[_Set] = []  # first sets, out of them
         self._others = [self._set(mask) for mask in others]
         self._credit = 0.0
         self._cost: float | None = None  # seconds of the last candidate
@@ -199,6 +200,10 @@ class MeasuredSearch:
         """Orders in which candidates are worth dropping, the most reliable first; at least one.
         Candidates that are in none are never dropped."""
         self._orders = [list(order) for order in orders]
+        savings = self.savings()
+        self._ranked = [
+            _first(order, share, savings) for share in self.settings.sizes for order in self._orders
+        ]
 
     def propose(self) -> LayerMask | None:
         """The next set to judge, the same until it is judged; None if there is none left, or no
@@ -251,20 +256,7 @@ class MeasuredSearch:
 
     def _seeds(self) -> list[_Set]:
         """First sets to try."""
-        if self._skips_ranked_seeds:
-            return self._others
-        return self._others + [
-            self._first(order, share)
-            for share in self.settings.sizes
-            for order in self._orders or []
-        ]
-
-    def _first(self, order: Sequence[int], share: float) -> _Set:
-        """Of an order as many as save this share of what all in it would, at least one."""
-        savings = self.savings()
-        saved = list(accumulate(savings[i] for i in order))
-        enough = sum(each < share * saved[-1] for each in saved) + 1 if saved else 0
-        return frozenset(order[:enough])
+        return self._others if self._skips_ranked_seeds else self._others + self._ranked
 
     def _ordered_moves(self) -> list[_Set]:
         """Every set that differs by one sub-layer or by a swap, the most promising last."""
@@ -319,7 +311,9 @@ class MeasuredSearch:
         started = time.perf_counter()
         begin, end = self._window(session)
         if self._orders is None:
-            self._orders = ranking.orders(session, begin, end, self.savings())
+            found = ranking.orders(session, begin, end, self.savings())
+            if found is not None:
+                self.set_orders(found)
         elif (mask := self.propose()) is not None:
             records = replay_records(session, mask, begin, end, stretch=self.settings.stretch)
             if records is not None:
@@ -349,3 +343,10 @@ class MeasuredSearch:
             "mask": mask_state(found.mask if found is not None else NO_MASK),
             "speed": found.prediction.speed if found is not None else None,
         }
+
+
+def _first(order: Sequence[int], share: float, savings: Sequence[float]) -> _Set:
+    """Of an order as many as save this share of what all in it would, at least one."""
+    saved = list(accumulate(savings[i] for i in order))
+    enough = sum(each < share * saved[-1] for each in saved) + 1 if saved else 0
+    return frozenset(order[:enough])

@@ -47,7 +47,7 @@ def test_every_method_writes_the_same_text(tiny: Path) -> None:
     plain = run(tiny)
     assert plain.exit_code == 0 and plain.stdout.strip()
     for method in methods.METHODS:
-        draft_model = ("--draft-model", tiny) if method == "draft-model" else ()
+        draft_model = ("--draft-model", tiny) if method in methods.DRAFT_MODEL_METHODS else ()
         for _ in range(2):  # what the first run learned is there in the second
             done = run(tiny, "--method", method, *draft_model, "--temp", 0)
             assert done.exit_code == 0, done.output
