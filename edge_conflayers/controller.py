@@ -6,8 +6,8 @@ gain is taken, if that is positive (so the long-run rate is the highest: renewal
 
 The aim: no text takes more than a fiftieth longer than by plain decoding. A draft that may lose
 time is only tried when the loss fits what may be lost (``account.py``). Looking for candidates
-takes 10 us a round, and some 40 us right after a step has emptied the CPU's caches. Where that is a
-hundredth of a step, one looks less often while nothing is found.
+takes 10 us a round, and some 40 us right after a step has emptied the CPU's caches. Where that is
+half a hundredth of a step, one looks less often while nothing is found.
 """
 
 from __future__ import annotations

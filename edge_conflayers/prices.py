@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from edge_conflayers.errors import BadInput
+from edge_conflayers.model import Model
 from edge_conflayers.session import NO_MASK, LayerMask, Session
 
 CONTEXTS = (240, 1008)
@@ -212,6 +213,11 @@ def measure_prices(
         session.set_mask(NO_MASK)
         session.clear()
     return Prices(tuple(at), maskable)
+
+
+def session_to_measure_in(model: Model, threads: int | None) -> Session:
+    """One of its own, since the user's may be short; to be closed."""
+    return Session(model, n_ctx=MEASURED_AT, threads=threads)
 
 
 def _places(contexts: Sequence[int], room: int) -> list[int]:

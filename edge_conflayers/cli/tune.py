@@ -69,10 +69,9 @@ def tune(
     """
     from edge_conflayers import machine
     from edge_conflayers.model import Model
-    from edge_conflayers.prices import MEASURED_AT, measure_prices
+    from edge_conflayers.prices import measure_prices, session_to_measure_in
     from edge_conflayers.profiles import ProfileKey, ProfileStore
     from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE
-    from edge_conflayers.session import Session
     from edge_conflayers.tuning import check_layers_can_be_dropped
     from edge_conflayers.tuning import tune as tune_kinds
     from edge_conflayers.vocabulary import DraftVocabulary, measure_savings, typical_size
@@ -91,7 +90,7 @@ def tune(
         try:
             if sets.prices is None or sets.savings is None:  # `run` measures only some, quickly
                 click.echo("measuring what steps cost", err=True)
-                with Session(loaded, n_ctx=MEASURED_AT, threads=threads) as session:
+                with session_to_measure_in(loaded, threads) as session:
                     sets.prices = measure_prices(session, quick=False)
                     sets.savings = measure_savings(session, DraftVocabulary(loaded))
                 store.save(key, sets.to_json())

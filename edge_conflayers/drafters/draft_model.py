@@ -105,8 +105,9 @@ class DraftModelArm:
         if self._shortened:
             try:
                 self._vocabulary.begin(own, prompt)
-                _draft_one(own)
-            except BadInput:  # a head that is refused: it drafts from all tokens
+                if not self._timed:
+                    _draft_one(own)  # only its graph tells whether the head can be served
+            except BadInput:  # it drafts from all tokens
                 self._shortened = False
                 own.set_draft_vocabulary(())
         if self._timed:

@@ -10,7 +10,7 @@ from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.methods.draft_model import required_draft_model
 from edge_conflayers.methods.method import MethodOptions, Simple
 from edge_conflayers.model import Model
-from edge_conflayers.prices import MEASURED_AT, measure_prices
+from edge_conflayers.prices import measure_prices, session_to_measure_in
 from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.session import Session
 
@@ -38,8 +38,7 @@ class Auto(Simple):
     def prepare(self, session: Session) -> None:
         if self._drafter is None:
             try:
-                # The user's session may be short.
-                with Session(self._model, n_ctx=MEASURED_AT, threads=session.threads) as own:
+                with session_to_measure_in(self._model, session.threads) as own:
                     self._sets.prices = measure_prices(own)
             except EdgeConflayersError:
                 return  # a recurrent model, or no memory

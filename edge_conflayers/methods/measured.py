@@ -9,7 +9,7 @@ from edge_conflayers.drafters.measured import MeasuredDrafter
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.methods.method import MethodOptions, Simple
 from edge_conflayers.model import Model
-from edge_conflayers.prices import MEASURED_AT, measure_prices
+from edge_conflayers.prices import measure_prices, session_to_measure_in
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext, guessed_prices
@@ -37,8 +37,7 @@ class Measured(Simple):
         if sets.prices is not None and sets.savings is not None:
             return
         try:
-            # The user's session may be short.
-            with Session(self._model, n_ctx=MEASURED_AT, threads=session.threads) as own:
+            with session_to_measure_in(self._model, session.threads) as own:
                 sets.prices = sets.prices or measure_prices(own)
                 own.clear()
                 sets.savings = measure_savings(own, DraftVocabulary(self._model), repeat=3)

@@ -81,18 +81,18 @@ struct ecl_draft_options {
                                // floor(p * n_acceptance); default NULL: p itself
     int32_t n_acceptance;      // bins; default 0
     bool    full_vocabulary;   // leave the draft vocabulary alone; default false
-    bool    keep;              // the cache keeps what was read, pending tokens and drafted ones: for models
-                               // that draft without a mask
+    bool    keep;              // the cache keeps what was read, pending tokens and drafted ones; only
+                               // without a mask; default false
     int32_t n_runners_up;      // of each drafted token, how many of the next likeliest to write;
                                // default 0
 };
 ECL_API struct ecl_draft_options ecl_draft_default_options(void);
 
 // Drafts greedily under a mask what follows n_pending tokens at positions pos, pos + 1, ..., one token
-// at a time, until the options or an end-of-text token end it. Leaves the cache and the mask as they
-// were. Writes at most options->n_max tokens and their probabilities, each with its runners-up after it,
-// likeliest first (-1 where the vocabulary has no more): n_max * (1 + n_runners_up) of both. Returns
-// the number of drafted tokens, or a negative status (1 and 2 above as -101 and -102).
+// at a time, until the options or an end-of-text token end it. Leaves the cache, unless options->keep,
+// and the mask as they were. Writes at most options->n_max tokens and their probabilities, each with its
+// runners-up after it, likeliest first (-1 where the vocabulary has no more): n_max * (1 + n_runners_up)
+// of both. Returns the number of drafted tokens, or a negative status (1 and 2 above as -101 and -102).
 ECL_API int32_t ecl_draft(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer,
                           const llama_token * pending, int32_t n_pending, llama_pos pos, llama_seq_id seq,
                           const struct ecl_draft_options * options, llama_token * tokens, float * probabilities);

@@ -102,8 +102,8 @@ int32_t ecl_draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, co
         if (path < options->least_path && n > 0) {
             break;
         }
-        const bool last = path < options->stop_path || *probability < options->stop_probability || n + 1 == options->n_max ||
-                          llama_vocab_is_eog(vocab, *token);
+        const bool unlikely = path < options->stop_path || *probability < options->stop_probability;
+        const bool last     = unlikely || n + 1 == options->n_max || llama_vocab_is_eog(vocab, *token);
         ++n;
         if (last) {
             break;

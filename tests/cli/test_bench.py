@@ -177,7 +177,10 @@ def test_an_interrupt_before_anything_is_complete_writes_nothing(
         (("-n", "9999"), "the context holds 4096"),
         (("--temp", "-1"), "temperature is -1"),
         (("--methods", "draft-model"), "needs a second model"),
-        (("--draft-model", "absent.gguf"), "of use to the methods draft-model"),
+        (
+            ("--draft-model", "absent.gguf"),
+            "of use to the methods draft-model and auto-draft-model only",
+        ),
         (("--methods", "draft-model", "--draft-model", "absent.gguf"), "neither a file"),
     ],
 )

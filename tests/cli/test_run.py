@@ -129,7 +129,7 @@ def test_draft_models_are_checked(tiny: Path, tmp_path: Path) -> None:
     other = write_tiny_model(tmp_path / "other.gguf", "llama", n_vocab=700)
     for arguments, what in (
         (("--method", "draft-model"), "needs a second model"),
-        (("--draft-model", tiny), "of use to the methods draft-model"),
+        (("--draft-model", tiny), "of use to the methods draft-model and auto-draft-model only"),
         (("--method", "draft-model", "--draft-model", other), "other.gguf cannot draft for tiny"),
         (("--method", "draft-model", "--draft-model", tmp_path / "no.gguf"), "neither a file"),
     ):

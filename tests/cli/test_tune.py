@@ -14,6 +14,7 @@ from gguf_models import write_tiny_model
 
 from edge_conflayers.cli import main
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileKey, ProfileStore
+from edge_conflayers.search import ranking
 from edge_conflayers.search.measured import MeasuredSearch
 from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 
@@ -98,13 +99,19 @@ def test_an_interrupt_keeps_the_best_so_far(
 
     def interrupted(self: MeasuredSearch, *arguments: Any) -> bool:
         better = judge(self, *arguments)
-        if self.judged == 4:
+        if len(bests) == 2:
             raise KeyboardInterrupt
         if better:
             assert self.found is not None
             bests.append(self.found)
         return better
 
+    def worst_first(*arguments: Any) -> list[list[int]] | None:
+        found = orders(*arguments)
+        return None if found is None else [each[::-1] for each in found]
+
+    orders = ranking.orders
+    monkeypatch.setattr(ranking, "orders", worst_first)
     monkeypatch.setattr(MeasuredSearch, "judge", interrupted)
     done = tune(tiny, prompts)
     assert done.exit_code == 130
