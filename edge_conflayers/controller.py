@@ -42,8 +42,9 @@ class Caution:
     Attributes:
         allowance: what may be lost on them.
         search_share: of the time that drafts have saved, what a search for skip sets may take.
-        margin: by what factor a draft's gain has to exceed what its time is worth in plain
-            decoding.
+        margin: by what factor the gain of candidates has to exceed what their time is worth in
+            plain decoding: the best of many is seldom as good as it looks.
+        arm_margin: the same of a drafter that takes time, known by its recent drafts.
         least_chance: of a candidate; less likely ones may pay by themselves, but each loss delays
             the next, likelier one.
         longest_doubt: rounds without a draft after which they are tried all the same.
@@ -52,6 +53,7 @@ class Caution:
     allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
     margin: float = 1.2
+    arm_margin: float = 1.05
     least_chance: float = 0.15
     longest_doubt: int = 48
 
@@ -107,10 +109,10 @@ class Controller:
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         began = self._clock()
-        account, times = self._account, self.times
-        spare = account.spare(times.t1)
+        times = self.times
+        spare = self._account.spare(times.t1)
         draft, gain = _NO_DRAFT, 0.0
-        rate = max(self._caution.margin / times.t1, account.rate(times.t1))
+        rate = self._rate(self._caution.margin)
         affordable = spare > 0 or self._usual_overhead < _NEGLIGIBLE * times.t1
         self._listens = affordable and not self._dozes()
         if self._listens:
@@ -121,17 +123,27 @@ class Controller:
         self._overhead = self._clock() - began
         if self._listens:
             self._usual_overhead += _OVERHEAD_WEIGHT * (self._overhead - self._usual_overhead)
-        if limit <= 0 or times.plain_due:
+        if limit <= 0 or times.plain_due or not self._arms:
             return draft
+        arm_rate = self._rate(self._caution.arm_margin)
+        gain += (rate - arm_rate) * self._at_risk(len(pending), draft)
         chosen = None
         for arm in self._arms:
-            plan = arm.plan(rate, times, len(pending), limit, spare)
+            plan = arm.plan(arm_rate, times, len(pending), limit, spare)
             if plan.gain > gain:
                 gain, chosen = plan.gain, (arm, plan.limit)
         if chosen is not None:
             arm, most = chosen
-            draft = arm.draft(session, pending, most, rate, times)
+            draft = arm.draft(session, pending, most, arm_rate, times)
         return draft
+
+    def _rate(self, margin: float) -> float:
+        """Tokens that a second is worth to a draft."""
+        return max(margin / self.times.t1, self._account.rate(self.times.t1))
+
+    def _at_risk(self, n_pending: int, draft: Draft) -> float:
+        """Seconds of verifying a draft, which are lost if none of it is accepted."""
+        return self.times.step(n_pending + len(draft.tokens)) - self.times.step(n_pending)
 
     def _dozes(self) -> bool:
         idle = self._since_draft
@@ -158,7 +170,7 @@ class Controller:
         draft, gain = choose(inf)
         if not draft.tokens:
             return draft, gain
-        at_risk = self.times.step(n_pending + len(draft.tokens)) - self.times.step(n_pending)
+        at_risk = self._at_risk(n_pending, draft)
         if at_risk <= spare:
             return draft, gain
         affordable = choose(spare)

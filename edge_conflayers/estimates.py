@@ -6,7 +6,9 @@ import ctypes
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from operator import mul
 from statistics import median
 from typing import Any
 
@@ -19,6 +21,10 @@ _T1_STALE = 32  # steps since the last one-token step
 _LEAST_PLAIN = 2
 _MOST_TOKENS = 64  # of a step whose V is kept up to date
 CHANCE_BINS = 8
+RECENT_DRAFTS = 24
+_PRIOR_DRAFTS = 3.0
+_PRIOR_WASTED = 0.6
+_POSITIONS = 16
 _PRIOR_TRIALS = 4.0
 _MEMORY = 256.0  # trials after which older ones fade
 
@@ -157,6 +163,73 @@ class AcceptanceChances:
                 f"the saved acceptance counts cannot be used ({error}): start anew with --fresh"
             ) from error
         return calibration
+
+
+class Reach:
+    """How far the recent drafts of one drafter reached, position by position.
+
+    Each position has two chances: that a draft that may go on to it does, and that this brings a
+    token that is accepted, where all before it were. Where a position was reached seldom, they are
+    those of all positions together; before there were drafts, those that give the numbers below.
+
+    Args:
+        drafted, accepted: tokens a draft, before there were any.
+    """
+
+    def __init__(self, drafted: float, accepted: float) -> None:
+        # The sums of their powers, from the 0th and the 1st on, are those numbers.
+        self._goes_on = 1.0 - 1.0 / max(1.0, drafted)
+        self._accepted = accepted / (1.0 + accepted)
+        self._drafts: deque[tuple[int, int, int]] = deque(maxlen=RECENT_DRAFTS)
+        self._expected: list[tuple[float, float]] = []
+
+    def observe(self, limit: int, drafted: int, accepted: int) -> None:
+        """Hear of a draft that could have had ``limit`` tokens."""
+        self._drafts.append((limit, drafted, accepted))
+        self._expected.clear()
+
+    def forget_oldest(self) -> None:
+        """Of the drafts, if there are any."""
+        if self._drafts:
+            self._drafts.popleft()
+            self._expected.clear()
+
+    @property
+    def wasted(self) -> float:
+        """The chance that no token is accepted, estimated high while little is known."""
+        nothing = sum(accepted == 0 for _, _, accepted in self._drafts)
+        return (nothing + _PRIOR_DRAFTS * _PRIOR_WASTED) / (len(self._drafts) + _PRIOR_DRAFTS)
+
+    def expected(self, limit: int) -> tuple[float, float]:
+        """Tokens drafted and accepted of a draft of at most ``limit``, which is positive."""
+        if len(self._expected) < limit:
+            self._expected = self._expectations(max(limit, _POSITIONS))
+        return self._expected[limit - 1]
+
+    def _expectations(self, most: int) -> list[tuple[float, float]]:
+        goes_on = self._by_position(self._goes_on, most, [(i, n) for i, n, _ in self._drafts], 1)
+        accepted = self._by_position(self._accepted, most, [(i, n) for i, _, n in self._drafts], 0)
+        # A draft has a first token.
+        n_drafted = accumulate(accumulate((1.0, *goes_on), mul))
+        n_accepted = accumulate(accumulate(accepted, mul))
+        return list(zip(n_drafted, n_accepted, strict=True))
+
+    @staticmethod
+    def _by_position(
+        prior: float, most: int, reached: Sequence[tuple[int, int]], begin: int
+    ) -> list[float]:
+        """Of each position from ``begin`` on, the chance that what has reached it passes it."""
+        tried, passed = [0] * most, [0] * most
+        for limit, n in reached:
+            for position in range(begin, min(limit, n + 1, most)):
+                tried[position] += 1
+                passed[position] += position < n
+        pooled = _share(prior, sum(tried), sum(passed))
+        return [_share(pooled, tried[i], passed[i]) for i in range(begin, most)]
+
+
+def _share(prior: float, tried: int, passed: int) -> float:
+    return (prior * _PRIOR_DRAFTS + passed) / (_PRIOR_DRAFTS + tried)
 
 
 def _bin(probability: float) -> int:

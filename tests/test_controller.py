@@ -284,6 +284,16 @@ def test_layers_that_pay() -> None:
     assert {r.draft.source(0) for r in rounds if r.drafted} == {"layers"}
 
 
+@pytest.mark.parametrize("right", [0.85, 0.9])
+def test_layers_that_pay_less(right: float) -> None:
+    """The loss of one draft does not keep them out."""
+    ratios = []
+    for seed in range(5):
+        w = world(seed)
+        ratios.append(play(w, with_layers(w, right, 4.0), 400)[0])
+    assert sorted(ratios)[2] < 0.95
+
+
 @pytest.mark.parametrize("promised", [0.5, 4.9])
 def test_never_slower_by_layers_that_do_not_pay(promised: float) -> None:
     for n in (128, 500):

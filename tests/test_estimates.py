@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.estimates import AcceptanceChances, StepTimes
+from edge_conflayers.estimates import RECENT_DRAFTS, AcceptanceChances, Reach, StepTimes
 
 V = {2: 1.1, 4: 1.2, 8: 1.6}
 
@@ -115,3 +116,59 @@ def test_calibration_state() -> None:
 def test_a_damaged_calibration_state(state: dict[str, object]) -> None:
     with pytest.raises(BadInput, match="--fresh"):
         AcceptanceChances.from_state(state)
+
+
+def test_reach_starts_from_what_is_expected() -> None:
+    drafted, accepted = Reach(4.0, 2.5).expected(500)
+    assert drafted == pytest.approx(4.0) and accepted == pytest.approx(2.5)
+    assert Reach(4.0, 2.5).expected(1) == pytest.approx((1.0, 2.5 / 3.5))
+    assert Reach(0.0, 0.0).expected(3) == (1.0, 0.0)
+
+
+def test_reach_by_position() -> None:
+    reach = Reach(3.0, 2.0)
+    for _ in range(RECENT_DRAFTS):
+        reach.observe(8, 3, 1)
+    drafted, accepted = zip(*(reach.expected(n) for n in (1, 2, 3, 4, 8)), strict=True)
+    assert drafted == pytest.approx((1, 2, 3, 3, 3), abs=0.35)
+    assert accepted == pytest.approx((1, 1, 1, 1, 1), abs=0.15)
+    assert reach.wasted < 0.1
+
+
+def test_drafts_that_were_cut_short_say_nothing_of_later_positions() -> None:
+    cut, ended = Reach(3.0, 2.0), Reach(3.0, 2.0)
+    for _ in range(RECENT_DRAFTS):
+        cut.observe(2, 2, 2)
+        ended.observe(8, 2, 2)
+    assert cut.expected(2)[1] == pytest.approx(2.0, abs=0.2)
+    assert cut.expected(6)[1] > 4.5
+    assert ended.expected(6) == pytest.approx((2.0, 2.0), abs=0.25)
+
+
+def test_reach_forgets_the_oldest_draft() -> None:
+    reach, other = Reach(3.0, 2.0), Reach(3.0, 2.0)
+    reach.observe(8, 4, 0)
+    for each in (reach, other):
+        each.observe(8, 3, 3)
+    assert reach.expected(4) != other.expected(4)
+    reach.forget_oldest()
+    assert reach.expected(4) == other.expected(4)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 11), st.integers(0, 12)), max_size=30),
+    st.floats(0, 8),
+    st.floats(0, 8),
+)
+def test_longer_drafts_bring_no_less(
+    drafts: list[tuple[int, int, int]], drafted: float, accepted: float
+) -> None:
+    reach = Reach(drafted, accepted)
+    for limit, left, of_them in drafts:
+        n = max(1, limit - left)
+        reach.observe(limit, n, min(n, of_them))
+    assert 0 < reach.wasted < 1
+    brought = [reach.expected(n) for n in range(1, 13)]
+    assert brought[0][0] == 1.0
+    for (d0, a0), (d1, a1) in pairwise(brought):
+        assert 0 <= d1 - d0 <= 1 and 0 <= a1 - a0 <= 1

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from edge_conflayers.draft import Draft, Round
-from edge_conflayers.estimates import AcceptanceChances, StepTimes
-from edge_conflayers.session import Session
+from edge_conflayers.estimates import RECENT_DRAFTS, AcceptanceChances, Reach, StepTimes
+from edge_conflayers.session import LayerMask, Session
 
-_RECENT = 24
-_PRIOR_ROUNDS = 3
 _FORGET_AFTER = 64
-_PRIOR_WASTED = 0.6
+_LENGTHS = (1, 2, 3, 4, 6, 8, 12)  # of drafts that are weighed
 
 
 @dataclass(frozen=True)
@@ -81,42 +79,76 @@ class Expectations:
         self.name = name
         self.calibration = calibration
         self._max_draft = max_draft
-        self._rounds: deque[tuple[int, int]] = deque(maxlen=_RECENT)
-        self._token_seconds: deque[float] = deque(maxlen=_RECENT)
+        self._lengths = [n for n in _LENGTHS if n < max_draft] + [max_draft]
+        self._limit = max_draft  # of the last draft
+        self._reach = Reach(0.0, 0.0)
+        self._token_seconds: deque[float] = deque(maxlen=RECENT_DRAFTS)
         self._unused = 0
 
     def restart(self, prior: Prior) -> None:
         """Its drafts will be of another kind."""
         self._prior = prior
-        self._rounds.clear()
+        self._reach = Reach(prior.drafted, prior.accepted)
         self._token_seconds.clear()
 
     def begin_text(self) -> None:
         """How well it drafts in another text is open; what a draft costs is not."""
-        self._rounds.clear()
+        self._reach = Reach(self._prior.drafted, self._prior.accepted)
 
     def plan(self, rate: float, times: StepTimes, n_pending: int, limit: int, spare: float) -> Plan:
         """See ``Arm.plan``."""
         self._unused += 1
-        if self._unused % _FORGET_AFTER == 0 and self._rounds:
-            self._rounds.popleft()
-        weight = _PRIOR_ROUNDS + len(self._rounds)
-        prior = self._prior
-        drafted = (prior.drafted * _PRIOR_ROUNDS + sum(d for d, _ in self._rounds)) / weight
-        accepted = (prior.accepted * _PRIOR_ROUNDS + sum(a for _, a in self._rounds)) / weight
-        wasted = (sum(a == 0 for _, a in self._rounds) + _PRIOR_ROUNDS * _PRIOR_WASTED) / weight
-        token = self._token_cost()
-        verifying = times.step(n_pending + max(1, round(drafted))) - times.step(n_pending)
-        limit = min(limit, self._max_draft, int((spare / wasted - verifying) / token))
-        if limit <= 0 or drafted <= 0:
+        if self._unused % _FORGET_AFTER == 0:
+            self._reach.forget_oldest()
+        if self._prior.drafted <= 0:
             return NOTHING
-        share = min(1.0, limit / drafted)
-        return Plan(share * (accepted - rate * drafted * token) - rate * verifying, limit)
+        best = NOTHING
+        limit = min(limit, self._max_draft)
+        wasted, token = self._reach.wasted, self._token_cost()
+        without = times.step(n_pending)
+        for n in self._lengths:
+            if n > limit:
+                break
+            drafted, accepted = self._reach.expected(n)
+            verifying = times.step(n_pending + max(1, round(drafted))) - without
+            if wasted * (n * token + verifying) > spare:
+                break
+            gain = accepted - rate * (drafted * token + verifying)
+            if gain > best.gain:
+                best = Plan(gain, n)
+        return best
+
+    def draft(
+        self,
+        session: Session,
+        mask: LayerMask,
+        pending: Sequence[int],
+        limit: int,
+        *,
+        rate: float,
+        times: StepTimes,
+        n_pending: int,
+        keep: bool = False,
+    ) -> Draft:
+        """At most ``limit`` tokens by ``session``, as long as one more is worth its time and that
+        of its verification, together with ``n_pending`` others."""
+        self._unused = 0
+        self._limit = limit
+        draft = session.draft(
+            mask,
+            pending,
+            limit=limit,
+            stop_probability=0.0,
+            stop_path=self.least_to_go_on(rate, times, n_pending),
+            least_path=self.least_to_verify(rate, times, n_pending),
+            acceptance=self.calibration.table(self.name),
+            keep=keep,
+        )
+        return replace(draft, sources=(self.name,) * len(draft.tokens))
 
     def least_to_go_on(self, rate: float, times: StepTimes, n_pending: int) -> float:
         """The chance that all tokens so far are accepted from which on one more is worth its time
         and that of its verification."""
-        self._unused = 0
         return min(1.0, rate * (self._step_cost() + _verifying(times, n_pending)))
 
     def least_to_verify(self, rate: float, times: StepTimes, n_pending: int) -> float:
@@ -127,7 +159,7 @@ class Expectations:
     def observe(self, round: Round) -> None:
         """See ``Arm.observe``."""
         if round.drafted > 0 and round.draft.source(0) == self.name:
-            self._rounds.append((round.drafted, round.accepted))
+            self._reach.observe(self._limit, round.drafted, round.accepted)
             self._token_seconds.append(round.draft_seconds / round.drafted)
 
     def _token_cost(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from edge_conflayers.draft import Draft, Round
@@ -61,16 +60,12 @@ class SkipSetArm:
         self, session: Session, pending: Sequence[int], limit: int, rate: float, times: StepTimes
     ) -> Draft:
         """See ``Arm.draft``."""
-        draft = session.draft(
-            self._mask,
-            pending,
-            limit=limit,
-            stop_probability=0.0,
-            stop_path=self._expected.least_to_go_on(rate, times, len(pending)),
-            least_path=self._expected.least_to_verify(rate, times, len(pending)),
-            acceptance=self._expected.calibration.table(NAME),
+        return self._expected.draft(
+            *(session, self._mask, pending, limit),
+            rate=rate,
+            times=times,
+            n_pending=len(pending),
         )
-        return replace(draft, sources=(NAME,) * len(draft.tokens))
 
     def observe(self, round: Round) -> None:
         """See ``Arm.observe``."""

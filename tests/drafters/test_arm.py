@@ -25,11 +25,26 @@ def a_round(drafted: int, accepted: int, seconds: float, source: str = "small") 
     return Round((4,), draft, tuple(range(accepted)), 6, 10, seconds, T1)
 
 
+def gain(cost: float) -> float:
+    """Of a draft of at most 8 tokens that goes on with 3/4 and is accepted with 3/4."""
+    reach = 1 - 0.75**8
+    return 3.0 * reach - cost * 4.0 * reach - (TIMES.v(5) - 1)
+
+
 def test_the_gain_of_a_draft() -> None:
     plan = expectations().plan(RATE, TIMES, 1, 8, ALL)
-    verifying = TIMES.v(5) - 1
     assert plan.limit == 8
-    assert plan.gain == pytest.approx(3.0 - 4 * 0.25 - verifying)
+    assert plan.gain == pytest.approx(gain(0.25))
+
+
+def test_a_draft_is_as_long_as_pays() -> None:
+    """What comes after two tokens is never accepted."""
+    found = expectations()
+    for _ in range(24):
+        found.observe(a_round(6, 2, 6 * 0.25 * T1))
+    plan = found.plan(RATE, TIMES, 1, 12, ALL)
+    assert plan.limit == 2
+    assert plan.gain == pytest.approx(2 - 2 * 0.25 - (TIMES.v(3) - 1), abs=0.2)
 
 
 def test_a_draft_is_as_long_as_may_be_lost() -> None:
@@ -61,7 +76,7 @@ def test_what_a_drafted_token_costs_outlives_a_text() -> None:
     found = expectations()
     found.observe(a_round(4, 4, 4 * 0.5 * T1))
     found.begin_text()
-    assert found.plan(RATE, TIMES, 1, 8, ALL).gain == pytest.approx(3.0 - 4 * 0.5 - TIMES.v(5) + 1)
+    assert found.plan(RATE, TIMES, 1, 8, ALL).gain == pytest.approx(gain(0.5))
 
 
 def test_after_long_disuse_it_is_tried_again() -> None:

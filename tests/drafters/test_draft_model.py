@@ -13,12 +13,8 @@ from steps import Tiny, TinyPath, random_tokens
 from edge_conflayers.draft import Draft
 from edge_conflayers.drafters import Drafter
 from edge_conflayers.drafters.auto import AutoDrafter
-from edge_conflayers.drafters.draft_model import (
-    DraftModelArm,
-    DraftModelDrafter,
-    check_vocabulary,
-    follow,
-)
+from edge_conflayers.drafters.draft_model import DraftModelArm, DraftModelDrafter
+from edge_conflayers.drafters.second_model import check_vocabulary, follow
 from edge_conflayers.errors import BadInput
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.methods import DRAFT_MODEL_METHODS, MethodOptions, make_method

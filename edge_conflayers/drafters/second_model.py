@@ -1,0 +1,104 @@
+"""A second model beside the first: its session follows the text, and their tokens are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge_conflayers.binding import llama
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.model import Model
+from edge_conflayers.session import Session
+
+# What may differ: the padding at the end, and special tokens at the start.
+_MOST_DIFFERENT_SIZE = 128
+_FIRST_COMPARED = 5
+
+
+class OwnSession:
+    """A second model's session, which follows texts of the first one's."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.session: Session | None = None
+
+    def session_for(self, session: Session) -> Session:
+        """One with as much room and as many threads, the same as long as they are."""
+        own = self.session
+        if own is None or own.n_ctx < session.n_ctx or own.threads != session.threads:
+            self.close()
+            own = self.session = Session(
+                self.model, n_ctx=session.n_ctx, threads=session.threads, max_outputs=1
+            )
+        return own
+
+    def close(self) -> None:
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+
+def follow(session: Session, text: Sequence[int]) -> bool:
+    """Brings a session to a text that fits in it, reading no more than it must; the last token's
+    logits are kept.
+
+    Returns:
+        Whether the session's model has all tokens of the text; if not, nothing was read.
+    """
+    if not align(session, text):
+        return False
+    session.read(text[len(session) :])
+    return True
+
+
+def align(session: Session, text: Sequence[int]) -> bool:
+    """Takes a session back to where its text and this one part, and before the last token of it.
+
+    Returns:
+        Whether the session's model has all tokens of the text; if not, nothing was done.
+    """
+    known = min(len(session), len(text) - 1)
+    if session.tokens[:known] != text[:known]:
+        pairs = zip(session.tokens, text, strict=False)
+        known = next(i for i, (held, wanted) in enumerate(pairs) if held != wanted)
+    if max(text[known:]) >= session.model.n_vocab:
+        return False
+    try:
+        session.rollback(known)
+    except EdgeConflayersError:  # it has forgotten too much, or cannot forget at all
+        session.clear()
+    return True
+
+
+def check_vocabulary(model: Model, draft_model: Model) -> None:
+    """Finds out whether the tokens of two models are the same; a few may differ, as llama.cpp's own
+    speculation has it.
+
+    Raises:
+        BadInput: they are not.
+    """
+    why = _difference(model.vocab, draft_model.vocab)
+    if why is not None:
+        raise BadInput(
+            f"{draft_model.path.name} cannot draft for {model.path.name}: {why};"
+            " give a smaller model of the same family"
+        )
+
+
+def _difference(vocab: Any, other: Any) -> str | None:
+    if llama.llama_vocab_type(vocab) != llama.llama_vocab_type(other):
+        return "its tokenizer is of another kind"
+    for what, added, token in (
+        ("begin", llama.llama_vocab_get_add_bos, llama.llama_vocab_bos),
+        ("end", llama.llama_vocab_get_add_eos, llama.llama_vocab_eos),
+    ):
+        if added(vocab) != added(other) or (added(vocab) and token(vocab) != token(other)):
+            return f"its texts {what} with another token"
+    size, other_size = llama.llama_vocab_n_tokens(vocab), llama.llama_vocab_n_tokens(other)
+    if abs(size - other_size) > _MOST_DIFFERENT_SIZE:
+        return f"it has {other_size} tokens, not {size}"
+    text = llama.llama_vocab_get_text
+    for token in range(_FIRST_COMPARED, min(size, other_size)):
+        if text(vocab, token) != text(other, token):
+            return f"its token {token} is another"
+    return None
