@@ -8,7 +8,7 @@ PROMPT ?= Write a Python function that merges two sorted lists.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find edge_conflayers native models -type f \
 	-not -path '*/_native/*' -not -name '*.pyc')
 
-.PHONY: demo test test-all native-test native-sanitize bench bench-kernels upstream dev lint clean
+.PHONY: demo test test-all test-offload native-test native-sanitize bench bench-kernels upstream dev lint clean
 
 demo: $(VENV)/.installed  ## the main job on real input
 	$(BIN)/edge-conflayers run $(MODEL) -p "$(PROMPT)" -n 128
@@ -16,8 +16,17 @@ demo: $(VENV)/.installed  ## the main job on real input
 test: $(VENV)/.installed upstream native-test  ## everything but the 1.5B model and the long forms
 	$(BIN)/pytest -m "not large and not long"
 
+# With threads that spin while they wait, as OpenMP's do by default: it takes hours otherwise.
 test-all: $(VENV)/.installed upstream
-	$(BIN)/pytest
+	GOMP_SPINCOUNT=300000 $(BIN)/pytest -m "long or large or not large"
+
+test-offload: $(VENV)/.installed  ## on a device that is not the CPU: a process of its own
+	$(NATIVE) -B build/offload -DGGML_RPC=ON
+	$(BIN)/cmake --build build/offload --target llama
+	EDGE_CONFLAYERS_LIB=build/offload/lib $(BIN)/pytest --offload -1 \
+		-m "not model and not large and not long" tests/test_identity.py tests/session
+	EDGE_CONFLAYERS_LIB=build/offload/lib $(BIN)/pytest --offload 2 \
+		-m "not model and not large and not long" tests/test_identity.py
 
 bench: $(VENV)/.installed upstream  ## PROMPTS=file.jsonl
 	$(BIN)/edge-conflayers bench $(MODEL) --prompts $(PROMPTS) --methods upstream,plain,auto,conflayers \

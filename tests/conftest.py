@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 from gguf_models import write_tiny_model
+from offload import remote_device
 from steps import ModelAt, RealModel, Tiny, TinyPath
 
 from edge_conflayers import models
@@ -20,6 +22,16 @@ from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.model import Model
 
 _ON_REQUEST = ("large", "long")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--offload",
+        type=int,
+        default=0,
+        metavar="LAYERS",
+        help="put so many layers (-1: all) on a device in a process of its own; needs GGML_RPC",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,13 +58,21 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> TinyPath:
 
 
 @pytest.fixture(scope="session")
-def model_at() -> Iterator[ModelAt]:
+def gpu_layers(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Of the fixtures' models: 0, but with --offload."""
+    layers = int(request.config.getoption("--offload"))
+    with remote_device() if layers else contextlib.nullcontext():
+        yield layers
+
+
+@pytest.fixture(scope="session")
+def model_at(gpu_layers: int) -> Iterator[ModelAt]:
     """Loads a model file, once per run."""
     loaded: dict[Path, Model] = {}
 
     def model(path: Path) -> Model:
         if path not in loaded:
-            loaded[path] = Model(path)
+            loaded[path] = Model(path, gpu_layers=gpu_layers)
         return loaded[path]
 
     yield model

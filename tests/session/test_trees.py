@@ -47,6 +47,12 @@ kernels_only = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu(gpu_layers: int) -> None:
+    if gpu_layers:
+        pytest.skip("trees are verified on the CPU only")
+
+
 def random_tree(model: Model, n: int, seed: int) -> Draft:
     """A tree that is no chain, of at least two tokens."""
     source = random.Random(seed)

@@ -1,0 +1,43 @@
+"""Layers on another device. Everything that takes models from the fixtures runs so with
+``--offload`` (``make test-offload``); here is what holds only then."""
+
+from __future__ import annotations
+
+import pytest
+from steps import Tiny, TinyPath, open_session, random_tokens
+
+from edge_conflayers import binding
+from edge_conflayers.draft import ROOT, Draft
+from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.model import Model
+
+N_LAYER = 4
+
+
+@pytest.fixture(autouse=True)
+def with_a_device(gpu_layers: int) -> None:
+    if not gpu_layers:
+        pytest.skip("runs only with --offload")
+
+
+def test_layers_are_on_the_device(
+    tiny_path: TinyPath,
+    gpu_layers: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(binding.log, "show", True)
+    with Model(tiny_path("llama", n_layer=N_LAYER), gpu_layers=gpu_layers):
+        expected = gpu_layers if gpu_layers > 0 else N_LAYER + 1  # the head counts as one
+        assert f"offloaded {expected}/{N_LAYER + 1} layers to GPU" in capsys.readouterr().err
+
+
+def test_trees_are_refused(tiny: Tiny) -> None:
+    with open_session(tiny("llama"), n_ctx=64) as session:
+        text = random_tokens(session.model, 12)
+        session.read(text)
+        assert not session.verifies_trees
+        tokens = tuple(random_tokens(session.model, 2, 1))
+        with pytest.raises(EdgeConflayersError, match=r"trees .* GPU"):
+            session.verify([5], Draft(tokens, (1.0, 1.0), (ROOT, ROOT)))
+        assert session.tokens == text
