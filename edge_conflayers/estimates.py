@@ -7,6 +7,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from statistics import median
@@ -168,18 +169,19 @@ class AcceptanceChances:
 class Reach:
     """How far the recent drafts of one drafter reached, position by position.
 
-    Each position has two chances: that a draft that may go on to it does, and that this brings a
-    token that is accepted, where all before it were. Where a position was reached seldom, they are
-    those of all positions together; before there were drafts, those that give the numbers below.
+    Each position has three chances: that a draft which may go on to it does, that one whose tokens
+    are all accepted does, and that such a one's token is accepted there as well. Where a position
+    was reached seldom, they are those of all positions together; before there were drafts, those
+    that give the numbers below.
 
     Args:
         drafted, accepted: tokens a draft, before there were any.
     """
 
     def __init__(self, drafted: float, accepted: float) -> None:
-        # The sums of their powers, from the 0th and the 1st on, are those numbers.
+        # Drafted are 1 + g + g^2 ... = 1 / (1 - g), accepted q + q*g*q ... = q / (1 - g*q).
         self._goes_on = 1.0 - 1.0 / max(1.0, drafted)
-        self._accepted = accepted / (1.0 + accepted)
+        self._accepted = min(1.0, accepted / (1.0 + self._goes_on * accepted))
         self._drafts: deque[tuple[int, int, int]] = deque(maxlen=RECENT_DRAFTS)
         self._expected: list[tuple[float, float]] = []
 
@@ -207,25 +209,41 @@ class Reach:
         return self._expected[limit - 1]
 
     def _expectations(self, most: int) -> list[tuple[float, float]]:
-        goes_on = self._by_position(self._goes_on, most, [(i, n) for i, n, _ in self._drafts], 1)
-        accepted = self._by_position(self._accepted, most, [(i, n) for i, _, n in self._drafts], 0)
-        # A draft has a first token.
-        n_drafted = accumulate(accumulate((1.0, *goes_on), mul))
-        n_accepted = accumulate(accumulate(accepted, mul))
-        return list(zip(n_drafted, n_accepted, strict=True))
+        went_on = [_Tried() for _ in range(most)]
+        went_on_right = [_Tried() for _ in range(most)]
+        was_accepted = [_Tried() for _ in range(most)]
+        for limit, drafted, accepted in self._drafts:
+            for i in range(min(limit, drafted + 1, most)):
+                went_on[i].add(i < drafted)
+                if i <= accepted:
+                    went_on_right[i].add(i < drafted)
+                    if i < drafted:
+                        was_accepted[i].add(i < accepted)
+        # That there is a first token is no news.
+        goes_on = (1.0, *_chances(self._goes_on, went_on[1:]))
+        goes_on_right = (1.0, *_chances(self._goes_on, went_on_right[1:]))
+        is_accepted = map(mul, goes_on_right, _chances(self._accepted, was_accepted))
+        sums = (accumulate(accumulate(each, mul)) for each in (goes_on, is_accepted))
+        return list(zip(*sums, strict=True))
 
-    @staticmethod
-    def _by_position(
-        prior: float, most: int, reached: Sequence[tuple[int, int]], begin: int
-    ) -> list[float]:
-        """Of each position from ``begin`` on, the chance that what has reached it passes it."""
-        tried, passed = [0] * most, [0] * most
-        for limit, n in reached:
-            for position in range(begin, min(limit, n + 1, most)):
-                tried[position] += 1
-                passed[position] += position < n
-        pooled = _share(prior, sum(tried), sum(passed))
-        return [_share(pooled, tried[i], passed[i]) for i in range(begin, most)]
+
+@dataclass
+class _Tried:
+    """How often something was tried and succeeded."""
+
+    times: int = 0
+    succeeded: int = 0
+
+    def add(self, success: bool) -> None:
+        self.times += 1
+        self.succeeded += success
+
+
+def _chances(prior: float, tried: Sequence[_Tried]) -> list[float]:
+    """Of each success, starting from that of all together."""
+    all_times, all_succeeded = (sum(t.times for t in tried), sum(t.succeeded for t in tried))
+    pooled = _share(prior, all_times, all_succeeded)
+    return [_share(pooled, each.times, each.succeeded) for each in tried]
 
 
 def _share(prior: float, tried: int, passed: int) -> float:

@@ -121,7 +121,7 @@ def test_a_damaged_calibration_state(state: dict[str, object]) -> None:
 def test_reach_starts_from_what_is_expected() -> None:
     drafted, accepted = Reach(4.0, 2.5).expected(500)
     assert drafted == pytest.approx(4.0) and accepted == pytest.approx(2.5)
-    assert Reach(4.0, 2.5).expected(1) == pytest.approx((1.0, 2.5 / 3.5))
+    assert Reach(4.0, 2.5).expected(1) == pytest.approx((1.0, 2.5 / (1 + 0.75 * 2.5)))
     assert Reach(0.0, 0.0).expected(3) == (1.0, 0.0)
 
 
