@@ -163,7 +163,8 @@ class Expectations:
             self._token_seconds.append(round.draft_seconds / round.drafted)
 
     def _token_cost(self) -> float:
-        """Seconds of a drafted token, all in all."""
+        """Seconds of a drafted token, all in all; of few drafts not that one which had to catch up
+        with a text."""
         return self._quantile(2)
 
     def _step_cost(self) -> float:
@@ -172,7 +173,7 @@ class Expectations:
 
     def _quantile(self, part: int) -> float:
         seen = sorted(self._token_seconds)
-        return seen[len(seen) // part] if seen else self._prior.seconds
+        return seen[(len(seen) - 1) // part] if seen else self._prior.seconds
 
 
 def _verifying(times: StepTimes, n_pending: int) -> float:
