@@ -100,3 +100,11 @@ def test_how_likely_a_token_must_be() -> None:
         found.observe(a_round(n, n, (0.3 + 0.2 * n) * T1))
     assert 0.2 < found.least_to_go_on(RATE, TIMES, 1) - verifying < 0.3
     assert found.least_to_go_on(1e6 * RATE, TIMES, 1) == 1.0
+
+
+def test_a_draft_that_caught_up_with_a_text_is_not_the_rule() -> None:
+    found = expectations(cost=0.3)
+    found.observe(a_round(4, 4, 4 * 0.3 * T1))
+    before = found.plan(RATE, TIMES, 1, 8, ALL).gain
+    found.observe(a_round(4, 4, 4 * 0.9 * T1))
+    assert found.plan(RATE, TIMES, 1, 8, ALL).gain >= before
