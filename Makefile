@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## the main job on real input
 test: $(VENV)/.installed upstream native-test  ## everything but the 1.5B model and the long forms
 	$(BIN)/pytest -m "not large and not long"
 
-# With threads that spin while they wait, as OpenMP's do by default: it takes hours otherwise.
+# Threads spin while they wait, as OpenMP's do by default; asleep, they take four times as long.
 test-all: $(VENV)/.installed upstream
 	GOMP_SPINCOUNT=300000 $(BIN)/pytest -m "long or large or not large"
 

@@ -126,7 +126,7 @@ class Controller:
         if limit <= 0 or times.plain_due or not self._arms:
             return draft
         arm_rate = self._rate(self._caution.arm_margin)
-        gain += (rate - arm_rate) * self._at_risk(len(pending), draft)
+        gain += (rate - arm_rate) * self._at_risk(len(pending), draft)  # as the arms reckon theirs
         chosen = None
         for arm in self._arms:
             plan = arm.plan(arm_rate, times, len(pending), limit, spare)

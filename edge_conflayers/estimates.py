@@ -238,16 +238,16 @@ class _Tried:
         self.times += 1
         self.succeeded += success
 
+    def share(self, prior: float) -> float:
+        """Of successes; ``prior`` while there is little to go by."""
+        return (prior * _PRIOR_DRAFTS + self.succeeded) / (_PRIOR_DRAFTS + self.times)
+
 
 def _chances(prior: float, tried: Sequence[_Tried]) -> list[float]:
     """Of each success, starting from that of all together."""
-    all_times, all_succeeded = (sum(t.times for t in tried), sum(t.succeeded for t in tried))
-    pooled = _share(prior, all_times, all_succeeded)
-    return [_share(pooled, each.times, each.succeeded) for each in tried]
-
-
-def _share(prior: float, tried: int, passed: int) -> float:
-    return (prior * _PRIOR_DRAFTS + passed) / (_PRIOR_DRAFTS + tried)
+    together = _Tried(sum(each.times for each in tried), sum(each.succeeded for each in tried))
+    pooled = together.share(prior)
+    return [each.share(pooled) for each in tried]
 
 
 def _bin(probability: float) -> int:

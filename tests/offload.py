@@ -33,26 +33,26 @@ def remote_device() -> Iterator[None]:
     add_server = _rpc_function("ggml_backend_rpc_add_server", ctypes.c_void_p, ctypes.c_char_p)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        endpoint = "127.0.0.1:{1}".format(*free.getsockname())
+        port = int(free.getsockname()[1])
+    endpoint = f"127.0.0.1:{port}"
     with subprocess.Popen([sys.executable, __file__, endpoint]) as server:
         try:
-            _wait_for(endpoint, server)
+            _wait_for(port, server)
             _ggml("ggml_backend_register", None, ctypes.c_void_p)(add_server(endpoint.encode()))
             yield
         finally:
             server.kill()
 
 
-def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
-    host, _, port = endpoint.partition(":")
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + _PATIENCE
     while server.poll() is None and time.monotonic() < end:
         try:
-            socket.create_connection((host, int(port)), timeout=1).close()
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
             time.sleep(0.1)
-    raise NoDevice(f"the RPC server at {endpoint} does not answer")
+    raise NoDevice(f"the RPC server at port {port} does not answer")
 
 
 def _ggml(name: str, result: Any, *arguments: Any) -> Any:
