@@ -28,7 +28,7 @@ class Allowance:
     """
 
     share: float = 0.008
-    steps: float = 0.9
+    steps: float = 1.1
     of_savings: float = 0.8
 
 

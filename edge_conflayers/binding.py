@@ -190,6 +190,10 @@ ecl_draft = _declare(
 )
 ecl_set_draft_vocabulary = _declare("ecl_set_draft_vocabulary", _int, _context, _tokens, _int)
 ecl_draft_logits = _declare("ecl_draft_logits", _floats, _context)
+ecl_set_next_state = _declare("ecl_set_next_state", _int, _context, _floats)
+ecl_output_state = _declare("ecl_output_state", _int, _context, _int, _floats)
+ecl_token_embedding = _declare("ecl_token_embedding", _int, _context, _int, _floats)
+ecl_next_tokens = _declare("ecl_next_tokens", _int, _context, _floats, _int, _int, _tokens, _floats)
 ecl_probe = _declare("ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int)
 ecl_probe_stream = _declare("ecl_probe_stream", _int, _context, _int, _int, _floats, _int)
 ecl_step_states = _declare(

@@ -17,18 +17,22 @@ from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.estimates import CHANCE_BINS, AcceptanceChances, StepTimes
 
 # Tokens verified together. Each number has a compute graph of its own, of which few stay alive.
-SIZES = (2, 3, 4, 8, 16, 24)
+SIZES = (2, 3, 4, 6, 8, 16, 24)
 MOST_CANDIDATES = 24
 """Of one source."""
 
 
 class NativeSource:
-    """A ``CandidateSource`` that the library keeps, but for following a session.
+    """A ``CandidateSource`` that the library keeps, but for following a session. It takes
+    microseconds.
 
     Args:
         name: the ``source`` of its drafted tokens.
         handle: an ``ecl_source``, which is freed with this object.
     """
+
+    weighed_seconds = 0.0
+    learns_always = False
 
     def __init__(self, name: str, handle: int | None) -> None:
         if not handle:

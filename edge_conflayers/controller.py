@@ -31,6 +31,7 @@ _NOTICEABLE = 0.005  # of a one-token step: what looking in every round may take
 _DROWSY = 16  # rounds without a draft after which looking is done in
 _WAKES = 4  # one of so many rounds, if it takes a noticeable time
 _NEGLIGIBLE = 0.02  # of a one-token step: what looking for candidates may take whatever it brings
+_CURIOUS = 0.1  # of what time is worth, when something is tried all the same
 _OVERHEAD_WEIGHT = 0.1  # of the last round in the usual overhead
 _NO_DRAFT = Draft()
 
@@ -52,9 +53,9 @@ class Caution:
 
     allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
-    margin: float = 1.2
+    margin: float = 1.1
     arm_margin: float = 1.05
-    least_chance: float = 0.15
+    least_chance: float = 0.04
     longest_doubt: int = 48
 
 
@@ -122,7 +123,9 @@ class Controller:
                 draft, gain = self._free(len(pending), limit, rate, spare)
         self._overhead = self._clock() - began
         if self._listens:
-            self._usual_overhead += _OVERHEAD_WEIGHT * (self._overhead - self._usual_overhead)
+            weighed = sum(source.weighed_seconds for source in self._candidates.sources)
+            looking = self._overhead - weighed
+            self._usual_overhead += _OVERHEAD_WEIGHT * (looking - self._usual_overhead)
         if limit <= 0 or times.plain_due or not self._arms:
             return draft
         arm_rate = self._rate(self._caution.arm_margin)
@@ -153,9 +156,10 @@ class Controller:
     def _free(self, n_pending: int, limit: int, rate: float, spare: float) -> tuple[Draft, float]:
         """The candidates worth verifying in ``spare`` seconds, which are lost if none is accepted,
         and their gain in tokens."""
-        # Now and then something unlikely, since a source may have become better.
+        # Now and then something that would not pay, since a source may have become better.
         doubtful = self._since_draft >= self._caution.longest_doubt
         least_chance = 0.0 if doubtful else self._caution.least_chance
+        rate = rate * _CURIOUS if doubtful else rate
 
         def choose(spare: float) -> tuple[Draft, float]:
             return self._candidates.choose(
@@ -189,8 +193,8 @@ class Controller:
         self.times.observe(verified, round.verify_seconds)
         source = round.draft.source(0) if round.drafted else "plain"
         self._rounds[source] = self._rounds.get(source, 0) + 1
-        if self._listens:
-            for candidate_source in self._candidates.sources:
+        for candidate_source in self._candidates.sources:
+            if self._listens or candidate_source.learns_always:
                 candidate_source.learn(session, round)
         for arm in self._arms:
             arm.observe(round)

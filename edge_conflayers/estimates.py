@@ -21,6 +21,9 @@ _PRIOR_WEIGHT = 3
 _T1_STALE = 32  # steps since the last one-token step
 _LEAST_PLAIN = 2
 _MOST_TOKENS = 64  # of a step whose V is kept up to date
+_TELLING = 0.08  # V(n) - 1 that says something of other n
+_LEAST_SCALE = 0.25
+_NOTICED = 0.05  # a relative change of the scale
 CHANCE_BINS = 8
 RECENT_DRAFTS = 24
 _PRIOR_DRAFTS = 3.0
@@ -35,7 +38,9 @@ class StepTimes:
 
     T1 is the lower quartile of recent one-token steps: those after a larger batch are slower, and
     what counts is what plain decoding alone would take. V(n) = T1's multiple is the median of
-    recent steps over n tokens together with what was measured beforehand.
+    recent steps over n tokens together with what was measured beforehand. What more tokens take
+    depends on how fast memory is at the moment, which is the same for all n: so what was measured
+    of V(n) - 1 is scaled by how it has changed for the n that there were steps of.
 
     Args:
         t1: seconds of a one-token step, measured beforehand; of use until there was one.
@@ -48,7 +53,11 @@ class StepTimes:
     def __init__(self, t1: float, v: Mapping[int, float]) -> None:
         if not v or not all(math.isfinite(x) and x > 0 for x in (t1, *v.values())):
             raise BadInput("the measured step times are not positive numbers; measure them again")
-        self._points = sorted({1: 1.0, **v}.items())
+        points = sorted({1: 1.0, **v}.items())
+        self._priors = [_line(points, n) for n in range(_MOST_TOKENS + 1)]
+        self._points = points
+        self._scale = 1.0  # of what was measured beforehand of V(n) - 1
+        self._ratios: deque[float] = deque(maxlen=_RECENT)
         self._recent_t1: deque[float] = deque(maxlen=_RECENT_PLAIN)
         self._seen: dict[int, deque[float]] = {}
         self._since_plain = 0
@@ -69,7 +78,8 @@ class StepTimes:
         return self.multiples[n] if n <= _MOST_TOKENS else self._v(n)
 
     def _v(self, n: int) -> float:
-        prior = self._prior(n)
+        prior = self._priors[n] if n <= _MOST_TOKENS else _line(self._points, n)
+        prior = 1.0 + self._scale * (prior - 1.0)
         seen = self._seen.get(n)
         return median([*([prior] * _PRIOR_WEIGHT), *seen]) if seen else prior
 
@@ -88,12 +98,24 @@ class StepTimes:
             self._seen.setdefault(n, deque(maxlen=_RECENT)).append(seconds / self.t1)
             if n <= _MOST_TOKENS:
                 self.multiples[n] = self._v(n)
+                if self._priors[n] - 1.0 >= _TELLING:
+                    # Like with like: T1 is less than what most one-token steps take.
+                    usual = median(self._recent_t1) if self._recent_t1 else self.t1
+                    self._rescale((seconds / usual - 1.0) / (self._priors[n] - 1.0))
 
-    def _prior(self, n: int) -> float:
-        sizes = [size for size, _ in self._points]
-        right = min(max(bisect_right(sizes, n), 1), len(sizes) - 1)
-        (n0, v0), (n1, v1) = self._points[right - 1], self._points[right]
-        return v0 + (v1 - v0) * (n - n0) / (n1 - n0)
+    def _rescale(self, ratio: float) -> None:
+        self._ratios.append(ratio)
+        scale = max(median([*([1.0] * _PRIOR_WEIGHT), *self._ratios]), _LEAST_SCALE)
+        if abs(scale - self._scale) > _NOTICED * self._scale:
+            self._scale = scale
+            self.multiples[:] = [self._v(m) for m in range(_MOST_TOKENS + 1)]
+
+
+def _line(points: Sequence[tuple[int, float]], n: int) -> float:
+    """Between the two points around n, or beyond the last two."""
+    right = min(max(bisect_right(points, n, key=lambda point: point[0]), 1), len(points) - 1)
+    (n0, v0), (n1, v1) = points[right - 1], points[right]
+    return v0 + (v1 - v0) * (n - n0) / (n1 - n0)
 
 
 class AcceptanceChances:

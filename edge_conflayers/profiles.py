@@ -25,6 +25,8 @@ from typing import Any
 import platformdirs
 
 from edge_conflayers.errors import BadInput
+from edge_conflayers.model import Model
+from edge_conflayers.next_state import NextStateHead
 
 VERSION = 1
 DATA_VARIABLE = "EDGE_CONFLAYERS_DATA"
@@ -161,7 +163,9 @@ class ProfileStore:
     def put_aside(self, key: ProfileKey, why: str) -> None:
         """Rename the profile of `key` to *.corrupt, because its state cannot be used; logged
         once."""
-        path = self.path(key)
+        self._put_aside(self.path(key), why)
+
+    def _put_aside(self, path: Path, why: str) -> None:
         with contextlib.suppress(OSError):
             os.replace(path, path.with_suffix(".corrupt"))
         self._warn_once(f"the profile {path} cannot be used ({why}); searching anew")
@@ -174,8 +178,35 @@ class ProfileStore:
         """
         content = {"version": VERSION, "key": asdict(key), "state": dict(state)}
         text = json.dumps(content, indent=1, allow_nan=False)
+        self._save(self.path(key), text.encode())
+
+    def load_head(self, model: Model) -> NextStateHead | None:
+        """The next-state head of a model, on whatever machine it was taught; None if there is none.
+
+        A file that is damaged is renamed to *.corrupt and logged once.
+        """
+        path = self.head_path(model)
         try:
-            self._replace(self.path(key), text.encode())
+            return NextStateHead.from_bytes(path.read_bytes(), model.n_embd, model.n_vocab)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._warn_once(f"cannot read profiles in {self.root} ({error.strerror})")
+        except BadInput as error:
+            self._put_aside(path, str(error))
+        return None
+
+    def save_head(self, model: Model, head: NextStateHead) -> None:
+        """Replaces the next-state head of a model, as ``save`` does."""
+        self._save(self.head_path(model), head.to_bytes())
+
+    def head_path(self, model: Model) -> Path:
+        """Where the next-state head of a model is or would be."""
+        return self.root / f"{model_fingerprint(model.path)[:32]}.next-state"
+
+    def _save(self, path: Path, content: bytes) -> None:
+        try:
+            self._replace(path, content)
         except OSError as error:
             self._warn_once(
                 f"cannot keep what was learned in {self.root} ({error.strerror}); "

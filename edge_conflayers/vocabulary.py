@@ -57,6 +57,13 @@ class DraftVocabulary:
         self._order: list[int] = []  # the tokenizer's first tokens, as far as they were needed
         self._looked_at = 0
 
+    def expect(self, written: Mapping[int, int]) -> None:
+        """Hears how often the model has written tokens elsewhere; of no use once it is known from
+        texts of one's own."""
+        if self._total == 0:
+            self._written = Counter(written)
+            self._total = self._written.total()
+
     def begin(self, session: Session, prompt: Iterable[int]) -> None:
         """Sets the session's draft vocabulary for a text that follows this prompt.
 

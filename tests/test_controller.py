@@ -51,6 +51,9 @@ class World:
 class Guesser:
     """Knows the text and proposes it, right with one chance, claiming another."""
 
+    weighed_seconds = 0.0
+    learns_always = False
+
     def __init__(
         self,
         world: World,

@@ -40,7 +40,24 @@ def test_v_follows_what_steps_take() -> None:
     for _ in range(9):
         times.observe(4, 0.06)
     assert times.v(4) == pytest.approx(1.5)
-    assert times.v(2) == 1.1
+
+
+def test_v_of_untried_sizes_follows_that_of_others() -> None:
+    """Memory that has become faster makes every further token dearer, and the other way round."""
+    times = StepTimes(0.04, V)
+    times.observe(1, 0.04)
+    for _ in range(9):
+        times.observe(4, 0.04 * (1 + 2 * (V[4] - 1)))
+    for n in (2, 8):
+        assert times.v(n) == pytest.approx(1 + 2 * (V[n] - 1))
+    for _ in range(9):
+        times.observe(4, 0.02)
+    assert times.v(8) == pytest.approx(1 + 0.25 * (V[8] - 1))
+    times = StepTimes(0.04, {**V, 2: 1.05})
+    times.observe(1, 0.04)
+    for _ in range(9):
+        times.observe(2, 0.06)  # so few tokens do not tell
+    assert times.v(8) == V[8]
 
 
 def test_one_token_steps_are_asked_for() -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
@@ -24,6 +25,7 @@ from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.measured import MeasuredDrafter
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.model import Model
+from edge_conflayers.next_state import NextStateHead
 from edge_conflayers.prices import Prices, PricesAt
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.search.by_kind import SearchByKind
@@ -135,6 +137,19 @@ def auto(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return AutoDrafter(model, sets, Caution(Allowance(share=1e9)))
 
 
+def foreseeing(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+    """The controller with a next-state head that knows nothing and is asked all the same."""
+    rng = np.random.default_rng(prompt)
+    weights = rng.normal(size=(model.n_embd, 2 * model.n_embd)).astype(np.float32)
+    prices = Prices((PricesAt(1, 1.0, attention=0.0, mlp=0.0, v={2: 1.001}),))
+    return AutoDrafter(
+        model,
+        SkipSets(model.n_layer, prices=prices),
+        Caution(Allowance(share=1e9), least_chance=0.0),
+        next_state=NextStateHead(weights),
+    )
+
+
 def trees(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     """Random trees with the text in some branch."""
     return TreeDrafter(text, prompt, seed=prompt)
@@ -150,6 +165,7 @@ DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
     "lookup": lookup,
     "recycling": recycling,
     "auto": auto,
+    "foreseeing": foreseeing,
     "trees": trees,
 }
 SEARCHES = ("swift", "measured")
@@ -281,7 +297,8 @@ def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
     number = tuple(SAMPLERS).index(sampler)
     prompt = model.tokenize(PROMPTS[number])
     others = ("scripted", "lookup", "recycling", *SEARCHES)
-    check(model, prompt, SAMPLERS[sampler], 48, ("conflayers", "auto", "trees", others[number]))
+    drafters = ("conflayers", "auto", "foreseeing", "trees", others[number])
+    check(model, prompt, SAMPLERS[sampler], 48, drafters)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -300,6 +317,7 @@ def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
     model = real_model(name)
     prompt = model.tokenize(PROMPTS[number])
     other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
+    greedily = ("conflayers", "random", "lookup", "measured", "foreseeing")
     drafters = ("conflayers", "auto", "eager", "scripted", "trees", "recycling", "swift")
-    check(model, prompt, SAMPLERS["greedy"], 128, ("conflayers", "random", "lookup", "measured"))
+    check(model, prompt, SAMPLERS["greedy"], 128, greedily)
     check(model, prompt, SAMPLERS[other], 128, drafters)

@@ -15,6 +15,7 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 if TYPE_CHECKING:
     from edge_conflayers.binding import KernelChoice
     from edge_conflayers.methods import MethodOptions
+    from edge_conflayers.next_state import NextStateHead
 
 _Command = Callable[..., Any]
 _Option = Callable[[_Command], _Command]
@@ -188,7 +189,10 @@ def method_names() -> tuple[str, ...]:
 
 @contextmanager
 def method_options(
-    methods: tuple[str, ...], draft_model: str | None, gpu_layers: int
+    methods: tuple[str, ...],
+    draft_model: str | None,
+    gpu_layers: int,
+    next_state: NextStateHead | None,
 ) -> Iterator[MethodOptions]:
     """What was given to methods, as long as it is needed.
 
@@ -199,7 +203,7 @@ def method_options(
     from edge_conflayers.model import Model
 
     if draft_model is None:
-        yield MethodOptions()
+        yield MethodOptions(next_state=next_state)
         return
     if not set(DRAFT_MODEL_METHODS) & set(methods):
         raise BadInput(
@@ -207,7 +211,7 @@ def method_options(
             " choose one of them"
         )
     with Model(find_model(draft_model), gpu_layers=gpu_layers) as model:
-        yield MethodOptions(draft_model=model)
+        yield MethodOptions(model, next_state)
 
 
 def _all(options: tuple[_Option, ...]) -> _Option:

@@ -1,4 +1,5 @@
-"""``edge-conflayers tune``: skip sets for the kinds of prompts that will come."""
+"""``edge-conflayers tune``: a next-state head, and skip sets for the kinds of prompts that will
+come."""
 
 from __future__ import annotations
 
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from edge_conflayers.model import Model
     from edge_conflayers.profiles import ProfileKey, ProfileStore
     from edge_conflayers.search.skip_sets import SkipSet, SkipSets
+    from edge_conflayers.teaching import Taught
     from edge_conflayers.tuning import Progress
 
 _UNNAMED = "prompts"
 _TICKS = 10  # of the progress bar, per second
+_TEACHING = 0.5  # of the budget
 
 
 @click.command()
@@ -44,12 +47,13 @@ _TICKS = 10  # of the progress bar, per second
     type=click.FloatRange(min=1),
     default=300,
     show_default=True,
-    help="Seconds for all kinds together, besides measuring what steps cost.",
+    help="Seconds in all, besides measuring what steps cost: a half teaches the next-state head,"
+    " the other searches for layers.",
 )
 @count_option("--limit", default=3, help="Most prompts of a kind.")
 @predict_option(96, least=32, help="Most tokens to write for each prompt.")
 @raw_option
-@fresh_option("Forget the skip sets of this model on this machine first.")
+@fresh_option("Forget what was found for this model before.")
 @device_options
 @kernels_option
 def tune(
@@ -63,7 +67,8 @@ def tune(
     threads: int | None,
     gpu_layers: int,
 ) -> None:
-    """Search for the layers of MODEL that are best dropped in drafts, for each kind of prompts.
+    """Make MODEL faster: teach it to foresee tokens by texts that it writes itself, and search for
+    the layers that are best dropped in drafts, for each kind of prompts.
 
     What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
@@ -81,11 +86,13 @@ def tune(
     threads = threads or machine.default_threads()
     with Model(path, gpu_layers=gpu_layers) as loaded:
         check_layers_can_be_dropped(loaded)
+        every = [each for some in texts.values() for each in some]
         prompts = {kind: _tokens(loaded, some, raw) for kind, some in texts.items()}
         store = ProfileStore()
         key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
         sets = _load(store, key, loaded, fresh)
         interrupted = False
+        taught: Taught | None = None
         without_text: list[str] = []
         try:
             if sets.prices is None or sets.savings is None:  # `run` measures only some, quickly
@@ -94,9 +101,13 @@ def tune(
                     sets.prices = measure_prices(session, quick=False)
                     sets.savings = measure_savings(session, DraftVocabulary(loaded))
                 store.save(key, sets.to_json())
+            taught = _teach(store, loaded, every, budget * _TEACHING, threads, raw=raw, fresh=fresh)
+            if taught is not None and taught.interrupted:
+                raise KeyboardInterrupt
             savings = sets.savings or {}
             size = typical_size(savings, DraftVocabulary(loaded), sets.prices, 0)
-            with _Bar(budget) as bar:
+            budget *= 1 - _TEACHING
+            with _Bar("searching", budget) as bar:
                 without_text = tune_kinds(
                     loaded,
                     prompts,
@@ -106,12 +117,14 @@ def tune(
                     max_tokens=predict,
                     saved_seconds=savings.get(size, 0.0),
                     threads=threads,
-                    on_progress=bar.show,
+                    on_progress=lambda progress: bar.show(progress.seconds, _best(progress)),
                     on_better=lambda: store.save(key, sets.to_json()),
                 )
         except KeyboardInterrupt:
             interrupted = True
     _show([each for each in sets if each.kind in prompts])
+    if taught is not None:
+        _show_taught(taught)
     for kind in without_text:
         click.echo(f"{kind}: too little text to search over; give longer or other prompts")
     if interrupted:
@@ -158,25 +171,67 @@ def _load(store: ProfileStore, key: ProfileKey, model: Model, fresh: bool) -> Sk
     return SkipSets(model.n_layer)
 
 
-class _Bar:
-    """How much of the budget is spent, and the best so far."""
+def _teach(
+    store: ProfileStore,
+    model: Model,
+    prompts: Sequence[Prompt],
+    seconds: float,
+    threads: int,
+    *,
+    raw: bool,
+    fresh: bool,
+) -> Taught | None:
+    """Teaches the next-state head, and keeps it unless the one that there was foresees more."""
+    from edge_conflayers.errors import BadInput
+    from edge_conflayers.teaching import teach
 
-    def __init__(self, budget: float) -> None:
+    known = None if fresh else store.load_head(model)
+    try:
+        with _Bar("teaching", seconds) as bar:
+            taught = teach(
+                model,
+                _tokens(model, prompts, raw),
+                known=known,
+                seconds=seconds,
+                threads=threads,
+                on_progress=lambda progress: bar.show(
+                    progress.seconds, f"{progress.tokens} tokens"
+                ),
+            )
+    except BadInput as error:
+        click.echo(f"no next-state head: {error}", err=True)
+        return None
+    if taught is None:
+        click.echo("no next-state head: too little text; give a larger --budget", err=True)
+    elif taught.head is not known:
+        store.save_head(model, taught.head)
+    return taught
+
+
+def _show_taught(taught: Taught) -> None:
+    first, among = taught.foreseen
+    click.echo(
+        f"next-state head: of the tokens after the next one it foresees {first:.0%} in one guess"
+        f" and {among:.0%} in four (texts of {taught.tokens} tokens)"
+    )
+
+
+class _Bar:
+    """How much of the time is spent, and what it brought."""
+
+    def __init__(self, what: str, seconds: float) -> None:
         self._label = ""
         self._bar: Any = click.progressbar(
-            length=int(budget * _TICKS),
-            label="tuning",
+            length=int(seconds * _TICKS),
+            label=what,
             show_pos=False,
             item_show_func=lambda _: self._label,
             file=sys.stderr,
         )
 
-    def show(self, progress: Progress) -> None:
-        speed = (
-            "" if progress.best is None else f", best {progress.best.found.prediction.speed:.2f}"
-        )
-        self._label = f"{progress.kind}: {progress.judged} sets{speed}"
-        done = min(int(progress.seconds * _TICKS), self._bar.length or 0)
+    def show(self, seconds: float, label: str) -> None:
+        self._label = label
+        done = min(int(seconds * _TICKS), self._bar.length or 0)
         self._bar.update(done - self._bar.pos)
 
     def __enter__(self) -> _Bar:
@@ -185,6 +240,11 @@ class _Bar:
 
     def __exit__(self, *error: object) -> None:
         self._bar.render_finish()
+
+
+def _best(progress: Progress) -> str:
+    speed = "" if progress.best is None else f", best {progress.best.found.prediction.speed:.2f}"
+    return f"{progress.kind}: {progress.judged} sets{speed}"
 
 
 def _show(found: Sequence[SkipSet]) -> None:

@@ -37,12 +37,22 @@ class CandidateSource(Protocol):
     """Proposes tokens from what it has seen, without a step of any model.
 
     Before each draft ``observe``, then ``candidates`` if wanted; after each round ``learn``,
-    whoever drafted it.
+    whoever drafted it. Where time is short, rounds may go by without these calls.
     """
 
     @property
     def name(self) -> str:
         """The ``source`` of its drafted tokens."""
+        ...
+
+    @property
+    def weighed_seconds(self) -> float:
+        """Of its time in this round, what it has weighed itself against what it brings."""
+        ...
+
+    @property
+    def learns_always(self) -> bool:
+        """Whether ``learn`` is to be called after every round."""
         ...
 
     def observe(self, session: Session, pending: Sequence[int]) -> None:

@@ -1,4 +1,5 @@
-"""Lookups, recycled tokens and dropped layers under one controller, text after text."""
+"""Lookups, recycled and foreseen tokens and dropped layers under one controller, text after
+text."""
 
 from __future__ import annotations
 
@@ -9,25 +10,30 @@ from typing import Any
 
 from edge_conflayers.controller import Caution, Controller
 from edge_conflayers.draft import Draft, Round
+from edge_conflayers.drafters import CandidateSource
 from edge_conflayers.drafters.arm import Prior
 from edge_conflayers.drafters.draft_model import DraftModelArm
 from edge_conflayers.drafters.lookup import LookupSource
+from edge_conflayers.drafters.next_state import NextStateSource
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.errors import BadInput
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.model import Model
+from edge_conflayers.next_state import NextStateHead
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext
 from edge_conflayers.search.skip_sets import SkipSets
-from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.session import NO_MASK, LayerMask, Session
 from edge_conflayers.vocabulary import DraftVocabulary, best_size, measure_savings, typical_size
 
 _VERIFIED = (2, 4, 8, 16)
 # Recycling learns from every step's logits, which takes some 40 us, and beside lookups it brings
 # about a hundredth: seconds of a one-token step from which on it is worth that.
 _RECYCLING_PAYS = 0.02
+# Size of the draft vocabulary that tokens are foreseen among, if layers ask for no other.
+_FORESEEN_AMONG = 8192
 
 
 class AutoDrafter:
@@ -38,6 +44,7 @@ class AutoDrafter:
         sets: prices of its steps, which must be there, and skip sets, which are kept up to date.
         caution: of the controllers.
         draft_model: drafts as well; stays open as long as the drafter.
+        next_state: foresees tokens as well.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class AutoDrafter:
         caution: Caution | None = None,
         *,
         draft_model: Model | None = None,
+        next_state: NextStateHead | None = None,
     ) -> None:
         assert sets.prices is not None
         self._sets = sets
@@ -58,6 +66,7 @@ class AutoDrafter:
         self._recycling = RecyclingSource()
         self._calibration = AcceptanceChances()
         self._vocabulary = DraftVocabulary(model)
+        self._foresight = None if next_state is None else NextStateSource(next_state)
         self._draft_model = draft_model
         self._second: DraftModelArm | None = None
         self._controller: Controller | None = None
@@ -82,11 +91,23 @@ class AutoDrafter:
         context = len(session)
         prices = self._prices
         times = StepTimes(prices.t1(context), {n: prices.v(n, context) for n in _VERIFIED})
-        layers = self._layers(session, prompt, context) if self._search is not None else None
+        foresight = self._foresight
+        if foresight is not None and not foresight.begin(session, times):
+            foresight = None
+        mask = self._find_mask(session)
+        if mask or foresight is not None:
+            self._begin_vocabulary(session, prompt, mask, context, foresight is not None)
+        self._short = bool(session.draft_vocabulary)
+        layers = self._layers(context)
         second = self._begin_second(session, prompt)
+        sources: list[CandidateSource] = [self._lookup]
+        if times.t1 >= _RECYCLING_PAYS:
+            sources.append(self._recycling)
+        if foresight is not None and self._short:
+            sources.append(foresight)
         self._controller = Controller(
             times,
-            (self._lookup, self._recycling) if times.t1 >= _RECYCLING_PAYS else (self._lookup,),
+            sources,
             layers,
             others=() if second is None else (second,),
             calibration=self._calibration,
@@ -102,22 +123,39 @@ class AutoDrafter:
         self._second.begin(session, prompt)
         return self._second
 
-    def _layers(self, session: Session, prompt: Sequence[int], context: int) -> SkipSetArm | None:
-        assert self._search is not None
+    def _find_mask(self, session: Session) -> LayerMask:
+        """Of the skip set for this text, if there is one."""
+        if self._search is None:
+            return NO_MASK
         self._search.begin(session)
-        found = self._search.found
-        if found is not None and self._search.mask:
+        return self._search.mask if self._search.found is not None else NO_MASK
+
+    def _begin_vocabulary(
+        self, session: Session, prompt: Sequence[int], mask: LayerMask, context: int, foresees: bool
+    ) -> None:
+        vocabulary = self._vocabulary
+        if foresees:
+            assert self._foresight is not None
+            vocabulary.expect(self._foresight.head.written)
+        size = _FORESEEN_AMONG
+        if mask:
             t1 = self._prices.t1(context)
-            self._vocabulary.size = best_size(
+            size = best_size(
                 self._sets.savings or {},
-                self._vocabulary.coverage,
-                draft_seconds=self._prices.c(found.mask, context) * t1,
+                vocabulary.coverage,
+                draft_seconds=self._prices.c(mask, context) * t1,
                 t1_seconds=t1,
                 v=lambda n: self._prices.v(n, context),
             )
-            with contextlib.suppress(BadInput):  # no memory for it, or a head that is refused
-                self._vocabulary.begin(session, prompt)
-        self._short = bool(session.draft_vocabulary)
+            if foresees and not 0 < size <= 2 * _FORESEEN_AMONG:
+                size = _FORESEEN_AMONG
+        vocabulary.size = size
+        with contextlib.suppress(BadInput):  # no memory for it, or a head that is refused
+            vocabulary.begin(session, prompt)
+
+    def _layers(self, context: int) -> SkipSetArm | None:
+        if self._search is None:
+            return None
         return SkipSetArm(self._search, lambda mask: self._prior(mask, context), self._calibration)
 
     def _prior(self, mask: LayerMask, context: int) -> Prior:

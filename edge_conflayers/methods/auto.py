@@ -18,14 +18,15 @@ AUTO_DRAFT_MODEL = "auto-draft-model"
 
 
 class Auto(Simple):
-    """Chooses each round among lookups, recycled tokens, dropped layers and plain decoding, by
-    expected tokens per second; what it learns of skip sets it shares with ``tune``."""
+    """Chooses each round among lookups, recycled tokens, foreseen ones, dropped layers and plain
+    decoding, by expected tokens per second; what it learns of skip sets it shares with ``tune``."""
 
     _NAME = "auto"
 
     def __init__(self, model: Model, options: MethodOptions) -> None:
         self._model = model
         self._draft_model: Model | None = None
+        self._next_state = options.next_state
         self._sets = SkipSets(model.n_layer)
         self._drafter: AutoDrafter | None = None
 
@@ -65,7 +66,9 @@ class Auto(Simple):
         self._sets, self._drafter = sets, drafter
 
     def _make_drafter(self, sets: SkipSets) -> AutoDrafter:
-        return AutoDrafter(self._model, sets, draft_model=self._draft_model)
+        return AutoDrafter(
+            self._model, sets, draft_model=self._draft_model, next_state=self._next_state
+        )
 
 
 class AutoDraftModel(Auto):

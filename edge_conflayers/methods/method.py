@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from edge_conflayers.drafters import Drafter
 from edge_conflayers.model import Model
+from edge_conflayers.next_state import NextStateHead
 from edge_conflayers.session import Session
 
 
@@ -49,9 +50,11 @@ class MethodOptions:
 
     Attributes:
         draft_model: drafts in the methods named after it; stays open as long as they do.
+        next_state: what `tune` has taught; drafts in ``auto``.
     """
 
     draft_model: Model | None = None
+    next_state: NextStateHead | None = None
 
 
 class Simple:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from edge_conflayers import binding
 from edge_conflayers.binding import llama
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
+from edge_conflayers.session.arrays import int32_array
 
 NO_ROOM = 1
 NO_ROOM_DRAFTING = -101
@@ -49,6 +51,11 @@ class Context:
         if self._handle is None:
             raise EdgeConflayersError("the session is closed; open a new one")
         return self._handle
+
+    def set_draft_vocabulary(self, tokens: Sequence[int]) -> None:
+        """See ``Session.set_draft_vocabulary``."""
+        if binding.ecl_set_draft_vocabulary(self.handle, int32_array(tokens), len(tokens)):
+            raise BadInput(f"{self.last_error()}; draft without one")
 
     def close(self) -> None:
         """Frees it; may be called again."""

@@ -87,8 +87,7 @@ class Session(CachedText):
         """
         array = sorted(set(tokens))
         self.draft_vocabulary = ()
-        if binding.ecl_set_draft_vocabulary(self.handle, int32_array(array), len(array)):
-            raise BadInput(f"{self.context.last_error()}; draft without one")
+        self.context.set_draft_vocabulary(array)
         self.draft_vocabulary = tuple(array)
 
     def draft(

@@ -109,6 +109,24 @@ ECL_API int32_t ecl_set_draft_vocabulary(struct llama_context * ctx, const llama
 // if it had none. Their number is that of the vocabulary. Valid until the next call on the context.
 ECL_API const float * ecl_draft_logits(const struct llama_context * ctx);
 
+// A next-state head: a matrix of n_embd rows and 2 * n_embd columns that takes the hidden state which a
+// token was drawn from, followed by the token's embedding, to the hidden state of the next step. NULL
+// for none.
+ECL_API int32_t ecl_set_next_state(struct llama_context * ctx, const float * weights);
+
+// The hidden state (n_embd floats) that the logits of output i of the last step were computed from, as
+// the LM head takes it.
+ECL_API int32_t ecl_output_state(struct llama_context * ctx, int32_t i, float * state);
+
+// A token's row of the embedding table: n_embd floats.
+ECL_API int32_t ecl_token_embedding(struct llama_context * ctx, llama_token token, float * embedding);
+
+// The k tokens of the draft vocabulary that are likeliest to follow a token drawn from a state, by the
+// next-state head and the LM head, likeliest first, and their probabilities by a softmax over the draft
+// vocabulary. Returns how many were written, or -1. The last step's logits stay.
+ECL_API int32_t ecl_next_tokens(struct llama_context * ctx, const float * state, llama_token token, int32_t k,
+                                llama_token * tokens, float * probabilities);
+
 // One step of the full model that also measures every sub-layer's output, where the tensors live:
 // attention[l] and ffn[l] become its confidence, 1 - H / log(n_embd), averaged over the step's tokens
 // (the last layer: over its last token alone), NaN for a layer without that sub-layer.

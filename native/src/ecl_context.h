@@ -4,6 +4,7 @@
 #include "ecl_graph.h"
 #include "ecl_head.h"
 #include "ecl_live_graphs.h"
+#include "ecl_next_state.h"
 #include "ecl_tree.h"
 #include "llama.h"
 
@@ -40,6 +41,8 @@ struct context_state {
 
     std::unique_ptr<draft_head> head;         // the draft vocabulary; null: all tokens
     uint64_t                    n_heads = 0;  // draft vocabularies so far
+
+    std::unique_ptr<next_state_head> next_state;  // null: there is none
 
     int64_t n_built  = 0;  // graphs built, split and allocated
     int64_t build_us = 0;  // time spent on that

@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
+from edge_conflayers import teaching
 from edge_conflayers.cli import main
+from edge_conflayers.model import Model
+from edge_conflayers.next_state import NextStateHead
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileKey, ProfileStore
 from edge_conflayers.search import ranking
 from edge_conflayers.search.measured import MeasuredSearch
@@ -89,6 +94,59 @@ def test_sets_are_found_kept_shown_and_used(tiny: Path, prompts: Path) -> None:
     assert drafter["predicted_speedup"] == found.prediction.speed
     dropped = found.mask.attention if found.prediction.speed > 1 else ()
     assert drafter["attention_dropped"] == sorted(dropped)
+
+
+def test_a_next_state_head_is_taught_kept_and_used(tiny: Path, prompts: Path) -> None:
+    done = tune(tiny, prompts)
+    assert done.exit_code == 0, done.output
+    assert re.search(
+        r"foresees \d+% in one guess and \d+% in four \(texts of \d+ tokens", done.stdout
+    )
+    with Model(tiny) as model:
+        head = ProfileStore().load_head(model)
+    assert head is not None and head.written
+
+    run = ("run", tiny, "-n", 24, "-t", 1, "--raw", "-p", "def total(values):\n    total = 0")
+    stats = prompts.parent / "stats.json"
+    plain = call(*run, "--method", "plain")
+    auto = call(*run, "--stats-json", stats)
+    assert auto.exit_code == 0, auto.output
+    assert auto.stdout == plain.stdout
+    assert json.loads(stats.read_text())["drafter"]["draft_vocabulary"] > 0
+
+
+def test_a_damaged_head_is_put_aside_with_one_warning(
+    tiny: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ProfileStore()
+    with Model(tiny) as model:
+        weights = np.zeros((model.n_embd, 2 * model.n_embd), dtype=np.float32)
+        store.save_head(model, NextStateHead(weights))
+        path = store.head_path(model)
+        path.write_bytes(path.read_bytes()[:-100])
+        assert store.load_head(model) is None and store.load_head(model) is None
+    done = call("run", tiny, "-n", 4, "-t", 1, "--raw", "-p", "x")
+    assert done.exit_code == 0
+    warnings = [each for each in caplog.records if "next-state head" in each.getMessage()]
+    assert len(warnings) == 1 and path.with_suffix(".corrupt").exists()
+
+
+def test_an_interrupt_while_teaching_keeps_what_was_taught(
+    tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = teaching._School.hear
+
+    def interrupted(self: Any, *arguments: Any) -> None:
+        learn(self, *arguments)
+        if len(self.lessons) == 1100:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(teaching._School, "hear", interrupted)
+    done = tune(tiny, prompts, "--budget", 60)
+    assert done.exit_code == 130 and "texts of 1100 tokens" in done.stdout
+    with Model(tiny) as model:
+        assert ProfileStore().load_head(model) is not None
+    assert "code" not in done.stdout
 
 
 def test_an_interrupt_keeps_the_best_so_far(

@@ -1,0 +1,172 @@
+"""Foreseen tokens as candidates: when they hold, and when asking for them pays."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from steps import Tiny, open_session, random_tokens
+
+from edge_conflayers.draft import ROOT, Draft, Round
+from edge_conflayers.drafters import next_state as module
+from edge_conflayers.drafters.next_state import NextStateSource, best_width
+from edge_conflayers.errors import BadInput
+from edge_conflayers.estimates import StepTimes
+from edge_conflayers.model import Model
+from edge_conflayers.next_state import NextStateHead
+from edge_conflayers.session import Session
+
+V = {2: 1.05, 4: 1.1, 8: 1.3}
+LIKELIHOODS = (0.5, 0.2, 0.1, 0.05)
+
+
+@pytest.fixture
+def model(tiny: Tiny) -> Model:
+    return tiny("llama", n_layer=3)
+
+
+@pytest.fixture
+def foreseen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Makes every head foresee tokens 10, 11, 12, 13; what was asked: token and state's size."""
+    asked = []
+
+    def tokens(context: Any, state: Any, token: int, k: int) -> tuple[list[int], list[float]]:
+        asked.append((token, len(state)))
+        return [10, 11, 12, 13], list(LIKELIHOODS)
+
+    monkeypatch.setattr(module, "next_tokens", tokens)
+    return asked
+
+
+def source_of(model: Model, clock: Any = lambda: 0.0) -> NextStateSource:
+    weights = np.ones((model.n_embd, 2 * model.n_embd), dtype=np.float32)
+    return NextStateSource(NextStateHead(weights), clock=clock)
+
+
+def rounds(session: Session, source: NextStateSource, tokens: list[int]) -> list[Draft]:
+    """Plain rounds of a text that draws these tokens, and what was proposed before each."""
+    proposed = []
+    drawn = tokens[0]
+    for generated, token in enumerate(tokens[1:], start=2):
+        source.observe(session, [drawn])
+        proposed.append(source.candidates(8))
+        session.step([drawn])
+        source.learn(session, Round((drawn,), Draft(), (), token, generated))
+        drawn = token
+    return proposed
+
+
+def test_siblings_follow_the_token_just_drawn(
+    model: Model, foreseen: list[tuple[int, int]]
+) -> None:
+    with open_session(model) as session:
+        session.read(random_tokens(model, 9))
+        source = source_of(model)
+        assert source.begin(session, StepTimes(1.0, V))
+        source.observe(session, [42])
+        draft = source.candidates(3)
+        assert draft.tokens == (10, 11, 12) and draft.parents == (ROOT,) * 3
+        assert draft.probabilities == LIKELIHOODS[:3] and set(draft.sources) == {"next-state"}
+        assert source.candidates(8, least=0.15).tokens == (10, 11)
+        assert source.candidates(8, chain=True).tokens == (10,)
+        assert source.candidates(0).tokens == ()
+        assert foreseen == [(42, model.n_embd)]  # once a round
+
+
+def test_a_state_holds_for_the_token_drawn_from_it_only(
+    model: Model, foreseen: list[tuple[int, int]]
+) -> None:
+    with open_session(model) as session:
+        session.read(random_tokens(model, 9))
+        source = source_of(model)
+        source.begin(session, StepTimes(1.0, V))
+        session.step([5])
+        source.observe(session, [6])  # a round went by that it did not hear of
+        assert source.candidates(8).tokens == ()
+        source.learn(session, Round((5,), Draft(), (), 6, 2))
+        source.observe(session, [6])
+        assert source.candidates(8).tokens == (10, 11, 12, 13)
+
+
+def test_after_a_branch_it_is_the_branchs_state(model: Model, monkeypatch: Any) -> None:
+    """Of a tree's nodes the one that the last token was drawn from."""
+    states = []
+    monkeypatch.setattr(
+        module, "next_tokens", lambda context, state, *rest: (states.append(state), ([1], [0.5]))[1]
+    )
+    prompt, (a, b, c, d) = random_tokens(model, 9), random_tokens(model, 4, 1)
+    with open_session(model) as session:
+        session.read(prompt)
+        source = source_of(model)
+        source.begin(session, StepTimes(1.0, V))
+        draft = Draft((b, c), (0.5, 0.5), (ROOT, ROOT))
+        session.verify([a], draft)
+        session.rollback(len(prompt) + 1)
+        source.learn(session, Round((a,), draft, (1,), d, 3))
+        source.observe(session, [c, d])
+        source.candidates(1)
+        session.rollback(len(prompt))
+        session.step([a])
+        session.step([c])
+        source.begin(session, StepTimes(1.0, V))
+        source.observe(session, [d])
+        source.candidates(1)
+    assert (states[0] == states[1]).all()
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_what_does_not_pay_is_seldom_asked(
+    model: Model, foreseen: list[tuple[int, int]], right: bool
+) -> None:
+    ticks = itertools.count()
+    with open_session(model) as session:
+        session.read(random_tokens(model, 9))
+        source = source_of(model, clock=lambda: 0.05 * next(ticks))
+        source.begin(session, StepTimes(1.0, V))
+        proposed = rounds(session, source, [11 if right else 20] * 200)
+    asked = sum(bool(draft.tokens) for draft in proposed)
+    assert asked == len(proposed) if right else asked < 0.35 * len(proposed)
+
+
+def test_a_source_that_pays_again_is_asked_again(
+    model: Model, foreseen: list[tuple[int, int]]
+) -> None:
+    with open_session(model) as session:
+        session.read(random_tokens(model, 9))
+        source = source_of(model)
+        source.begin(session, StepTimes(1.0, V))
+        rounds(session, source, [20] * 100)
+        proposed = rounds(session, source_again(source, session), [11] * 150)
+    assert all(draft.tokens for draft in proposed[-50:])
+
+
+def source_again(source: NextStateSource, session: Session) -> NextStateSource:
+    """The same source at the begin of another text."""
+    source.begin(session, StepTimes(1.0, V))
+    return source
+
+
+def test_what_cannot_be_served_is_not_used(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any) -> None:
+        raise BadInput("no")
+
+    with open_session(model) as session:
+        session.read(random_tokens(model, 9))
+        monkeypatch.setattr(module, "next_tokens", refused)
+        source = source_of(model)
+        assert source.begin(session, StepTimes(1.0, V))
+        source.observe(session, [3])
+        assert source.candidates(4).tokens == ()
+        monkeypatch.setattr(module, "set_next_state", refused)
+        assert not source_of(model).begin(session, StepTimes(1.0, V))
+
+
+def test_the_best_width_is_that_of_the_most_gain() -> None:
+    times = StepTimes(1.0, V)
+    for probabilities in ([0.5, 0.2, 0.04, 0.01], [0.04], [], [0.1] * 8, [0.03, 0.03, 0.02]):
+        gains = {
+            n: sum(probabilities[:n]) - (times.v(1 + n) - 1) for n in range(len(probabilities) + 1)
+        }
+        assert gains[best_width(probabilities, times)] == max(gains.values())
