@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class _Text:
     state: State  # that the last token was drawn from
 
 
-@dataclass
+@dataclass(frozen=True)
 class FinishedText:
     """A text from its prompt's end on.
 
@@ -63,7 +63,7 @@ class FinishedText:
     """
 
     number: int
-    tokens: list[int] = field(default_factory=list)
+    tokens: list[int]
 
 
 class ParallelTexts(Closing):

@@ -116,7 +116,8 @@ class NextStateSource:
             return _NO_DRAFT
         self.weighed_seconds = self._clock() - began
         self._seconds.append(self.weighed_seconds)
-        n = len(tokens)
+        n = sum(each > 0 for each in probabilities)  # some may be too small for a float
+        tokens, probabilities = tokens[:n], probabilities[:n]
         return Draft(tuple(tokens), tuple(probabilities), (ROOT,) * n, (NAME,) * n)
 
     def learn(self, session: Session, round: Round) -> None:

@@ -58,6 +58,10 @@ std::unique_ptr<next_state_head> next_state_head::make(const float * weights, in
 
 bool next_state_head::build(const draft_head & head, std::string & why) {
     graph_buffer.reset();
+    if (!ggml_backend_supports_buft(backend.get(), ggml_backend_buffer_get_type(head.rows->buffer))) {
+        why = "a next-state head: its LM head is not in memory that the CPU computes in";
+        return false;
+    }
     const int64_t width = weights->ne[0];
     graph_meta.reset(ggml_init({ 4 * ggml_tensor_overhead() + ggml_graph_overhead_custom(8, false), nullptr, true }));
     ggml_context * ctx = graph_meta.get();
@@ -66,7 +70,7 @@ bool next_state_head::build(const draft_head & head, std::string & why) {
     graph              = ggml_new_graph_custom(ctx, 8, false);
     ggml_build_forward_expand(graph, output);
     if (!ggml_backend_supports_op(backend.get(), output)) {
-        why = std::string("a next-state head: its LM head is not in memory that the CPU computes in");
+        why = "a next-state head: its LM head cannot be multiplied on the CPU";
         return false;
     }
     graph_buffer.reset(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));

@@ -116,6 +116,16 @@ def test_after_a_branch_it_is_the_branchs_state(model: Model, monkeypatch: Any) 
     assert (states[0] == states[1]).all()
 
 
+def test_tokens_without_any_chance_are_left_out(model: Model, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "next_tokens", lambda *rest: ([7, 8, 9], [1.0, 0.0, 0.0]))
+    with open_session(model) as session:
+        session.read(random_tokens(model, 9))
+        source = source_of(model)
+        source.begin(session, StepTimes(1.0, V))
+        source.observe(session, [3])
+        assert source.candidates(8).tokens == (7,)
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_what_does_not_pay_is_seldom_asked(
     model: Model, foreseen: list[tuple[int, int]], right: bool

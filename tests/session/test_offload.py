@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from steps import Tiny, TinyPath, open_session, random_tokens
 
 from edge_conflayers import binding
 from edge_conflayers.draft import ROOT, Draft
-from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
+from edge_conflayers.session.next_state import next_tokens, output_state, set_next_state
 
 N_LAYER = 4
 
@@ -41,3 +43,18 @@ def test_trees_are_refused(tiny: Tiny) -> None:
         with pytest.raises(EdgeConflayersError, match=r"trees .* GPU"):
             session.verify([5], Draft(tokens, (1.0, 1.0), (ROOT, ROOT)))
         assert session.tokens == text
+
+
+def test_a_next_state_head_is_refused_where_the_lm_head_is_on_the_device(
+    tiny: Tiny, gpu_layers: int
+) -> None:
+    if gpu_layers > 0:
+        pytest.skip("the LM head is not on the device")
+    model = tiny("llama", n_layer=N_LAYER)
+    with open_session(model, n_ctx=64) as session:
+        session.read(random_tokens(model, 12))
+        session.set_draft_vocabulary(range(100))
+        state = output_state(session.context, -1, model.n_embd)
+        set_next_state(session.context, np.zeros((model.n_embd, 2 * model.n_embd)))
+        with pytest.raises(BadInput, match="not in memory that the CPU computes in"):
+            next_tokens(session.context, state, 5, 2)
