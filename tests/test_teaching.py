@@ -117,8 +117,11 @@ def test_the_better_head_is_kept(tiny: Tiny) -> None:
 
 
 @pytest.mark.model
-def test_a_real_model_teaches_itself(real_model: RealModel) -> None:
+def test_a_real_model_teaches_itself(
+    real_model: RealModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It foresees a good part of what it writes, and the text stays plain decoding's."""
+    monkeypatch.setattr("edge_conflayers.drafters.auto.PAYS_FROM", 0.0)
     model = real_model("smollm2-135m")
     stop = 3000
 
@@ -165,7 +168,9 @@ def test_made_up_prompts_are_in_the_models_template(real_model: RealModel) -> No
         assert len(prompt) > len(opening) + len(ending)
 
 
-def test_without_a_template_texts_begin_anew(tiny: Tiny) -> None:
-    with ParallelTexts(tiny("llama", n_layer=3), most=2, room=64, threads=1) as texts:
+def test_without_a_template_texts_begin_anew(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama", n_layer=3)
+    monkeypatch.delitem(model.metadata, "tokenizer.chat_template", raising=False)
+    with ParallelTexts(model, most=2, room=64, threads=1) as texts:
         (beginning,) = teaching.make_up_prompts(texts, deadline=math.inf)
     assert beginning

@@ -47,8 +47,8 @@ _TEACHING = 0.5  # of the budget
     type=click.FloatRange(min=1),
     default=300,
     show_default=True,
-    help="Seconds in all, besides measuring what steps cost: a half teaches the next-state head,"
-    " the other searches for layers.",
+    help="Seconds in all, besides measuring what steps cost. A half teaches the next-state head"
+    " (unless steps take so little that it would not pay), the rest searches for layers.",
 )
 @count_option("--limit", default=3, help="Most prompts of a kind.")
 @predict_option(96, least=32, help="Most tokens to write for each prompt.")
@@ -73,6 +73,7 @@ def tune(
     What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
+    from edge_conflayers.drafters.next_state import PAYS_FROM
     from edge_conflayers.model import Model
     from edge_conflayers.prices import measure_prices, session_to_measure_in
     from edge_conflayers.profiles import ProfileKey, ProfileStore
@@ -101,12 +102,14 @@ def tune(
                     sets.prices = measure_prices(session, quick=False)
                     sets.savings = measure_savings(session, DraftVocabulary(loaded))
                 store.save(key, sets.to_json())
-            taught = _teach(store, loaded, every, budget * _TEACHING, threads, raw=raw, fresh=fresh)
-            if taught is not None and taught.interrupted:
-                raise KeyboardInterrupt
+            if sets.prices.t1(0) >= PAYS_FROM:
+                seconds = budget * _TEACHING
+                taught = _teach(store, loaded, every, seconds, threads, raw=raw, fresh=fresh)
+                if taught is not None and taught.interrupted:
+                    raise KeyboardInterrupt
+                budget -= seconds
             savings = sets.savings or {}
             size = typical_size(savings, DraftVocabulary(loaded), sets.prices, 0)
-            budget *= 1 - _TEACHING
             with _Bar("searching", budget) as bar:
                 without_text = tune_kinds(
                     loaded,

@@ -14,7 +14,7 @@ from edge_conflayers.drafters import CandidateSource
 from edge_conflayers.drafters.arm import Prior
 from edge_conflayers.drafters.draft_model import DraftModelArm
 from edge_conflayers.drafters.lookup import LookupSource
-from edge_conflayers.drafters.next_state import NextStateSource
+from edge_conflayers.drafters.next_state import PAYS_FROM, NextStateSource
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.errors import BadInput
@@ -91,7 +91,7 @@ class AutoDrafter:
         context = len(session)
         prices = self._prices
         times = StepTimes(prices.t1(context), {n: prices.v(n, context) for n in _VERIFIED})
-        foresight = self._foresight
+        foresight = self._foresight if times.t1 >= PAYS_FROM else None
         if foresight is not None and not foresight.begin(session, times):
             foresight = None
         mask = self._find_mask(session)

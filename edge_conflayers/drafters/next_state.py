@@ -19,6 +19,9 @@ from edge_conflayers.session import Session
 from edge_conflayers.session.next_state import next_tokens, output_state, set_next_state
 
 NAME = "next-state"
+PAYS_FROM = 0.007
+"""Seconds of a one-token step from which on asking is worth its time: with less, Python's part and
+the copies of states weigh too much."""
 
 _WIDTH = 8  # siblings
 _NO_DRAFT = Draft()

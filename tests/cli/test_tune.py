@@ -96,6 +96,21 @@ def test_sets_are_found_kept_shown_and_used(tiny: Path, prompts: Path) -> None:
     assert drafter["attention_dropped"] == sorted(dropped)
 
 
+@pytest.fixture
+def steps_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long enough for a next-state head, whatever they take."""
+    monkeypatch.setattr("edge_conflayers.drafters.next_state.PAYS_FROM", 0.0)
+    monkeypatch.setattr("edge_conflayers.drafters.auto.PAYS_FROM", 0.0)
+
+
+def test_where_steps_take_little_no_head_is_taught(tiny: Path, prompts: Path) -> None:
+    done = tune(tiny, prompts)
+    assert done.exit_code == 0 and "next-state head" not in done.output
+    with Model(tiny) as model:
+        assert ProfileStore().load_head(model) is None
+
+
+@pytest.mark.usefixtures("steps_take_long")
 def test_a_next_state_head_is_taught_kept_and_used(tiny: Path, prompts: Path) -> None:
     done = tune(tiny, prompts)
     assert done.exit_code == 0, done.output
@@ -131,6 +146,7 @@ def test_a_damaged_head_is_put_aside_with_one_warning(
     assert len(warnings) == 1 and path.with_suffix(".corrupt").exists()
 
 
+@pytest.mark.usefixtures("steps_take_long")
 def test_an_interrupt_while_teaching_keeps_what_was_taught(
     tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
