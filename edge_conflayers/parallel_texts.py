@@ -105,14 +105,17 @@ class ParallelTexts(Closing):
         self.context = Context(model, params)
         self._batch: Any = llama.llama_batch_init(int(params.n_batch), 0, 1)
 
+    def fits(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt leaves half of the room for its text."""
+        return 0 < len(prompt) <= self.room // 2
+
     def write(
         self, prompts: Iterator[Sequence[int]], max_tokens: int
     ) -> Iterator[Written | FinishedText]:
         """Writes a text for each prompt, as many at once as there is room for.
 
         Args:
-            prompts: asked for one whenever a text has ended; those that leave no room for a text
-                are left out.
+            prompts: asked for one whenever a text has ended; those that do not fit are left out.
             max_tokens: of each text.
 
         Yields:
@@ -137,7 +140,7 @@ class ParallelTexts(Closing):
 
     def _begin(self, sequence: int, prompts: Iterator[Sequence[int]], number: int) -> _Text | None:
         for prompt in prompts:
-            if 0 < len(prompt) < self.room // 2:
+            if self.fits(prompt):
                 for begin in range(0, len(prompt), _BATCH):
                     part = prompt[begin : begin + _BATCH]
                     places = [(sequence, begin + i, token) for i, token in enumerate(part)]

@@ -65,7 +65,8 @@ def teach(
     written counts.
 
     Args:
-        prompts: tokens of each; answered in turn with those that the model makes up.
+        prompts: tokens of each; answered in turn with those that the model makes up. Long ones are
+            left out.
         known: an earlier head, which is kept if it foresees more.
 
     Returns:
@@ -81,7 +82,8 @@ def teach(
         token_embedding(texts.context, 0, model.n_embd)  # finds out whether it can be had
         try:
             made_up = make_up_prompts(texts, began + seconds * _INVENTING)
-            for each in texts.write(_in_turn(prompts, made_up), _MOST_TOKENS):
+            usable = [list(filter(texts.fits, some)) for some in (prompts, made_up)]
+            for each in texts.write(_in_turn(usable), _MOST_TOKENS):
                 spent = time.monotonic() - began
                 if isinstance(each, Written):
                     school.hear(texts, each)
@@ -116,12 +118,10 @@ def make_up_prompts(texts: ParallelTexts, deadline: float) -> list[list[int]]:
     return made_up
 
 
-def _in_turn(
-    given: Sequence[Sequence[int]], made_up: Sequence[Sequence[int]]
-) -> Iterator[Sequence[int]]:
-    """Every prompt again and again, given ones and made-up ones alternating."""
-    kinds = [cycle(each) for each in (given, made_up) if each]
-    return chain.from_iterable(zip(*kinds, strict=True)) if kinds else iter(())
+def _in_turn(kinds: Sequence[Sequence[Sequence[int]]]) -> Iterator[Sequence[int]]:
+    """Every prompt of every kind again and again, the kinds alternating."""
+    endless = [cycle(kind) for kind in kinds if kind]
+    return chain.from_iterable(zip(*endless, strict=True)) if endless else iter(())
 
 
 @dataclass

@@ -75,6 +75,14 @@ def test_without_prompts_there_is_no_text(tiny: Tiny) -> None:
         assert list(texts.write(iter([]), 4)) == []
 
 
+def test_without_a_usable_prompt_nothing_is_taught(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama", n_layer=3)
+    monkeypatch.setattr(teaching, "make_up_prompts", lambda texts, deadline: [])
+    assert teaching.teach(model, [random_tokens(model, 400), []], seconds=60, threads=1) is None
+
+
 def test_an_interrupt_keeps_what_was_taught(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama", n_layer=3, layer_gain=0.1)
 
