@@ -20,13 +20,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.model import Model
 from edge_conflayers.next_state import NextStateHead
+
+if TYPE_CHECKING:
+    from edge_conflayers.model import Model  # which needs the library
 
 VERSION = 1
 DATA_VARIABLE = "EDGE_CONFLAYERS_DATA"

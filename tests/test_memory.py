@@ -16,6 +16,11 @@ import edge_conflayers
 PACKAGE = Path(edge_conflayers.__file__).parent.parent  # installed, or the checkout
 ROOT = Path(__file__).parent.parent
 
+_CPU = Path("/proc/cpuinfo")
+_AMX = _CPU.exists() and "amx_int8" in _CPU.read_text()
+_TABLE = 30.1  # 10^6 bytes
+_WHOLE = ("peak", "resident")
+
 
 @pytest.mark.model
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
@@ -36,7 +41,10 @@ def test_no_more_than_upstream_takes(real_model: RealModel, tmp_path: Path) -> N
     (cases,) = json.loads(out.read_text()).values()
     for kind in ("plain", "drafting"):
         ours, upstream = cases[f"ours {kind}"], cases[f"upstream {kind}"]
-        for name in ("peak", "resident", "anonymous"):
-            assert ours[name] <= 1.03 * upstream[name], (kind, name)
+        # Only with AMX does upstream repack this model. Without, the weights that are anonymous
+        # here are the file's there, and the table that is LM head and embedding is here twice.
+        more, names = (0.0, ("peak", "resident", "anonymous")) if _AMX else (_TABLE, _WHOLE)
+        for name in names:
+            assert ours[name] <= 1.03 * upstream[name] + more, (kind, name)
     # Drafting beside plain decoding: live graphs, and logits of up to 13 tokens.
     assert cases["ours drafting"]["resident"] <= 1.08 * cases["ours plain"]["resident"]
