@@ -101,7 +101,6 @@ def bench(
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
     from edge_conflayers.methods import SHARING_SKIP_SETS
     from edge_conflayers.model import Model
-    from edge_conflayers.profiles import ProfileStore
     from edge_conflayers.sampling import SamplerSettings
 
     names = _method_names(methods)
@@ -114,8 +113,9 @@ def bench(
     threads = threads or machine.default_threads()
     with ExitStack() as stack:
         loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers))
-        head = ProfileStore().load_head(loaded) if tuned else None
-        options = stack.enter_context(method_options(tuple(names), draft_model, gpu_layers, head))
+        options = stack.enter_context(
+            method_options(tuple(names), draft_model, gpu_layers, loaded, learned=tuned)
+        )
         tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
         n_ctx = context_for(loaded, tasks, predict, ctx)
         learned = _tuned(path, threads, gpu_layers) if tuned else None

@@ -15,7 +15,7 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 if TYPE_CHECKING:
     from edge_conflayers.binding import KernelChoice
     from edge_conflayers.methods import MethodOptions
-    from edge_conflayers.next_state import NextStateHead
+    from edge_conflayers.model import Model
 
 _Command = Callable[..., Any]
 _Option = Callable[[_Command], _Command]
@@ -192,15 +192,25 @@ def method_options(
     methods: tuple[str, ...],
     draft_model: str | None,
     gpu_layers: int,
-    next_state: NextStateHead | None,
+    target: Model,
+    *,
+    learned: bool,
 ) -> Iterator[MethodOptions]:
     """What was given to methods, as long as it is needed.
+
+    Args:
+        target: the model that is drafted for.
+        learned: with what `tune` has taught it, for the methods that make use of it.
 
     Raises:
         BadInput: a draft model without the method that uses it, or one that cannot be loaded.
     """
-    from edge_conflayers.methods import DRAFT_MODEL_METHODS, MethodOptions
+    from edge_conflayers.methods import DRAFT_MODEL_METHODS, FORESEEING, MethodOptions
     from edge_conflayers.model import Model
+    from edge_conflayers.profiles import ProfileStore
+
+    foresees = learned and bool(set(FORESEEING) & set(methods))
+    next_state = ProfileStore().load_head(target) if foresees else None
 
     if draft_model is None:
         yield MethodOptions(next_state=next_state)

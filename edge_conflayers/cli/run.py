@@ -93,7 +93,6 @@ def run(
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.methods import make_method
     from edge_conflayers.model import Model
-    from edge_conflayers.profiles import ProfileStore
     from edge_conflayers.sampling import Sampler
     from edge_conflayers.session import Session
     from edge_conflayers.speculate import Stats
@@ -101,9 +100,7 @@ def run(
     settings = _sampler_settings(grammar_file, json_schema, **sampling)
     with (
         Model(path, gpu_layers=gpu_layers) as loaded,
-        method_options(
-            (method,), draft_model, gpu_layers, None if fresh else ProfileStore().load_head(loaded)
-        ) as options,
+        method_options((method,), draft_model, gpu_layers, loaded, learned=not fresh) as options,
     ):
         tokens = _prompt_tokens(loaded, text, system, raw)
         if ctx is None:

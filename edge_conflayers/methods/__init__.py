@@ -16,6 +16,7 @@ from edge_conflayers.model import Model
 
 __all__ = [
     "DRAFT_MODEL_METHODS",
+    "FORESEEING",
     "METHODS",
     "SHARING_SKIP_SETS",
     "Method",
@@ -42,6 +43,9 @@ METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
 
 DRAFT_MODEL_METHODS = (DRAFT_MODEL, AUTO_DRAFT_MODEL)
 """Methods that draft with a second model."""
+
+FORESEEING = ("auto", AUTO_DRAFT_MODEL)
+"""Methods that ask a next-state head."""
 
 SHARING_SKIP_SETS = ("auto", AUTO_DRAFT_MODEL, "measured")
 """Methods whose state is the profile that ``tune`` writes."""
