@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,16 @@ def source_of(model: Model, clock: Any = lambda: 0.0) -> NextStateSource:
     return NextStateSource(NextStateHead(weights), clock=clock)
 
 
+@contextmanager
+def begun(model: Model, clock: Any = lambda: 0.0) -> Iterator[tuple[Session, NextStateSource]]:
+    """A session that has read a prompt, and a source that has begun to follow it."""
+    with open_session(model) as session:
+        session.read(random_tokens(model, 9))
+        source = source_of(model, clock)
+        assert source.begin(session, StepTimes(1.0, V))
+        yield session, source
+
+
 def rounds(session: Session, source: NextStateSource, tokens: list[int]) -> list[Draft]:
     """Plain rounds of a text that draws these tokens, and what was proposed before each."""
     proposed = []
@@ -61,10 +73,7 @@ def rounds(session: Session, source: NextStateSource, tokens: list[int]) -> list
 def test_siblings_follow_the_token_just_drawn(
     model: Model, foreseen: list[tuple[int, int]]
 ) -> None:
-    with open_session(model) as session:
-        session.read(random_tokens(model, 9))
-        source = source_of(model)
-        assert source.begin(session, StepTimes(1.0, V))
+    with begun(model) as (session, source):
         source.observe(session, [42])
         draft = source.candidates(3)
         assert draft.tokens == (10, 11, 12) and draft.parents == (ROOT,) * 3
@@ -78,10 +87,7 @@ def test_siblings_follow_the_token_just_drawn(
 def test_a_state_holds_for_the_token_drawn_from_it_only(
     model: Model, foreseen: list[tuple[int, int]]
 ) -> None:
-    with open_session(model) as session:
-        session.read(random_tokens(model, 9))
-        source = source_of(model)
-        source.begin(session, StepTimes(1.0, V))
+    with begun(model) as (session, source):
         session.step([5])
         source.observe(session, [6])  # a round went by that it did not hear of
         assert source.candidates(8).tokens == ()
@@ -118,10 +124,7 @@ def test_after_a_branch_it_is_the_branchs_state(model: Model, monkeypatch: Any) 
 
 def test_tokens_without_any_chance_are_left_out(model: Model, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "next_tokens", lambda *rest: ([7, 8, 9], [1.0, 0.0, 0.0]))
-    with open_session(model) as session:
-        session.read(random_tokens(model, 9))
-        source = source_of(model)
-        source.begin(session, StepTimes(1.0, V))
+    with begun(model) as (session, source):
         source.observe(session, [3])
         assert source.candidates(8).tokens == (7,)
 
@@ -131,10 +134,7 @@ def test_what_does_not_pay_is_seldom_asked(
     model: Model, foreseen: list[tuple[int, int]], right: bool
 ) -> None:
     ticks = itertools.count()
-    with open_session(model) as session:
-        session.read(random_tokens(model, 9))
-        source = source_of(model, clock=lambda: 0.05 * next(ticks))
-        source.begin(session, StepTimes(1.0, V))
+    with begun(model, lambda: 0.05 * next(ticks)) as (session, source):
         proposed = rounds(session, source, [11 if right else 20] * 200)
     asked = sum(bool(draft.tokens) for draft in proposed)
     assert asked == len(proposed) if right else asked < 0.35 * len(proposed)
@@ -143,10 +143,7 @@ def test_what_does_not_pay_is_seldom_asked(
 def test_a_source_that_pays_again_is_asked_again(
     model: Model, foreseen: list[tuple[int, int]]
 ) -> None:
-    with open_session(model) as session:
-        session.read(random_tokens(model, 9))
-        source = source_of(model)
-        source.begin(session, StepTimes(1.0, V))
+    with begun(model) as (session, source):
         rounds(session, source, [20] * 100)
         proposed = rounds(session, source_again(source, session), [11] * 150)
     assert all(draft.tokens for draft in proposed[-50:])
