@@ -46,6 +46,9 @@ class Caution:
         margin: by what factor the gain of candidates has to exceed what their time is worth in
             plain decoding: the best of many is seldom as good as it looks.
         arm_margin: the same of a drafter that takes time, known by its recent drafts.
+        arm_risk: of what may be lost, how much one draft of such a drafter may risk, since a single
+            one costs as much as many candidates.
+        reserve: one-token steps of what may be lost that are for candidates alone.
         least_chance: of a candidate; less likely ones may pay by themselves, but each loss delays
             the next, likelier one.
         longest_doubt: rounds without a draft after which they are tried all the same.
@@ -55,8 +58,14 @@ class Caution:
     search_share: float = 0.1
     margin: float = 1.1
     arm_margin: float = 1.05
+    arm_risk: float = 1 / 3
+    reserve: float = 0.0
     least_chance: float = 0.04
     longest_doubt: int = 48
+
+
+FORESEEING = Caution(Allowance(steps=3.0), reserve=2.0)
+"""Where tokens are foreseen in any text, a bad beginning is nearly always made good."""
 
 
 class Controller:
@@ -130,9 +139,10 @@ class Controller:
             return draft
         arm_rate = self._rate(self._caution.arm_margin)
         gain += (rate - arm_rate) * self._at_risk(len(pending), draft)  # as the arms reckon theirs
+        risk = self._caution.arm_risk * (spare - self._caution.reserve * times.t1)
         chosen = None
         for arm in self._arms:
-            plan = arm.plan(arm_rate, times, len(pending), limit, spare)
+            plan = arm.plan(arm_rate, times, len(pending), limit, risk)
             if plan.gain > gain:
                 gain, chosen = plan.gain, (arm, plan.limit)
         if chosen is not None:

@@ -31,6 +31,7 @@ _PRIOR_WASTED = 0.6
 _POSITIONS = 16
 _PRIOR_TRIALS = 4.0
 _MEMORY = 256.0  # trials after which older ones fade
+_FOREIGN = 24.0  # trials that those of other texts count for, at most
 
 
 class StepTimes:
@@ -152,6 +153,22 @@ class AcceptanceChances:
         cell[0] += 1
         cell[1] += accepted
         if source in self._lines:
+            self._update(source, bin_)
+
+    def counts(self, source: str) -> tuple[tuple[float, float], ...]:
+        """Of each bin, how many tokens were tried and how many accepted; empty if none were."""
+        return tuple((tried, accepted) for tried, accepted in self._counts.get(source, ()))
+
+    def expect(self, source: str, counts: Sequence[tuple[float, float]]) -> None:
+        """Starts from what ``counts`` gave for other texts, unless the source is known already."""
+        if source in self._counts or len(counts) != CHANCE_BINS:
+            return
+        self._counts[source] = [
+            [tried * weight, accepted * weight]
+            for tried, accepted in counts
+            for weight in [min(1.0, _FOREIGN / tried) if tried else 0.0]
+        ]
+        for bin_ in range(CHANCE_BINS if source in self._lines else 0):
             self._update(source, bin_)
 
     def _update(self, source: str, bin_: int) -> None:

@@ -1,12 +1,14 @@
 """A linear draft head, taught in closed form by texts that the model has written.
 
 The hidden state ``h`` that the LM head takes says which token ``y`` comes next; once ``y`` is
-drawn, the next state is predicted as ``W [h; e(y)]`` with ``e(y)`` the token's embedding, and the
-model's own LM head says which tokens may follow. That is EAGLE's draft (arXiv 2401.15077) with a
-matrix in place of its layer, which knows the drawn token as Hydra's heads do (arXiv 2402.05109).
+drawn, the next state is predicted as ``W [h; g; e(y)]`` with ``g`` an inner layer's state at the
+same place and ``e(y)`` the token's embedding, and the model's own LM head says which tokens may
+follow. That is EAGLE's draft (arXiv 2401.15077) with a matrix in place of its layer, which knows
+the drawn token as Hydra's heads do (arXiv 2402.05109) and an inner layer as EAGLE-3 does
+(arXiv 2503.01840): the last layers give up what is known of later tokens for the next one.
 ``W`` is the ridge regression
 
-    W = T A^-1,    A = sum(x x') + r * diag(sum(x x')) / n,    T = sum(h_next x'),    x = [h; e(y)]
+    W = T A^-1,  A = sum(x x') + r * diag(sum(x x')) / n,  T = sum(h_next x'),  x = [h; g; e(y)]
 
 so that teaching it takes one pass over a few thousand tokens and no other library.
 """
@@ -14,6 +16,7 @@ so that teaching it takes one pass over a few thousand tokens and no other libra
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -29,17 +32,26 @@ _LEAST_LESSONS = 1024
 Floats = npt.NDArray[np.float32]
 
 
+def inner_layer(n_layer: int) -> int:
+    """The layer whose entering state a head takes: of the layers tried on a model of 28 (12, 16,
+    20, 22, 24 and 26), the one that had it foresee most."""
+    return 4 * n_layer // 5
+
+
 @dataclass(frozen=True)
 class NextStateHead:
     """What was learned.
 
     Attributes:
-        weights: float32 [n_embd, 2 * n_embd]: W.
-        written: how often the model wrote each token of the texts that it was taught by.
+        weights: float32 [n_embd, 3 * n_embd]: W.
+        written: how often each token occurred in the texts that it was taught by.
+        chances: of what it foresees in other texts: by bins of its own probability, how many
+            tokens and how many of them were right, as ``AcceptanceChances`` counts.
     """
 
     weights: Floats
     written: Counter[int] = field(default_factory=Counter)
+    chances: tuple[tuple[float, float], ...] = ()
 
     def to_bytes(self) -> bytes:
         """numpy's npz format, weights to half precision; ``from_bytes`` reads it."""
@@ -49,6 +61,7 @@ class NextStateHead:
             weights=self.weights.astype(np.float16),
             tokens=np.array(list(self.written), dtype=np.int32),
             counts=np.array(list(self.written.values()), dtype=np.int64),
+            chances=np.array(self.chances, dtype=np.float64).reshape(-1, 2),
         )
         return file.getvalue()
 
@@ -63,27 +76,30 @@ class NextStateHead:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 weights = arrays["weights"].astype(np.float32)
                 tokens, counts = arrays["tokens"], arrays["counts"]
+                chances = tuple((float(tried), float(right)) for tried, right in arrays["chances"])
         except Exception as error:  # zipfile and numpy have many names for what is damaged
             raise BadInput(f"this is no next-state head ({error}); run `tune` anew") from None
         if (
-            weights.shape != (n_embd, 2 * n_embd)
+            weights.shape != (n_embd, 3 * n_embd)
             or not np.isfinite(weights).all()
             or tokens.shape != counts.shape
             or not ((tokens >= 0) & (tokens < n_vocab) & (counts > 0)).all()
+            or not all(0 <= right <= tried < math.inf for tried, right in chances)
         ):
             raise BadInput("this is the next-state head of another model; run `tune` anew")
-        return cls(weights, Counter(dict(zip(tokens.tolist(), counts.tolist(), strict=True))))
+        written = Counter(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))
+        return cls(weights, written, chances)
 
 
 class Lessons:
     """What a next-state head is taught by: sums over the tokens of texts, which take
-    24 * n_embd^2 bytes however many tokens there are."""
+    48 * n_embd^2 bytes however many tokens there are."""
 
     def __init__(self, n_embd: int) -> None:
         self.n_embd = n_embd
         self.written: Counter[int] = Counter()
-        self._inner = np.zeros((2 * n_embd, 2 * n_embd), dtype=np.float32)  # sum(x x')
-        self._cross = np.zeros((2 * n_embd, n_embd), dtype=np.float32)  # sum(x h_next')
+        self._inner = np.zeros((3 * n_embd, 3 * n_embd), dtype=np.float32)  # sum(x x')
+        self._cross = np.zeros((3 * n_embd, n_embd), dtype=np.float32)  # sum(x h_next')
         self._x: list[Floats] = []
         self._next: list[Floats] = []
         self._taken = 0
@@ -92,10 +108,16 @@ class Lessons:
         """Tokens so far."""
         return self._taken + len(self._x)
 
-    def add(self, state: Floats, token: int, embedding: Floats, next_state: Floats) -> None:
-        """One token that was drawn from a state, and the state of the step that read it."""
+    def add(self, states: Floats, token: int, embedding: Floats, next_state: Floats) -> None:
+        """One token.
+
+        Args:
+            states: float32 [2 * n_embd], hidden and inner state of the place it was drawn from.
+            embedding: float32 [n_embd], of the token.
+            next_state: float32 [n_embd], the hidden state of the step that read it.
+        """
         self.written[token] += 1
-        self._x.append(np.concatenate([state, embedding]))
+        self._x.append(np.concatenate([states, embedding]))
         self._next.append(next_state)
         if len(self._x) == _PORTION:
             self._take_in()

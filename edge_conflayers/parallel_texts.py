@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,27 +20,47 @@ from edge_conflayers.binding import llama
 from edge_conflayers.closing import Closing
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.model import Model
+from edge_conflayers.next_state import inner_layer
 from edge_conflayers.session.context import Context
-from edge_conflayers.session.next_state import output_state
+from edge_conflayers.session.next_state import drawn_from, keep_inner_state
 
 _LIKELIEST = 40  # tokens that are drawn from
 _BATCH = 512
+_TOLD = 32  # tokens of a prompt whose states are had from one step
 
 State = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Written:
-    """One token of one text.
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One text to be written.
 
     Attributes:
-        text: number of the text.
-        state: float32 [n_embd], that the token was drawn from.
-        token: as drawn.
-        next_state: the state after reading it.
+        prompt: tokens.
+        max_tokens: of the text.
+        told_from: the place in the prompt from which on its tokens are told as well.
     """
 
-    text: int
+    prompt: Sequence[int]
+    max_tokens: int
+    told_from: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a prompt or its text.
+
+    Attributes:
+        asked: whose.
+        drawn: whether it is of the text.
+        state: float32 [2 * n_embd], hidden and inner state of the place that the token was drawn
+            from, as ``drawn_from`` gives them.
+        token: as drawn.
+        next_state: float32 [n_embd], the hidden state after reading it.
+    """
+
+    asked: Asked
+    drawn: bool
     state: State
     token: int
     next_state: State
@@ -47,10 +68,10 @@ class Written:
 
 @dataclass
 class _Text:
-    number: int
+    asked: Asked
     tokens: list[int]  # drawn so far; the last is not in the cache
     held: int  # tokens in the cache
-    state: State  # that the last token was drawn from
+    state: State  # of the place that the last token was drawn from
 
 
 @dataclass(frozen=True)
@@ -58,11 +79,11 @@ class FinishedText:
     """A text from its prompt's end on.
 
     Attributes:
-        number: of the text.
+        asked: what it answers.
         tokens: drawn, without one that ends a text.
     """
 
-    number: int
+    asked: Asked
     tokens: list[int]
 
 
@@ -98,72 +119,82 @@ class ParallelTexts(Closing):
         params = llama.llama_context_default_params()
         params.n_ctx = most * room
         params.n_batch = params.n_ubatch = min(_BATCH, most * room)
-        params.n_seq_max = params.n_outputs_max = most
+        params.n_seq_max = most
+        params.n_outputs_max = max(most, _TOLD)
         params.kv_unified = False
         params.n_threads = params.n_threads_batch = threads or machine.default_threads()
         params.no_perf = True
         self.context = Context(model, params)
+        keep_inner_state(self.context, inner_layer(model.n_layer))
         self._batch: Any = llama.llama_batch_init(int(params.n_batch), 0, 1)
 
     def fits(self, prompt: Sequence[int]) -> bool:
         """Whether a prompt leaves half of the room for its text."""
         return 0 < len(prompt) <= self.room // 2
 
-    def write(
-        self, prompts: Iterator[Sequence[int]], max_tokens: int
-    ) -> Iterator[Written | FinishedText]:
-        """Writes a text for each prompt, as many at once as there is room for.
+    def write(self, asked: Iterator[Asked]) -> Iterator[Token | FinishedText]:
+        """Writes texts, as many at once as there is room for.
 
         Args:
-            prompts: asked for one whenever a text has ended; those that do not fit are left out.
-            max_tokens: of each text.
+            asked: for one whenever a text has ended; prompts that do not fit are left out.
 
         Yields:
-            Every token once the model has read it, and every text when it has ended.
+            Every token of the texts, and those of prompts that are to be told, once the model has
+            read it, and every text when it has ended.
 
         Raises:
             EdgeConflayersError: a step failed.
         """
         texts: dict[int, _Text] = {}  # by sequence
-        numbers = iter(range(1 << 62))
         llama.llama_memory_clear(self.context.memory, True)
         while True:
             for sequence in range(self._most):
                 if sequence not in texts:
-                    begun = self._begin(sequence, prompts, next(numbers))
-                    if begun is None:
+                    one = next((each for each in asked if self.fits(each.prompt)), None)
+                    if one is None:
                         break
-                    texts[sequence] = begun
+                    yield from self._read(sequence, one)
+                    state = self._state(-1)
+                    texts[sequence] = _Text(one, [self._draw(-1)], len(one.prompt), state)
             if not texts:
                 return
-            yield from self._step(texts, max_tokens)
+            yield from self._step(texts)
 
-    def _begin(self, sequence: int, prompts: Iterator[Sequence[int]], number: int) -> _Text | None:
-        for prompt in prompts:
-            if self.fits(prompt):
-                for begin in range(0, len(prompt), _BATCH):
-                    part = prompt[begin : begin + _BATCH]
-                    places = [(sequence, begin + i, token) for i, token in enumerate(part)]
-                    self._decode(places, all_outputs=False)
-                return _Text(number, [self._draw(-1)], len(prompt), self._state(-1))
-        return None
+    def _read(self, sequence: int, asked: Asked) -> Iterator[Token]:
+        """Reads a prompt; its last token's outputs are there afterwards."""
+        prompt = asked.prompt
+        # At least the last token's states are needed, which a step over many does not keep.
+        told_from = min(asked.told_from, len(prompt) - 1)
+        quickly = range(0, told_from, _BATCH)
+        cuts = [*quickly, *range(told_from, len(prompt), _TOLD), len(prompt)]
+        before: State | None = None
+        for begin, end in pairwise(cuts):
+            told = begin >= told_from
+            places = [(sequence, i, prompt[i]) for i in range(begin, end)]
+            self._decode(places, all_outputs=told)
+            for i in range(begin, end if told else begin):
+                state = self._state(i - begin)
+                if before is not None:
+                    yield Token(asked, False, before, prompt[i], self._hidden(state))
+                before = state
 
-    def _step(self, texts: dict[int, _Text], max_tokens: int) -> Iterator[Written | FinishedText]:
+    def _step(self, texts: dict[int, _Text]) -> Iterator[Token | FinishedText]:
         for row in _rows(texts):
             self._decode([(s, texts[s].held, texts[s].tokens[-1]) for s in row])
             results = [(s, self._state(i), self._draw(i)) for i, s in enumerate(row)]
             for sequence, state, drawn in results:
                 text = texts[sequence]
-                yield Written(text.number, text.state, text.tokens[-1], state)
+                yield Token(text.asked, True, text.state, text.tokens[-1], self._hidden(state))
                 text.held += 1
                 text.state = state
                 ended = self.model.ends_text(drawn)
                 if not ended:
                     text.tokens.append(drawn)
-                if ended or len(text.tokens) >= max_tokens or text.held >= self.room - 1:
+                long = len(text.tokens) >= text.asked.max_tokens or text.held >= self.room - 1
+                if ended or long:
                     llama.llama_memory_seq_rm(self.context.memory, sequence, -1, -1)
                     del texts[sequence]
-                    yield FinishedText(text.number, text.tokens)
+                    yield FinishedText(text.asked, text.tokens)
 
     def _decode(self, places: Sequence[tuple[int, int, int]], *, all_outputs: bool = True) -> None:
         """A step over tokens, each at a position of a sequence."""
@@ -180,7 +211,10 @@ class ParallelTexts(Closing):
             raise EdgeConflayersError(f"texts could not be written side by side (code {status})")
 
     def _state(self, index: int) -> State:
-        return output_state(self.context, index, self.model.n_embd)
+        return drawn_from(self.context, index, self.model.n_embd)
+
+    def _hidden(self, state: State) -> State:
+        return state[: self.model.n_embd]
 
     def _draw(self, index: int) -> int:
         k = min(_LIKELIEST, self.model.n_vocab)

@@ -1,26 +1,29 @@
-"""Teaches a model's next-state head by texts that the model writes itself: answers to the user's
-prompts, and to prompts that it makes up."""
+"""Teaches a model's next-state head by texts that the model reads and writes: the user's prompts,
+those that it makes up, and its answers."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, cycle, islice
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
+from edge_conflayers.drafters.next_state import NAME
+from edge_conflayers.estimates import AcceptanceChances
 from edge_conflayers.model import Model
 from edge_conflayers.next_state import Lessons, NextStateHead
-from edge_conflayers.parallel_texts import ParallelTexts, Written
+from edge_conflayers.parallel_texts import Asked, FinishedText, ParallelTexts, Token
 from edge_conflayers.session.next_state import next_tokens, set_next_state, token_embedding
 from edge_conflayers.vocabulary import DraftVocabulary
 
 _TOGETHER = 16
 _MOST_TOKENS = 160  # of a text
 _MADE_UP_TOKENS = 48  # of a made-up prompt
-_INVENTING = 0.1  # most of the time that making up prompts takes
-_HELD_OUT = 16  # one text of so many tests what the others have taught
+_ANSWERS = 4  # most to one of the user's prompts: more would say much the same
+_HELD_OUT = 16  # one answer of so many tests what the others have taught
 _MOST_TESTED = 1024
 _WIDTH = 4
 _MARK = "\u2063prompt\u2063"  # stands for the prompt in a chat template
@@ -75,95 +78,134 @@ def teach(
     Raises:
         BadInput: the model cannot be served by a next-state head.
     """
-    school = _School(model)
     began = time.monotonic()
     interrupted = False
     with ParallelTexts(model, most=_TOGETHER, threads=threads) as texts:
         token_embedding(texts.context, 0, model.n_embd)  # finds out whether it can be had
+        school = _School(texts, prompts)
         try:
-            made_up = make_up_prompts(texts, began + seconds * _INVENTING)
-            usable = [list(filter(texts.fits, some)) for some in (prompts, made_up)]
-            for each in texts.write(_in_turn(usable), _MOST_TOKENS):
+            for each in texts.write(school.questions()):
                 spent = time.monotonic() - began
-                if isinstance(each, Written):
-                    school.hear(texts, each)
+                school.hear(each)
                 on_progress(Progress(spent, len(school.lessons)))
                 if spent > seconds:
                     break
         except KeyboardInterrupt:
             interrupted = True
-        taught = school.examine(texts, known) if school.lessons.enough else None
+        taught = school.examine(known) if school.lessons.enough else None
     if taught is None and interrupted:
         raise KeyboardInterrupt
     return None if taught is None else replace(taught, interrupted=interrupted)
 
 
-def make_up_prompts(texts: ParallelTexts, deadline: float) -> list[list[int]]:
-    """Prompts that the model writes in the user's place, as it was trained to read them: tokens in
-    its chat template. Without a template a single one, the beginning of any text."""
-    model = texts.model
-    if model.chat_template is None:
-        return [model.tokenize("") or model.tokenize("\n")]
-    template = model.format_chat([{"role": "user", "content": _MARK}])
-    if template.count(_MARK) != 1:
-        return []
-    opening = model.tokenize(template.partition(_MARK)[0], parse_special=True)
-    made_up = []
-    for each in texts.write(iter([opening] * _TOGETHER * 4), _MADE_UP_TOKENS):
-        if not isinstance(each, Written) and (text := model.text(each.tokens).strip()):
-            chat = model.format_chat([{"role": "user", "content": text}])
-            made_up.append(model.tokenize(chat, parse_special=True))
-        if time.monotonic() > deadline:
-            break
-    return made_up
-
-
-def _in_turn(kinds: Sequence[Sequence[Sequence[int]]]) -> Iterator[Sequence[int]]:
-    """Every prompt of every kind again and again, the kinds alternating."""
-    endless = [cycle(kind) for kind in kinds if kind]
-    return chain.from_iterable(zip(*endless, strict=True)) if endless else iter(())
-
-
-@dataclass
 class _School:
-    model: Model
-    lessons: Lessons = field(init=False)
-    _tests: list[Written] = field(default_factory=list)  # of held-out texts
+    """Asks for texts, and learns from them."""
 
-    def __post_init__(self) -> None:
-        self.lessons = Lessons(self.model.n_embd)
+    def __init__(self, texts: ParallelTexts, prompts: Sequence[Sequence[int]]) -> None:
+        self._texts = texts
+        self._model = texts.model
+        self._prompts = [list(each) for each in prompts if texts.fits(each)]
+        self._opening = (
+            opening if (opening := _opening(self._model)) and texts.fits(opening) else None
+        )
+        self._beginning = self._model.tokenize("") or self._model.tokenize("\n")
+        self._made_up: deque[list[int]] = deque()
+        self._making_up: set[Asked] = set()
+        self._held_out: set[Asked] = set()
+        self._answers = 0
+        self._tests: list[Token] = []
+        self.lessons = Lessons(self._model.n_embd)
 
-    def hear(self, texts: ParallelTexts, written: Written) -> None:
-        if written.text % _HELD_OUT == _HELD_OUT - 1:
-            self._tests.append(written)
+    def questions(self) -> Iterator[Asked]:
+        """The user's prompts a few times each and, in turn with them, prompts that the model makes
+        up. Where it cannot, any texts."""
+        of_user = self._of_user()
+        while some := [each for each in (next(of_user, None), self._of_model()) if each]:
+            yield from some
+
+    def _of_user(self) -> Iterator[Asked]:
+        for answers in range(_ANSWERS):
+            for prompt in self._prompts:
+                told_from = len(prompt) if answers else len(self._opening or ())
+                yield self._answer(prompt, told_from)
+
+    def _of_model(self) -> Asked | None:
+        if self._opening is None:
+            fits = self._texts.fits(self._beginning)
+            return self._answer(self._beginning, len(self._beginning)) if fits else None
+        if self._made_up:
+            return self._answer(self._made_up.popleft(), len(self._opening))
+        asked = Asked(self._opening, _MADE_UP_TOKENS)
+        self._making_up.add(asked)
+        return asked
+
+    def _answer(self, prompt: Sequence[int], told_from: int) -> Asked:
+        asked = Asked(prompt, _MOST_TOKENS, told_from)
+        self._answers += 1
+        if self._answers % _HELD_OUT == 0:
+            self._held_out.add(asked)
+        return asked
+
+    def hear(self, each: Token | FinishedText) -> None:
+        """What was read and written, in the order of ``ParallelTexts``."""
+        if each.asked in self._making_up:  # its tokens are heard when they are read as a prompt
+            if isinstance(each, FinishedText):
+                self._making_up.remove(each.asked)
+                if text := self._model.text(each.tokens).strip():
+                    self._made_up.append(_chat(self._model, text))
+        elif isinstance(each, FinishedText):
             return
-        embedding = token_embedding(texts.context, written.token, self.model.n_embd)
-        self.lessons.add(written.state, written.token, embedding, written.next_state)
+        elif each.asked in self._held_out:
+            if each.drawn:
+                self._tests.append(each)
+        else:
+            embedding = token_embedding(self._texts.context, each.token, self._model.n_embd)
+            self.lessons.add(each.state, each.token, embedding, each.next_state)
 
-    def examine(self, texts: ParallelTexts, known: NextStateHead | None) -> Taught:
+    def examine(self, known: NextStateHead | None) -> Taught:
         """Learns, and asks the new head and the known one what followed in the held-out texts."""
         head = self.lessons.learn()
-        vocabulary = DraftVocabulary(self.model)
+        vocabulary = DraftVocabulary(self._model)
         vocabulary.expect(head.written)
-        texts.context.set_draft_vocabulary(vocabulary.tokens(vocabulary.size))
-        heads = [head] if known is None else [head, known]
-        results = [Taught(each, len(self.lessons), self._foreseen(texts, each)) for each in heads]
+        self._texts.context.set_draft_vocabulary(vocabulary.tokens(vocabulary.size))
+        results = [self._examined(each) for each in (head, known) if each is not None]
         return max(results, key=lambda each: each.foreseen[-1])
 
-    def _foreseen(self, texts: ParallelTexts, head: NextStateHead) -> tuple[float, float]:
-        set_next_state(texts.context, head.weights)
+    def _examined(self, head: NextStateHead) -> Taught:
+        context = self._texts.context
+        set_next_state(context, head.weights)
         pairs = list(islice(self._followed(), _MOST_TESTED))
         hits = np.zeros(_WIDTH)
-        for written, follower in pairs:
-            guesses, _ = next_tokens(texts.context, written.state, written.token, _WIDTH)
-            hits += np.array(guesses) == follower
+        chances = AcceptanceChances()
+        for token, follower in pairs:
+            guesses, probabilities = next_tokens(context, token.state, token.token, _WIDTH)
+            found = np.array(guesses) == follower
+            hits += found
+            for probability, right in zip(probabilities, found, strict=True):
+                chances.observe(NAME, probability, bool(right))
         shares = hits.cumsum() / max(1, len(pairs))
-        return float(shares[0]), float(shares[-1])
+        head = replace(head, chances=chances.counts(NAME))
+        return Taught(head, len(self.lessons), (float(shares[0]), float(shares[-1])))
 
-    def _followed(self) -> Iterator[tuple[Written, int]]:
+    def _followed(self) -> Iterator[tuple[Token, int]]:
         """Of held-out texts each token and the one that came after it."""
-        before: dict[int, Written] = {}
-        for written in self._tests:
-            if written.text in before:
-                yield before[written.text], written.token
-            before[written.text] = written
+        before: dict[Asked, Token] = {}
+        for token in self._tests:
+            if token.asked in before:
+                yield before[token.asked], token.token
+            before[token.asked] = token
+
+
+def _opening(model: Model) -> list[int] | None:
+    """How a chat begins, up to what the user says; None without a template."""
+    if model.chat_template is None:
+        return None
+    template = model.format_chat([{"role": "user", "content": _MARK}])
+    if template.count(_MARK) != 1:
+        return None
+    return model.tokenize(template.partition(_MARK)[0], parse_special=True)
+
+
+def _chat(model: Model, text: str) -> list[int]:
+    chat = model.format_chat([{"role": "user", "content": text}])
+    return model.tokenize(chat, parse_special=True)

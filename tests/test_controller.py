@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_conflayers.controller import Controller
+from edge_conflayers.account import Allowance
+from edge_conflayers.controller import Caution, Controller
 from edge_conflayers.draft import ROOT, Draft, Round
 from edge_conflayers.drafters.arm import Prior
 from edge_conflayers.drafters.skip_sets import SkipSetArm
@@ -303,6 +304,24 @@ def test_never_slower_by_layers_that_do_not_pay(promised: float) -> None:
         w = world()
         ratio, _ = play(w, with_layers(w, 0.3, promised), n)
         assert ratio < 1.02
+
+
+def test_a_reserve_is_for_candidates_alone() -> None:
+    """Where a bad draft with layers dropped would leave too little for candidates, it waits until
+    they have won something."""
+    first = {}
+    for reserve in (0.0, 2.0):
+        w = world()
+        c = with_layers(w, 0.97, 4.5)
+        caution = Caution(Allowance(steps=3.0), reserve=reserve)
+        guesser = Guesser(w, 0.5, 0.5, length=1)
+        c = Controller(
+            c.times, (guesser,), c.layers, calibration=c.calibration, caution=caution, clock=w.clock
+        )
+        _, rounds = play(w, c, 200)
+        by = [r.draft.source(0) if r.drafted else "plain" for r in rounds]
+        first[reserve] = by.index("layers"), by.index("guess")
+    assert first[0.0][0] < first[0.0][1] and first[2.0][1] < first[2.0][0]
 
 
 def test_lookups_are_preferred_where_they_are_right() -> None:

@@ -101,6 +101,25 @@ def test_chances_become_what_happens() -> None:
     assert calibration.table("liar")[7] == pytest.approx(0.2, abs=0.1)
 
 
+def test_chances_in_other_texts_are_a_beginning() -> None:
+    elsewhere = AcceptanceChances()
+    for i in range(400):
+        elsewhere.observe("liar", 0.95, accepted=i % 4 == 0)
+    calibration = AcceptanceChances()
+    lines = calibration.lines("liar")
+    calibration.expect("liar", elsewhere.counts("liar"))
+    assert calibration.chance("liar", 0.95) == pytest.approx(0.25, abs=0.12)
+    assert lines[14] == calibration.lines("liar")[14] > 0  # whoever reads them hears of it
+    assert calibration.chance("liar", 0.3) == pytest.approx(0.3)
+    for _ in range(60):
+        calibration.observe("liar", 0.95, accepted=True)
+    assert calibration.chance("liar", 0.95) > 0.75  # a text's own count for more
+    calibration.expect("liar", elsewhere.counts("liar"))
+    assert calibration.chance("liar", 0.95) > 0.75  # it is known by now
+    calibration.expect("another", ())
+    assert calibration.chance("another", 0.4) == pytest.approx(0.4)
+
+
 def test_old_counts_fade() -> None:
     calibration = AcceptanceChances()
     for _ in range(3000):

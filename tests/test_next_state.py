@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,15 +17,15 @@ WIDTH, VOCABULARY = 12, 50
 def taught(n: int, noise: float = 0.0, scale: float = 1.0) -> tuple[NextStateHead, np.ndarray]:
     """A head taught by a linear world, and that world's matrix, for embeddings at this scale."""
     rng = np.random.default_rng(3)
-    truth = rng.normal(size=(WIDTH, 2 * WIDTH))
+    truth = rng.normal(size=(WIDTH, 3 * WIDTH))
     lessons = Lessons(WIDTH)
     for _ in range(n):
-        state, embedding = rng.normal(size=WIDTH), rng.normal(size=WIDTH)
+        state, embedding = rng.normal(size=2 * WIDTH), rng.normal(size=WIDTH)
         after = truth @ np.concatenate([state, embedding]) + noise * rng.normal(size=WIDTH)
         vectors = [each.astype(np.float32) for each in (state, scale * embedding, after)]
         lessons.add(vectors[0], int(rng.integers(VOCABULARY)), vectors[1], vectors[2])
     assert len(lessons) == n
-    truth[:, WIDTH:] /= scale
+    truth[:, 2 * WIDTH :] /= scale
     return lessons.learn(), truth
 
 
@@ -47,17 +48,18 @@ def test_more_text_teaches_more() -> None:
 @pytest.mark.parametrize("scale", [1e-3, 64.0])
 def test_features_count_alike_whatever_their_scale(scale: float) -> None:
     one, scaled = taught(2048)[0].weights, taught(2048, scale=scale)[0].weights
-    assert scaled[:, :WIDTH] == pytest.approx(one[:, :WIDTH], abs=1e-3)
-    assert scale * scaled[:, WIDTH:] == pytest.approx(one[:, WIDTH:], abs=1e-3)
+    cut = 2 * WIDTH
+    assert scaled[:, :cut] == pytest.approx(one[:, :cut], abs=1e-3)
+    assert scale * scaled[:, cut:] == pytest.approx(one[:, cut:], abs=1e-3)
 
 
 def test_a_feature_that_is_always_zero_gets_no_weight() -> None:
     rng = np.random.default_rng(0)
     lessons = Lessons(WIDTH)
     for _ in range(1024):
-        state = rng.normal(size=WIDTH).astype(np.float32)
+        state = rng.normal(size=2 * WIDTH).astype(np.float32)
         state[3] = 0
-        lessons.add(state, 1, state[::-1], state)
+        lessons.add(state, 1, state[:WIDTH][::-1], state[WIDTH:])
     weights = lessons.learn().weights
     assert np.isfinite(weights).all() and not weights[:, 3].any()
 
@@ -71,9 +73,10 @@ def test_hardly_any_text_teaches_nothing() -> None:
 
 def test_its_file_round_trips() -> None:
     head, _ = taught(2000)
+    head = replace(head, chances=((4.0, 1.0), (0.0, 0.0)))
     again = NextStateHead.from_bytes(head.to_bytes(), WIDTH, VOCABULARY)
     assert again.weights == pytest.approx(head.weights, rel=1e-3, abs=1e-5)
-    assert again.written == head.written
+    assert again.written == head.written and again.chances == head.chances
 
 
 def test_a_damaged_file_is_refused() -> None:
@@ -87,14 +90,21 @@ def test_a_damaged_file_is_refused() -> None:
         NextStateHead.from_bytes(bytes(wrong), WIDTH, VOCABULARY)
 
 
+@pytest.mark.parametrize("chances", [((1.0, 2.0),), ((float("nan"), 0.0),), ((5.0, -1.0),)])
+def test_chances_that_cannot_be_are_refused(chances: tuple[tuple[float, float], ...]) -> None:
+    data = replace(taught(2000)[0], chances=chances).to_bytes()
+    with pytest.raises(BadInput, match="run `tune` anew"):
+        NextStateHead.from_bytes(data, WIDTH, VOCABULARY)
+
+
 @pytest.mark.parametrize(
     "weights, written, sizes",
     [
-        (np.ones((WIDTH, 2 * WIDTH)), {1: 1}, (WIDTH + 1, VOCABULARY)),
-        (np.ones((WIDTH, WIDTH)), {1: 1}, (WIDTH, VOCABULARY)),
-        (np.full((WIDTH, 2 * WIDTH), np.nan), {1: 1}, (WIDTH, VOCABULARY)),
-        (np.ones((WIDTH, 2 * WIDTH)), {VOCABULARY: 1}, (WIDTH, VOCABULARY)),
-        (np.ones((WIDTH, 2 * WIDTH)), {1: 0}, (WIDTH, VOCABULARY)),
+        (np.ones((WIDTH, 3 * WIDTH)), {1: 1}, (WIDTH + 1, VOCABULARY)),
+        (np.ones((WIDTH, 2 * WIDTH)), {1: 1}, (WIDTH, VOCABULARY)),
+        (np.full((WIDTH, 3 * WIDTH), np.nan), {1: 1}, (WIDTH, VOCABULARY)),
+        (np.ones((WIDTH, 3 * WIDTH)), {VOCABULARY: 1}, (WIDTH, VOCABULARY)),
+        (np.ones((WIDTH, 3 * WIDTH)), {1: 0}, (WIDTH, VOCABULARY)),
     ],
 )
 def test_a_head_of_another_model_is_refused(

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_conflayers.controller import Caution, Controller
+from edge_conflayers.controller import FORESEEING, Caution, Controller
 from edge_conflayers.draft import Draft, Round
 from edge_conflayers.drafters import CandidateSource
 from edge_conflayers.drafters.arm import Prior
@@ -42,7 +42,7 @@ class AutoDrafter:
     Args:
         model: whose texts.
         sets: prices of its steps, which must be there, and skip sets, which are kept up to date.
-        caution: of the controllers.
+        caution: of the controllers; None for what the sources call for.
         draft_model: drafts as well; stays open as long as the drafter.
         next_state: foresees tokens as well.
     """
@@ -94,6 +94,8 @@ class AutoDrafter:
         foresight = self._foresight if times.t1 >= PAYS_FROM else None
         if foresight is not None and not foresight.begin(session, times):
             foresight = None
+        if foresight is not None:
+            self._calibration.expect(foresight.name, foresight.head.chances)
         mask = self._find_mask(session)
         if mask or foresight is not None:
             self._begin_vocabulary(session, prompt, mask, context, foresight is not None)
@@ -103,15 +105,17 @@ class AutoDrafter:
         sources: list[CandidateSource] = [self._lookup]
         if times.t1 >= _RECYCLING_PAYS:
             sources.append(self._recycling)
+        caution = self._caution
         if foresight is not None and self._short:
             sources.append(foresight)
+            caution = caution or FORESEEING
         self._controller = Controller(
             times,
             sources,
             layers,
             others=() if second is None else (second,),
             calibration=self._calibration,
-            caution=self._caution,
+            caution=caution,
         )
         self._controller.begin(session, prompt)
 

@@ -14,9 +14,14 @@ import numpy.typing as npt
 from edge_conflayers.draft import ROOT, Draft, Round
 from edge_conflayers.errors import BadInput
 from edge_conflayers.estimates import StepTimes
-from edge_conflayers.next_state import NextStateHead
+from edge_conflayers.next_state import NextStateHead, inner_layer
 from edge_conflayers.session import Session
-from edge_conflayers.session.next_state import next_tokens, output_state, set_next_state
+from edge_conflayers.session.next_state import (
+    drawn_from,
+    keep_inner_state,
+    next_tokens,
+    set_next_state,
+)
 
 NAME = "next-state"
 PAYS_FROM = 0.007
@@ -73,15 +78,19 @@ class NextStateSource:
         try:
             if self._session is not session:
                 set_next_state(session.context, self.head.weights)
-            self._session, self._times, self._prompt = session, times, len(session)
-            self._remember(session, -1, len(session) + 1)
+                keep_inner_state(session.context, inner_layer(session.model.n_layer))
         except BadInput:
             self._session = None
             return False
+        self._session, self._times, self._prompt = session, times, len(session)
+        self._state = self._answer = None  # reading a prompt keeps no inner state
         return True
 
     def _remember(self, session: Session, index: int, follows: int) -> None:
-        self._state = output_state(session.context, index, session.model.n_embd)
+        try:
+            self._state = drawn_from(session.context, index, session.model.n_embd)
+        except BadInput:
+            self._state = None
         self._follows = follows
         self._answer = None
 
@@ -128,10 +137,7 @@ class NextStateSource:
         if self._answer is not None and self._answer.tokens:
             self._judge(self._answer, round.drawn[0])
         node = round.path[-1] if round.path else ROOT
-        try:
-            self._remember(session, len(round.pending) + node, self._prompt + round.generated)
-        except BadInput:
-            self._state = None
+        self._remember(session, len(round.pending) + node, self._prompt + round.generated)
 
     def _judge(self, answer: Draft, drawn: int) -> None:
         """Whether the best few siblings would have won more than asking and verifying takes."""

@@ -109,19 +109,28 @@ ECL_API int32_t ecl_set_draft_vocabulary(struct llama_context * ctx, const llama
 // if it had none. Their number is that of the vocabulary. Valid until the next call on the context.
 ECL_API const float * ecl_draft_logits(const struct llama_context * ctx);
 
-// A next-state head: a matrix of n_embd rows and 2 * n_embd columns that takes the hidden state which a
-// token was drawn from, followed by the token's embedding, to the hidden state of the next step. NULL
-// for none.
+// A next-state head: a matrix of n_embd rows and 3 * n_embd columns that takes the hidden state which a
+// token was drawn from, followed by the inner state of the same place and the token's embedding, to the
+// hidden state of the next step. NULL for none.
 ECL_API int32_t ecl_set_next_state(struct llama_context * ctx, const float * weights);
 
 // The hidden state (n_embd floats) that the logits of output i of the last step were computed from, as
 // the LM head takes it.
 ECL_API int32_t ecl_output_state(struct llama_context * ctx, int32_t i, float * state);
 
+// Steps from now on keep the inner state of a layer, for ecl_inner_state; -1: of none. A layer without
+// one is no error here.
+ECL_API int32_t ecl_keep_inner_state(struct llama_context * ctx, int32_t layer);
+
+// The inner state (n_embd floats) at the token whose logits are output i of the last step: what entered
+// the layer, divided by its root mean square. Steps over more than 32 tokens and masked ones have none.
+ECL_API int32_t ecl_inner_state(struct llama_context * ctx, int32_t i, float * state);
+
 // A token's row of the embedding table: n_embd floats.
 ECL_API int32_t ecl_token_embedding(struct llama_context * ctx, llama_token token, float * embedding);
 
-// The k tokens of the draft vocabulary that are likeliest to follow a token drawn from a state, by the
+// The k tokens of the draft vocabulary that are likeliest to follow a token drawn from a state (n_embd
+// floats of the hidden state, then as many of the inner one), by the
 // next-state head and the LM head, likeliest first, and their probabilities by a softmax over the draft
 // vocabulary. Returns how many were written, or -1. The last step's logits stay.
 ECL_API int32_t ecl_next_tokens(struct llama_context * ctx, const float * state, llama_token token, int32_t k,

@@ -1,6 +1,7 @@
 #include "ecl_graph.h"
 
 #include "ecl_head.h"
+#include "ecl_live_graphs.h"
 #include "ecl_tree.h"
 #include "ggml-backend.h"
 #include "ggml-impl.h"
@@ -99,6 +100,13 @@ struct origin {
     bool     dropped;
 };
 
+// A tensor stays readable after the step.
+void keep(ggml_tensor * t) {
+    if (t != nullptr) {
+        ggml_set_output(t);
+    }
+}
+
 // One pass over a built graph in its own order. Follows each marked sub-layer output to the place
 // where it joins the residual stream; there a dropped one is replaced by the stream itself, and a
 // kept one is noted for the probes.
@@ -144,6 +152,20 @@ class sublayer_flow {
         }
         rebuild(order);
         return "";
+    }
+
+    // Of a graph that drops nothing, what enters a layer; null if that cannot be told.
+    ggml_tensor * stream_into(int il) {
+        for (const auto & mark : res.ecl.sublayers) {
+            origins[mark.tensor] = { mark.il, mark.kind, mark.dropped };
+        }
+        for (int i = 0; i < gf->n_nodes; ++i) {
+            if (!visit(gf->nodes[i]).empty()) {
+                return nullptr;
+            }
+        }
+        const auto found = entering.find(il);
+        return found != entering.end() ? found->second : nullptr;
     }
 
   private:
@@ -428,13 +450,6 @@ class sublayer_flow {
         res.ecl.probes.push_back(probe);
     }
 
-    // The residual stream stays readable after the step.
-    static void keep(ggml_tensor * t) {
-        if (t != nullptr) {
-            ggml_set_output(t);
-        }
-    }
-
     // 1 - H / log(width), H the entropy in nats of the softmax over the width with log(p + 1e-12),
     // averaged over tokens (ConfLayers, arXiv 2604.14612).
     ggml_tensor * confidence(ggml_tensor * output) const {
@@ -563,6 +578,7 @@ ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, s
 }
 
 std::string finish_graph(llm_graph_result & res, const graph_options & options) {
+    const int64_t n_tokens = res.t_inp_tokens != nullptr ? res.t_inp_tokens->ne[0] : 1;
     if (options.head != nullptr) {
         if (std::string why = shorten_logits(res, *options.head); !why.empty()) {
             return why;
@@ -573,6 +589,12 @@ std::string finish_graph(llm_graph_result & res, const graph_options & options) 
         if (std::string why = sublayer_flow(res, options).run(); !why.empty()) {
             return "a layer mask: " + why;
         }
+    } else if (options.watch != graph_options::keep_none && options.head == nullptr && n_tokens <= live_graphs::max_tokens) {
+        res.ecl.watched = sublayer_flow(res, options).stream_into(options.watch);
+        if (res.ecl.watched != nullptr) {
+            keep(res.ecl.watched);
+            keep(res.ecl.watched->view_src);
+        }
     }
     if (options.head != nullptr) {
         std::swap(res.ecl.logits, res.t_logits);
@@ -582,7 +604,6 @@ std::string finish_graph(llm_graph_result & res, const graph_options & options) 
             return why;
         }
     }
-    const int64_t n_tokens = res.t_inp_tokens != nullptr ? res.t_inp_tokens->ne[0] : 1;
     if (options.exact && n_tokens > 1 && n_tokens <= ECL_SMALL_BATCH) {
         ggml_cgraph * gf = res.get_gf();
         for (int i = 0; i < gf->n_nodes; ++i) {

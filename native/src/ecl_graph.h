@@ -36,6 +36,8 @@ struct graph_options {
     const draft_head *   head  = nullptr; // rows of the LM head to compute logits with; null: all of them
     int32_t              keep  = keep_none;  // layer whose residual stream, as it leaves the layer, stays readable
     uint64_t             head_number = 0; // tells a head from one that was at the same address before
+    int32_t              watch = keep_none;  // layer of which what enters it stays readable in full steps over a few
+                                             // tokens, if it can be found
     // What the first layer starts from instead of the tokens' embeddings: [n_embd, n_tokens]. Its
     // address is part of the key, its content is read before each run.
     const std::vector<float> * states = nullptr;
@@ -58,7 +60,7 @@ struct graph_options {
     bool operator==(const graph_options & other) const {
         return drop == other.drop && probe == other.probe && exact == other.exact && tree == other.tree &&
                head == other.head && keep == other.keep && head_number == other.head_number &&
-               states == other.states;
+               watch == other.watch && states == other.states;
     }
     bool operator!=(const graph_options & other) const { return !(*this == other); }
 };
@@ -85,12 +87,14 @@ struct graph_marks {
     std::vector<sublayer_probe> probes;
     ggml_tensor *               logits = nullptr;  // of a draft head, which llama_context does not read back
     std::vector<ggml_tensor *>  streams;  // F32 [n_embd, n_tokens], as graph_options::keep asks
+    ggml_tensor *               watched = nullptr;  // F32 [n_embd, n_tokens], as graph_options::watch asks
 
     void clear() {
         sublayers.clear();
         probes.clear();
         logits = nullptr;
         streams.clear();
+        watched = nullptr;
     }
 };
 

@@ -12,6 +12,7 @@
 #include "llama-model.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace ecl {
 
@@ -42,7 +43,7 @@ std::unique_ptr<next_state_head> next_state_head::make(const float * weights, in
     auto head = std::make_unique<next_state_head>();
     head->backend.reset(ggml_backend_cpu_init());
     head->weights_meta.reset(ggml_init({ ggml_tensor_overhead(), nullptr, true }));
-    const int64_t   width = 2 * n_embd;
+    const int64_t   width = 3 * n_embd;
     const ggml_type type  = width % ggml_blck_size(GGML_TYPE_Q8_0) == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
     head->weights         = ggml_new_tensor_2d(head->weights_meta.get(), type, width, n_embd);
     if (head->backend == nullptr) {
@@ -52,7 +53,10 @@ std::unique_ptr<next_state_head> next_state_head::make(const float * weights, in
     if (head->weights_buffer == nullptr) {
         return nullptr;
     }
-    ggml_quantize_chunk(type, weights, head->weights->data, 0, n_embd, width, nullptr);
+    const ggml_from_float_t store = ggml_get_type_traits_cpu(type)->from_float;
+    for (int64_t row = 0; row < n_embd; ++row) {
+        store(weights + row * width, static_cast<char *>(head->weights->data) + row * head->weights->nb[1], width);
+    }
     return head;
 }
 
@@ -97,9 +101,9 @@ const std::vector<float> * next_state_head::logits(llama_context * ctx, const fl
         }
         number = ctx->ecl.n_heads;
     }
-    x.resize(2 * n_embd);
-    std::copy(state, state + n_embd, x.begin());
-    if (!read_row(model.tok_embd, token, row, x.data() + n_embd)) {
+    x.resize(3 * n_embd);
+    std::copy(state, state + 2 * n_embd, x.begin());
+    if (!read_row(model.tok_embd, token, row, x.data() + 2 * n_embd)) {
         why = "a next-state head: its token embeddings cannot be read as rows";
         return nullptr;
     }
@@ -124,6 +128,24 @@ bool has_embeddings(const llama_model & model) {
     return model.tok_embd != nullptr && model.tok_embd->ne[0] == llama_model_n_embd(&model);
 }
 
+// Where output i is among the last step's outputs; negative, and why, if it is none.
+int64_t row_of_output(llama_context * ctx, int32_t i) {
+    const float * logits = llama_get_logits_ith(ctx, i);
+    if (logits == nullptr) {
+        return ecl::fail(ctx, "no logits were kept for output " + std::to_string(i));
+    }
+    return (logits - llama_get_logits(ctx)) / llama_vocab_n_tokens(llama_model_get_vocab(&ctx->get_model()));
+}
+
+bool has_row(const llama_context * ctx, const ggml_tensor * states, int64_t row) {
+    return states != nullptr && states->type == GGML_TYPE_F32 && ggml_is_contiguous(states) &&
+           states->ne[0] == llama_model_n_embd(&ctx->get_model()) && row >= 0 && row < states->ne[1];
+}
+
+void read_state(const ggml_tensor * states, int64_t row, float * state) {
+    ggml_backend_tensor_get(states, state, row * states->nb[1], states->ne[0] * sizeof(float));
+}
+
 }  // namespace
 
 int32_t ecl_set_next_state(llama_context * ctx, const float * weights) {
@@ -142,18 +164,46 @@ int32_t ecl_set_next_state(llama_context * ctx, const float * weights) {
 
 int32_t ecl_output_state(llama_context * ctx, int32_t i, float * state) {
     ctx->ecl.error.clear();
-    const float * logits = llama_get_logits_ith(ctx, i);
-    if (logits == nullptr) {
-        return ecl::fail(ctx, "no logits were kept for output " + std::to_string(i));
+    const int64_t row = row_of_output(ctx, i);
+    if (row < 0) {
+        return -1;
     }
-    const llama_model & model   = ctx->get_model();
-    const int64_t       n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(&model));
-    const int64_t       row     = (logits - llama_get_logits(ctx)) / n_vocab;
-    const ggml_tensor * states  = ctx->ecl.last_result->get_embd();
-    if (states == nullptr || states->ne[0] != llama_model_n_embd(&model) || row >= states->ne[1]) {
-        return ecl::fail(ctx, ecl::unsupported(model, "a next-state head: its last hidden state was not found"));
+    const ggml_tensor * states = ctx->ecl.last_result->get_embd();
+    if (!has_row(ctx, states, row)) {
+        const char * const why = "a next-state head: its last hidden state was not found";
+        return ecl::fail(ctx, ecl::unsupported(ctx->get_model(), why));
     }
-    ggml_backend_tensor_get(states, state, row * states->nb[1], states->ne[0] * sizeof(float));
+    read_state(states, row, state);
+    return 0;
+}
+
+int32_t ecl_keep_inner_state(llama_context * ctx, int32_t layer) {
+    ctx->ecl.error.clear();
+    ctx->ecl.options.watch = layer >= 0 ? layer : ecl::graph_options::keep_none;
+    return 0;
+}
+
+int32_t ecl_inner_state(llama_context * ctx, int32_t i, float * state) {
+    ctx->ecl.error.clear();
+    const int64_t row = row_of_output(ctx, i);
+    if (row < 0) {
+        return -1;
+    }
+    const ggml_tensor * states  = ctx->ecl.last_result->ecl.watched;
+    const ggml_tensor * outputs = ctx->ecl.last_result->get_embd();
+    // Outputs are of all of a step's tokens or of the last ones.
+    const int64_t token = states != nullptr && outputs != nullptr ? row + states->ne[1] - outputs->ne[1] : -1;
+    if (!has_row(ctx, states, token)) {
+        return ecl::fail(ctx, "the last step kept no inner state");
+    }
+    read_state(states, token, state);
+    const int32_t n_embd = llama_model_n_embd(&ctx->get_model());
+    double        square = 0.0;
+    for (int32_t j = 0; j < n_embd; ++j) {
+        square += static_cast<double>(state[j]) * state[j];
+    }
+    const float scale = square > 0.0 ? static_cast<float>(1.0 / std::sqrt(square / n_embd)) : 0.0f;
+    std::for_each(state, state + n_embd, [&](float & each) { each *= scale; });
     return 0;
 }
 

@@ -135,7 +135,7 @@ def test_a_damaged_head_is_put_aside_with_one_warning(
 ) -> None:
     store = ProfileStore()
     with Model(tiny) as model:
-        weights = np.zeros((model.n_embd, 2 * model.n_embd), dtype=np.float32)
+        weights = np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)
         store.save_head(model, NextStateHead(weights))
         path = store.head_path(model)
         path.write_bytes(path.read_bytes()[:-100])

@@ -43,17 +43,21 @@ def foreseen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def source_of(model: Model, clock: Any = lambda: 0.0) -> NextStateSource:
-    weights = np.ones((model.n_embd, 2 * model.n_embd), dtype=np.float32)
+    weights = np.ones((model.n_embd, 3 * model.n_embd), dtype=np.float32)
     return NextStateSource(NextStateHead(weights), clock=clock)
 
 
 @contextmanager
 def begun(model: Model, clock: Any = lambda: 0.0) -> Iterator[tuple[Session, NextStateSource]]:
-    """A session that has read a prompt, and a source that has begun to follow it."""
+    """A session that has read a prompt and one token, and a source that follows it."""
     with open_session(model) as session:
         session.read(random_tokens(model, 9))
         source = source_of(model, clock)
         assert source.begin(session, StepTimes(1.0, V))
+        source.observe(session, [4])
+        assert source.candidates(8).tokens == ()  # prompts keep no state
+        session.step([4])
+        source.learn(session, Round((4,), Draft(), (), 5, 2))
         yield session, source
 
 
@@ -61,7 +65,7 @@ def rounds(session: Session, source: NextStateSource, tokens: list[int]) -> list
     """Plain rounds of a text that draws these tokens, and what was proposed before each."""
     proposed = []
     drawn = tokens[0]
-    for generated, token in enumerate(tokens[1:], start=2):
+    for generated, token in enumerate(tokens[1:], start=len(session) - source._prompt + 2):
         source.observe(session, [drawn])
         proposed.append(source.candidates(8))
         session.step([drawn])
@@ -81,7 +85,7 @@ def test_siblings_follow_the_token_just_drawn(
         assert source.candidates(8, least=0.15).tokens == (10, 11)
         assert source.candidates(8, chain=True).tokens == (10,)
         assert source.candidates(0).tokens == ()
-        assert foreseen == [(42, model.n_embd)]  # once a round
+        assert foreseen == [(42, 2 * model.n_embd)]  # once a round
 
 
 def test_a_state_holds_for_the_token_drawn_from_it_only(
@@ -91,7 +95,7 @@ def test_a_state_holds_for_the_token_drawn_from_it_only(
         session.step([5])
         source.observe(session, [6])  # a round went by that it did not hear of
         assert source.candidates(8).tokens == ()
-        source.learn(session, Round((5,), Draft(), (), 6, 2))
+        source.learn(session, Round((5,), Draft(), (), 6, 3))
         source.observe(session, [6])
         assert source.candidates(8).tokens == (10, 11, 12, 13)
 
@@ -116,7 +120,7 @@ def test_after_a_branch_it_is_the_branchs_state(model: Model, monkeypatch: Any) 
         session.rollback(len(prompt))
         session.step([a])
         session.step([c])
-        source.begin(session, StepTimes(1.0, V))
+        source.learn(session, Round((c,), Draft(), (), d, 3))
         source.observe(session, [d])
         source.candidates(1)
     assert (states[0] == states[1]).all()

@@ -11,7 +11,12 @@ from edge_conflayers import binding
 from edge_conflayers.draft import ROOT, Draft
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
-from edge_conflayers.session.next_state import next_tokens, output_state, set_next_state
+from edge_conflayers.session.next_state import (
+    drawn_from,
+    keep_inner_state,
+    next_tokens,
+    set_next_state,
+)
 
 N_LAYER = 4
 
@@ -52,9 +57,10 @@ def test_a_next_state_head_is_refused_where_the_lm_head_is_on_the_device(
         pytest.skip("the LM head is not on the device")
     model = tiny("llama", n_layer=N_LAYER)
     with open_session(model, n_ctx=64) as session:
+        keep_inner_state(session.context, 1)
         session.read(random_tokens(model, 12))
         session.set_draft_vocabulary(range(100))
-        state = output_state(session.context, -1, model.n_embd)
-        set_next_state(session.context, np.zeros((model.n_embd, 2 * model.n_embd)))
+        state = drawn_from(session.context, -1, model.n_embd)
+        set_next_state(session.context, np.zeros((model.n_embd, 3 * model.n_embd)))
         with pytest.raises(BadInput, match="not in memory that the CPU computes in"):
             next_tokens(session.context, state, 5, 2)
