@@ -419,11 +419,11 @@ class sublayer_flow {
             if (t == nullptr) {
                 return "the residual stream into layer " + std::to_string(il) + " was not found";
             }
-            res.ecl.streams.push_back(resolve(t));
-        }
-        for (ggml_tensor * t : res.ecl.streams) {
-            keep(t);
-            keep(t->view_src);
+            // A copy: with as many nodes as before, upstream would take the graph for one that it has laid
+            // out already, in which the stream does not stay.
+            ggml_tensor * copy = ggml_cont(ctx, resolve(t));
+            keep(copy);
+            res.ecl.streams.push_back(copy);
         }
         return "";
     }
@@ -530,6 +530,9 @@ class sublayer_flow {
                     ggml_build_forward_expand(gf, t);
                 }
             }
+        }
+        for (ggml_tensor * stream : res.ecl.streams) {
+            ggml_build_forward_expand(gf, stream);
         }
         for (ggml_tensor * input : inputs) {
             ggml_build_forward_expand(gf, input);

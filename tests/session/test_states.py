@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from gguf_models import FAMILIES
@@ -41,6 +43,24 @@ def test_the_streams_of_all_layers(tiny: Tiny, arch: str) -> None:
                 )
                 assert one is not None
                 assert_same_bits(one, streams[other + 1])
+
+
+@pytest.mark.parametrize("stream", [0, 2, 3, "all"])
+@pytest.mark.parametrize("n", [33, 64, 150])
+def test_the_streams_of_many_tokens(tiny: Tiny, n: int, stream: Any) -> None:
+    """A step of as many operations as one without streams still lays its memory out anew."""
+    model = tiny("llama", n_layer=4)
+    tokens = random_tokens(model, n)
+    with open_session(model, n_ctx=256, max_outputs=150) as session:
+        session.read(tokens)  # what the memory is laid out for
+        session.rollback(0)
+        many = branches(session, tokens, 0, stream=stream, outputs="all")
+        assert many is not None
+        for begin in range(0, n, 30):
+            part = tokens[begin : begin + 30]
+            few = branches(session, part, begin, stream=stream, outputs="all")
+            assert many[..., begin : begin + 30, :] == pytest.approx(few, rel=0.05, abs=0.05)
+            session.read(part)
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
