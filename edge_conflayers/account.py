@@ -66,9 +66,9 @@ class Account:
         self.won += tokens * t1 - seconds
         self.add_evidence(tokens * t1 - seconds, t1)
 
-    def add_plain(self, seconds: float, overhead: float) -> None:
-        """A round without, of which looking for one took so long."""
-        self._count(1, seconds)
+    def add_plain(self, seconds: float, overhead: float, rounds: int = 1) -> None:
+        """A round without, or some, of which looking for one took so long."""
+        self._count(rounds, seconds, rounds)
         self.won -= overhead
 
     def add_evidence(self, won: float, t1: float) -> None:
@@ -81,10 +81,11 @@ class Account:
         self.elapsed += seconds
         self.won -= seconds
 
-    def _count(self, tokens: int, seconds: float) -> None:
+    def _count(self, tokens: int, seconds: float, rounds: int = 1) -> None:
         self.elapsed += seconds
-        self._tokens = self._tokens * _RATE_FADE + tokens
-        self._seconds = self._seconds * _RATE_FADE + seconds
+        faded = _RATE_FADE**rounds
+        self._tokens = self._tokens * faded + tokens
+        self._seconds = self._seconds * faded + seconds
 
 
 class Shadow:

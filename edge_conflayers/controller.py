@@ -5,17 +5,19 @@ gain is the tokens that it is expected to add less what its time is worth; the d
 gain is taken, if that is positive (so the long-run rate is the highest: renewal reward).
 
 The aim: no text takes more than a fiftieth longer than by plain decoding. A draft that may lose
-time is only tried when the loss fits what may be lost (``account.py``). Looking for candidates
-takes 10 us a round, and some 40 us right after a step has emptied the CPU's caches. Where that is
-half a hundredth of a step, one looks less often while nothing is found.
+time is only tried when the loss fits what may be lost (``account.py``). Looking for candidates and
+learning takes 20 us a round, and some 60 us right after a step has emptied the CPU's caches. Where
+that is noticed, rounds are slept through while nothing is found or nothing may be lost: nobody is
+asked, and what became of them is heard of at the next one.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 from edge_conflayers.account import Account, Allowance, Shadow, undisturbed
@@ -27,10 +29,9 @@ from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import Session
 
-_NOTICEABLE = 0.005  # of a one-token step: what looking in every round may take
-_DROWSY = 16  # rounds without a draft after which looking is done in
-_WAKES = 4  # one of so many rounds, if it takes a noticeable time
-_NEGLIGIBLE = 0.02  # of a one-token step: what looking for candidates may take whatever it brings
+_NOTICEABLE = 0.005  # of a one-token step: what looking may take a round, whatever it brings
+_DROWSY = 16  # rounds in which it brought nothing, after which it may take no more
+_LONGEST_SLEEP = 16  # rounds
 _CURIOUS = 0.1  # of what time is worth, when something is tried all the same
 _OVERHEAD_WEIGHT = 0.1  # of the last round in the usual overhead
 _NO_DRAFT = Draft()
@@ -98,43 +99,45 @@ class Controller:
         self._caution = caution or Caution()
         self._clock = clock
         self._candidates = Candidates(sources, times, self.calibration)
-        self._listens = False  # whether sources hear of this round
+        self._always_learning = tuple(source for source in sources if source.learns_always)
+        self._asleep = 0  # rounds that will be slept through
+        self._unheard: list[Round] = []  # that were slept through
         self._account = Account(self._caution.allowance)
-        self._rounds: dict[str, int] = {}
+        self._rounds_by: Counter[str] = Counter()
         self._chain = True
         self._searched = 0.0  # seconds, in this text
         self._since_draft = 0  # rounds
+        self._since_accepted = 0
         self._shadow: Shadow | None = None
-        self._overhead = 0.0
-        self._usual_overhead = 0.0
+        self._looking = 0.0  # seconds in this round, less what sources weigh themselves
+        self._usual_looking = 0.0
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         self._account = Account(self._caution.allowance)
         self._searched = 0.0
-        self._since_draft = 0
+        self._since_draft = self._since_accepted = 0
         self._shadow = None
+        self._asleep = 0
+        self._unheard.clear()
         self._chain = not session.verifies_trees  # finding out builds a graph
         for source in self._candidates.sources:
             source.observe(session, ())
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+        if self._asleep > 0:
+            return _NO_DRAFT
         began = self._clock()
+        self._hear_slept()
         times = self.times
         spare = self._account.spare(times.t1)
         draft, gain = _NO_DRAFT, 0.0
         rate = self._rate(self._caution.margin)
-        affordable = spare > 0 or self._usual_overhead < _NEGLIGIBLE * times.t1
-        self._listens = affordable and not self._dozes()
-        if self._listens:
-            for source in self._candidates.sources:
-                source.observe(session, pending)
-            if not times.plain_due:
-                draft, gain = self._free(len(pending), limit, rate, spare)
-        self._overhead = self._clock() - began
-        if self._listens:
-            weighed = sum(source.weighed_seconds for source in self._candidates.sources)
-            looking = self._overhead - weighed
-            self._usual_overhead += _OVERHEAD_WEIGHT * (looking - self._usual_overhead)
+        for source in self._candidates.sources:
+            source.observe(session, pending)
+        if not times.plain_due:
+            draft, gain = self._free(len(pending), limit, rate, spare)
+        weighed = sum(source.weighed_seconds for source in self._candidates.sources)
+        self._looking = self._clock() - began - weighed
         if limit <= 0 or times.plain_due or not self._arms:
             return draft
         arm_rate = self._rate(self._caution.arm_margin)
@@ -157,11 +160,6 @@ class Controller:
     def _at_risk(self, n_pending: int, draft: Draft) -> float:
         """Seconds of verifying a draft, which are lost if none of it is accepted."""
         return self.times.step(n_pending + len(draft.tokens)) - self.times.step(n_pending)
-
-    def _dozes(self) -> bool:
-        idle = self._since_draft
-        noticed = self._usual_overhead > _NOTICEABLE * self.times.t1
-        return noticed and self._shadow is None and idle >= _DROWSY and idle % _WAKES != 0
 
     def _free(self, n_pending: int, limit: int, rate: float, spare: float) -> tuple[Draft, float]:
         """The candidates worth verifying in ``spare`` seconds, which are lost if none is accepted,
@@ -194,28 +192,71 @@ class Controller:
 
     def learn(self, session: Session, round: Round) -> None:
         began = self._clock()
+        asleep = self._asleep > 0
+        for source in self._always_learning if asleep else self._candidates.sources:
+            source.learn(session, round)
+        if asleep:
+            self._asleep -= 1
+            self._unheard.append(round)
+            return
+        learned = self._clock()
+        self._hear(round, learned - began)
+        looking = self._looking + self._clock() - learned
+        self._usual_looking += _OVERHEAD_WEIGHT * (looking - self._usual_looking)
+        if not round.path:
+            self._fall_asleep()
+        if self.layers is not None:
+            self._search(session)
+
+    def _fall_asleep(self) -> None:
+        """Until the time of looking is but noticed, if it brings nothing at present."""
+        t1 = self.times.t1
+        if self._since_accepted < _DROWSY and self._account.spare(t1) > 0:
+            return
+        rounds = ceil(self._usual_looking / (_NOTICEABLE * t1))
+        self._asleep = max(0, min(rounds - 1, _LONGEST_SLEEP))
+
+    def _hear_slept(self) -> None:
+        """What became of the rounds that were slept through, one-token steps all of them."""
+        slept = self._unheard
+        if not slept:
+            return
+        self._since_draft += len(slept)
+        self._since_accepted += len(slept)
+        self._rounds_by["plain"] += len(slept)
+        self.times.observe_plain(round.verify_seconds for round in slept)
+        most = self.times.t1
+        seconds = sum(undisturbed(round.verify_seconds, most) for round in slept)
+        self._account.add_plain(seconds, 0.0, len(slept))
+        for round in slept if self._shadow is not None else ():
+            self._follow(round)
+        slept.clear()
+
+    def _hear(self, round: Round, learning: float) -> None:
+        """What became of a round, from which the sources took ``learning`` seconds to learn."""
+        began = self._clock()
+        if self._shadow is not None:
+            self._follow(round)
+        self._since_draft += 1
+        self._since_accepted += 1
+        source = "plain"
         if round.drafted:
             self._observe_chances(round.draft, round.path)
-        if self._shadow is not None:
-            self._follow(self._shadow, round)
+            self._since_draft = 0
+            source = round.draft.source(0)
+        if round.path:
+            self._since_accepted = 0
+        self._rounds_by[source] += 1
         verified = len(round.pending) + round.drafted
-        self._since_draft = 0 if round.drafted else self._since_draft + 1
         self.times.observe(verified, round.verify_seconds)
-        source = round.draft.source(0) if round.drafted else "plain"
-        self._rounds[source] = self._rounds.get(source, 0) + 1
-        for candidate_source in self._candidates.sources:
-            if self._listens or candidate_source.learns_always:
-                candidate_source.learn(session, round)
         for arm in self._arms:
             arm.observe(round)
         verify_seconds = undisturbed(round.verify_seconds, self.times.step(verified))
-        seconds = round.draft_seconds + verify_seconds + self._clock() - began
-        if round.drafted == 0 and len(round.pending) == 1:
-            self._account.add_plain(seconds, self._overhead + self._clock() - began)
+        overhead = round.draft_seconds + learning + self._clock() - began
+        if verified == 1:
+            self._account.add_plain(verify_seconds + overhead, overhead)
         else:
-            self._account.add(round.accepted + 1, seconds, self.times.t1)
-        if self.layers is not None:
-            self._search(session)
+            self._account.add(round.accepted + 1, verify_seconds + overhead, self.times.t1)
 
     def _search(self, session: Session) -> None:
         """Goes on searching for skip sets with time that drafts have won."""
@@ -232,8 +273,9 @@ class Controller:
         self._searched += spent
         self._account.spend(spent)
 
-    def _follow(self, shadow: Shadow, round: Round) -> None:
-        if round.drafted > 0:
+    def _follow(self, round: Round) -> None:
+        shadow = self._shadow
+        if shadow is None or round.drafted > 0:
             self._shadow = None  # not the text as it would have gone on
             return
         shadow.follow(round.token)
@@ -251,12 +293,13 @@ class Controller:
                 self.calibration.observe(draft.source(i), draft.probabilities[i], i in accepted)
 
     def report(self) -> dict[str, Any]:
+        self._hear_slept()
         report: dict[str, Any] = {
-            "rounds_by": dict(self._rounds),
+            "rounds_by": dict(self._rounds_by),
             "t1_ms": self.times.t1 * 1e3,
             "v": {n: self.times.v(n) for n in (2, 4, 8, 16)},
             "won_seconds": self._account.won,
-            "overhead_ms": self._usual_overhead * 1e3,
+            "overhead_ms": self._usual_looking * 1e3,
         }
         for arm in self._arms:
             report.update(arm.report())

@@ -6,7 +6,7 @@ import ctypes
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
@@ -91,9 +91,7 @@ class StepTimes:
     def observe(self, n: int, seconds: float) -> None:
         """Hear what a step over n tokens took."""
         if n == 1:
-            self._recent_t1.append(seconds)
-            self._since_plain = 0
-            self.t1 = sorted(self._recent_t1)[len(self._recent_t1) // 4]
+            self.observe_plain((seconds,))
         else:
             self._since_plain += 1
             self._seen.setdefault(n, deque(maxlen=_RECENT)).append(seconds / self.t1)
@@ -103,6 +101,12 @@ class StepTimes:
                     # Like with like: T1 is less than what most one-token steps take.
                     usual = median(self._recent_t1) if self._recent_t1 else self.t1
                     self._rescale((seconds / usual - 1.0) / (self._priors[n] - 1.0))
+
+    def observe_plain(self, seconds: Iterable[float]) -> None:
+        """Hear what one-token steps took, the latest last."""
+        self._recent_t1.extend(seconds)
+        self._since_plain = 0
+        self.t1 = sorted(self._recent_t1)[len(self._recent_t1) // 4]
 
     def _rescale(self, ratio: float) -> None:
         self._ratios.append(ratio)

@@ -24,6 +24,19 @@ def test_what_may_be_lost_is_lost_once() -> None:
     assert a.spare(T1) == pytest.approx(0.01 * 52 * T1)
 
 
+def test_rounds_without_drafts_count_alike_at_once_and_one_by_one() -> None:
+    at_once, one_by_one = account(), account()
+    for a in (at_once, one_by_one):
+        for _ in range(10):
+            a.add(3, 1.5 * T1, T1)
+    at_once.add_plain(8 * T1, 0.01 * T1, 8)
+    for _ in range(8):
+        one_by_one.add_plain(T1, 0.01 * T1 / 8)
+    assert at_once.elapsed == pytest.approx(one_by_one.elapsed)
+    assert at_once.spare(T1) == pytest.approx(one_by_one.spare(T1))
+    assert at_once.rate(T1) == pytest.approx(one_by_one.rate(T1), rel=0.02)
+
+
 def test_part_of_what_was_won_may_be_lost() -> None:
     a = account(share=0.0, steps=0.0)
     a.add(5, T1, T1)

@@ -158,7 +158,7 @@ def test_a_source_that_never_helps_costs_no_more_than_may_be_lost() -> None:
     assert ratio < 1.015
 
 
-@pytest.mark.parametrize(("seconds", "share"), [(0.004, 1.0), (0.006, 0.3)])
+@pytest.mark.parametrize(("seconds", "share"), [(0.004, 1.0), (0.0095, 0.55), (0.02, 0.32)])
 def test_looking_is_rarer_where_it_is_noticed_until_something_is_found(
     seconds: float, share: float
 ) -> None:
@@ -180,6 +180,33 @@ def test_looking_is_rarer_where_it_is_noticed_until_something_is_found(
     assert 0.8 * share * found_from < asked_early <= share * found_from
     late = [round for round in rounds if round.generated > found_from + 8]
     assert sum(round.drafted > 0 for round in late) > 0.9 * len(late)
+
+
+def test_what_was_slept_through_is_heard_of_at_last() -> None:
+    w = world()
+    guesser = Guesser(w, 0.0, 0.001, seconds=0.05 * T1)
+    c = controller(w, guesser)
+    _, rounds = play(w, c, 300)
+    assert guesser.asked < 0.2 * len(rounds) and len(guesser.heard) < 0.2 * len(rounds)
+    assert c.report()["rounds_by"]["plain"] == len(rounds)
+
+
+def test_sources_that_learn_always_hear_of_every_round_once() -> None:
+    w = world()
+    guesser = Guesser(w, 0.0, 0.001, seconds=0.05 * T1)
+    guesser.learns_always = True
+    _, rounds = play(w, controller(w, guesser), 300)
+    assert guesser.asked < 0.2 * len(rounds) and guesser.heard == rounds
+
+
+def test_where_nothing_may_be_lost_sources_are_asked_seldom() -> None:
+    """Right after every bad draft, not only after a while without any."""
+    w = world()
+    guesser = Guesser(w, 0.0, 0.9, seconds=0.02 * T1)
+    caution = Caution(Allowance(share=0.0, steps=0.0))
+    c = controller(w, guesser, caution=caution)
+    ratio, rounds = play(w, c, 300)
+    assert guesser.asked < 0.3 * len(rounds) and ratio < 1.007
 
 
 def test_sources_hear_of_rounds_in_which_they_are_not_asked() -> None:

@@ -32,6 +32,16 @@ def test_t1_follows_the_context_and_ignores_outliers() -> None:
     assert times.t1 == 0.05
 
 
+def test_one_token_steps_can_be_heard_of_together() -> None:
+    together, one_by_one = (StepTimes(0.1, {2: 1.1}) for _ in range(2))
+    seconds = [0.1 + 0.001 * (i * 7 % 20) for i in range(20)]
+    together.observe_plain(seconds)
+    for each in seconds:
+        one_by_one.observe(1, each)
+    assert together.t1 == one_by_one.t1 != 0.1
+    assert not together.plain_due
+
+
 def test_v_follows_what_steps_take() -> None:
     times = StepTimes(0.04, V)
     times.observe(1, 0.04)

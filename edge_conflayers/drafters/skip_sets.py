@@ -21,7 +21,8 @@ class SkipSetArm:
     """Drafts under the mask that a search has found.
 
     Args:
-        search: gives the mask and goes on improving it.
+        search: gives the mask and goes on improving it. When, is decided here: it hears of a round
+            only before it goes on.
         prior: of the search's present mask.
         calibration: chances of acceptance by probability, kept by the controller.
         max_draft: most tokens in a draft.
@@ -43,6 +44,7 @@ class SkipSetArm:
         self._mask = LayerMask()
         self._expected = Expectations(NAME, calibration, max_draft)
         self._advance_seconds: deque[float] = deque(maxlen=5)
+        self._last: Round | None = None
         self._follow_search()
 
     def _follow_search(self) -> None:
@@ -69,7 +71,7 @@ class SkipSetArm:
 
     def observe(self, round: Round) -> None:
         """See ``Arm.observe``."""
-        self.search.observe(round)
+        self._last = round
         self._expected.observe(round)
 
     def search_seconds(self, t1: float) -> float | None:
@@ -81,6 +83,8 @@ class SkipSetArm:
     def advance(self, session: Session) -> None:
         """Goes on with the search."""
         began = self._clock()
+        if self._last is not None:
+            self.search.observe(self._last)
         self.search.advance(session)
         self._advance_seconds.append(self._clock() - began)
         self._follow_search()
