@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from edge_conflayers import machine, profiles
@@ -47,6 +48,7 @@ _CATEGORY_KEYS = (
     "seconds",
     "tokens_per_second",
     "speedup",
+    "lowest_speedup",
     "acceptance_rate",
     "tokens_per_round",
     "identical",
@@ -111,10 +113,13 @@ def make_report(
     """The report as JSON keeps it.
 
     Per method: tokens, seconds and the like are sums over the prompts' median runs;
-    ``speedup`` and ``speedup_over_upstream`` are ratios of tokens per second; ``identical`` says
-    whether every run of every prompt has the tokens of ``plain``'s first run. What needs a method
-    that was not run is null. ``categories`` has the same for the prompts of each category; those
-    that have none are in no category.
+    ``speedup`` and ``speedup_over_upstream`` are ratios of tokens per second; ``lowest_speedup`` is
+    that of the slowest text among those of ``max_tokens`` tokens (shorter ones have a few steps);
+    ``identical`` says whether every run of every prompt has the tokens of ``plain``'s first run. A
+    prompt's ``speedup`` is the median of its repeats' ratios, each of two runs right after one
+    another, on which a machine that is now fast, now slow weighs less than on their times. What
+    needs a method that was not run is null. ``categories`` has the same for the prompts of each
+    category; those that have none are in no category.
 
     Args:
         results: at least one prompt, each with at least one run of every method.
@@ -143,16 +148,25 @@ def make_report(
 
 def _compare(pairs: Sequence[tuple[TaskRuns, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Each method's totals over some prompts, given as runs and as ``_prompt`` made of them."""
+    prompts = [prompt for _, prompt in pairs]
     methods = {
         name: _total([median_run(result.runs[name]) for result, _ in pairs])
         for name in pairs[0][0].runs
     }
     for name, total in methods.items():
         total["speedup"] = _over(total, methods.get(REFERENCE))
+        total["lowest_speedup"] = min(_speedups_of_full_length(prompts, name), default=None)
         total["speedup_over_upstream"] = _over(total, methods.get(UPSTREAM))
-        verdicts = [prompt["methods"][name]["identical"] for _, prompt in pairs]
+        verdicts = [prompt["methods"][name]["identical"] for prompt in prompts]
         total["identical"] = None if None in verdicts else all(verdicts)
     return methods
+
+
+def _speedups_of_full_length(prompts: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    runs = ((prompt["methods"][name], prompt["max_tokens"]) for prompt in prompts)
+    return [
+        run["speedup"] for run, full in runs if run["tokens"] == full and run["speedup"] is not None
+    ]
 
 
 def _total(runs: Sequence[Generation]) -> dict[str, Any]:
@@ -174,7 +188,7 @@ def _over(total: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | 
 
 
 def _prompt(result: TaskRuns, max_tokens: int, sampling: SamplerSettings) -> dict[str, Any]:
-    reference = result.runs[REFERENCE][0].tokens if REFERENCE in result.runs else None
+    reference = result.runs.get(REFERENCE, ())
     return {
         "id": result.task.prompt.id,
         "category": result.task.prompt.category,
@@ -186,15 +200,21 @@ def _prompt(result: TaskRuns, max_tokens: int, sampling: SamplerSettings) -> dic
     }
 
 
-def _runs(runs: Sequence[Generation], reference: Sequence[int] | None) -> dict[str, Any]:
-    median = median_run(runs)
-    differs = None if reference is None else first_difference(runs, reference)
+def _runs(runs: Sequence[Generation], reference: Sequence[Generation]) -> dict[str, Any]:
+    chosen = median_run(runs)
+    differs = first_difference(runs, reference[0].tokens) if reference else None
+    ratios = [
+        run.stats.tokens_per_second / other.stats.tokens_per_second
+        for run, other in zip(runs, reference, strict=False)
+        if other.stats.tokens_per_second > 0
+    ]
     return {
-        **_total([median]),
-        "prompt_seconds": median.stats.prompt_seconds,
-        "begin_seconds": median.stats.begin_seconds,
-        "finish_reason": median.stats.finish_reason,
-        "identical": None if reference is None else differs is None,
+        **_total([chosen]),
+        "prompt_seconds": chosen.stats.prompt_seconds,
+        "begin_seconds": chosen.stats.begin_seconds,
+        "finish_reason": chosen.stats.finish_reason,
+        "speedup": median(ratios) if ratios else None,
+        "identical": differs is None if reference else None,
         "first_difference": differs,
         "all_seconds": [run.stats.seconds for run in runs],
     }
@@ -206,6 +226,7 @@ HEADER = (
     "seconds",
     "tokens/s",
     "x plain",
+    "slowest x",
     "x upstream",
     "tokens/round",
     "accepted",
@@ -225,6 +246,7 @@ def table_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
             f"{total['seconds']:.2f}",
             f"{total['tokens_per_second']:.1f}",
             _number(total["speedup"], ".2f"),
+            _number(total["lowest_speedup"], ".2f"),
             _number(total["speedup_over_upstream"], ".2f"),
             f"{total['tokens_per_round']:.2f}",
             _number(total["acceptance_rate"], ".0%"),

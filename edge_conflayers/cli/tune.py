@@ -270,8 +270,10 @@ def _show(found: Sequence[SkipSet]) -> None:
                 f"{prediction.speed:.2f}",
             )
         )
+    if not rows:
+        return
     print_table(header, rows)
-    if rows and all(each.found.prediction.speed <= 1 for each in found):
+    if all(each.found.prediction.speed <= 1 for each in found):
         click.echo("plain decoding is faster than drafting with any set that was tried")
 
 

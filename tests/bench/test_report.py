@@ -22,6 +22,7 @@ METHOD_KEYS = {
     "seconds",
     "tokens_per_second",
     "speedup",
+    "lowest_speedup",
     "speedup_over_upstream",
     "tokens_per_round",
     "acceptance_rate",
@@ -96,6 +97,23 @@ def test_the_median_run_counts_whole() -> None:
     assert reports.median_run([slow, quick]) is quick
 
 
+def test_the_slowest_text_of_full_length_by_pairs() -> None:
+    """A machine of two speeds: within each repeat it is the same for both methods."""
+    quick = runs(plain=[generation(1.0)], auto=[generation(0.5)])
+    slow = runs(
+        plain=[generation(s) for s in (1.0, 3.0, 1.0)],
+        auto=[generation(s) for s in (1.25, 3.75, 3.0)],
+    )
+    short = runs(plain=[generation(1.0, "abc")], auto=[generation(9.0, "abc")])
+    made = report(quick, slow, short)
+    speedups = [prompt["methods"]["auto"]["speedup"] for prompt in made["prompts"]]
+    assert speedups == [pytest.approx(2.0), pytest.approx(0.8), pytest.approx(1 / 9)]
+    assert made["methods"]["auto"]["lowest_speedup"] == pytest.approx(0.8)
+    assert made["methods"]["plain"]["lowest_speedup"] == 1.0
+    assert made["categories"]["qa"]["auto"]["lowest_speedup"] == pytest.approx(0.8)
+    assert reports.table_rows(made)[1][5] == "0.80"
+
+
 def test_one_different_token_in_one_repeat_is_told() -> None:
     good = runs(plain=[generation(1.0)] * 2, other=[generation(1.0)] * 2)
     bad = runs(plain=[generation(1.0)] * 2, other=[generation(1.0), generation(2.0, "abxd")])
@@ -125,7 +143,10 @@ def test_without_plain_and_upstream_there_is_nothing_to_compare_with() -> None:
     made = report(runs(conflayers=[generation(1.0)]))
     method = made["methods"]["conflayers"]
     assert method["speedup"] is method["speedup_over_upstream"] is method["identical"] is None
-    assert reports.table_rows(made)[0][4:6] == ("-", "-")
+    assert (
+        method["lowest_speedup"] is made["prompts"][0]["methods"]["conflayers"]["speedup"] is None
+    )
+    assert reports.table_rows(made)[0][4:7] == ("-", "-", "-")
 
 
 def test_a_text_of_one_token_has_no_round() -> None:
