@@ -45,27 +45,27 @@ class Caution:
         allowance: what may be lost on them.
         search_share: of the time that drafts have saved, what a search for skip sets may take.
         margin: by what factor the gain of candidates has to exceed what their time is worth in
-            plain decoding: the best of many is seldom as good as it looks.
+            plain decoding: the best of many is seldom as good as it looks, and what is spent on
+            doubtful ones is missing for the next, likelier ones.
         arm_margin: the same of a drafter that takes time, known by its recent drafts.
         arm_risk: of what may be lost, how much one draft of such a drafter may risk, since a single
             one costs as much as many candidates.
         reserve: one-token steps of what may be lost that are for candidates alone.
-        least_chance: of a candidate; less likely ones may pay by themselves, but each loss delays
-            the next, likelier one.
+        least_chance: of a candidate, for the same reason.
         longest_doubt: rounds without a draft after which they are tried all the same.
     """
 
     allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
-    margin: float = 1.1
+    margin: float = 2.0
     arm_margin: float = 1.05
     arm_risk: float = 1 / 3
     reserve: float = 0.0
-    least_chance: float = 0.04
+    least_chance: float = 0.1
     longest_doubt: int = 48
 
 
-FORESEEING = Caution(Allowance(steps=3.0), reserve=2.0)
+FORESEEING = Caution(Allowance(steps=3.0), margin=1.5, reserve=2.0, least_chance=0.04)
 """Where tokens are foreseen in any text, a bad beginning is nearly always made good."""
 
 

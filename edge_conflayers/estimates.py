@@ -126,10 +126,11 @@ def _line(points: Sequence[tuple[int, float]], n: int) -> float:
 class AcceptanceChances:
     """The chance that the full model draws a proposed token, by who proposed it and how sure they
     were: accepted over tried within bins of the stated probability, starting from that
-    probability."""
+    probability. Of sources that are trusted, all stated probabilities together are."""
 
     def __init__(self) -> None:
         self._counts: dict[str, list[list[float]]] = {}
+        self._trusted: dict[str, list[float]] = {}  # expected to be accepted, and accepted
         self._lines: dict[str, ctypes.Array[ctypes.c_double]] = {}
 
     def chance(self, source: str, probability: float) -> float:
@@ -142,12 +143,14 @@ class AcceptanceChances:
         with a probability p in that bin is a + b * p. Kept up to date."""
         if source not in self._lines:
             self._lines[source] = (ctypes.c_double * (2 * CHANCE_BINS))()
-            for bin_ in range(CHANCE_BINS):
-                self._update(source, bin_)
+            self._update_all(source)
         return self._lines[source]
 
     def observe(self, source: str, probability: float, accepted: bool) -> None:
         """Hear whether a token that was proposed was drawn."""
+        if source in self._trusted:
+            self._observe_trusted(source, probability, accepted)
+            return
         counts = self._counts.setdefault(source, [[0.0, 0.0] for _ in range(CHANCE_BINS)])
         bin_ = _bin(probability)
         cell = counts[bin_]
@@ -159,20 +162,46 @@ class AcceptanceChances:
         if source in self._lines:
             self._update(source, bin_)
 
+    def trust(self, source: str) -> None:
+        """From now on this source's probabilities are chances but for one factor of at most 1: it
+        learns itself how often what it proposes comes true."""
+        if source not in self._trusted:
+            self._counts.pop(source, None)
+            self._trusted[source] = [0.0, 0.0]
+            self._update_all(source)
+
+    def _observe_trusted(self, source: str, probability: float, accepted: bool) -> None:
+        sums = self._trusted[source]
+        if sums[0] >= _MEMORY:
+            sums[:] = (each / 2 for each in sums)
+        sums[0] += probability
+        sums[1] += accepted
+        self._update_all(source)
+
     def counts(self, source: str) -> tuple[tuple[float, float], ...]:
         """Of each bin, how many tokens were tried and how many accepted; empty if none were."""
         return tuple((tried, accepted) for tried, accepted in self._counts.get(source, ()))
 
     def expect(self, source: str, counts: Sequence[tuple[float, float]]) -> None:
         """Starts from what ``counts`` gave for other texts, unless the source is known already."""
-        if source in self._counts or len(counts) != CHANCE_BINS:
+        if source in self._counts or source in self._trusted or len(counts) != CHANCE_BINS:
             return
         self._counts[source] = [
             [tried * weight, accepted * weight]
             for tried, accepted in counts
             for weight in [min(1.0, _FOREIGN / tried) if tried else 0.0]
         ]
-        for bin_ in range(CHANCE_BINS if source in self._lines else 0):
+        self._update_all(source)
+
+    def _update_all(self, source: str) -> None:
+        if source not in self._lines:
+            return
+        if source in self._trusted:
+            expected, accepted = self._trusted[source]
+            factor = (accepted + _PRIOR_TRIALS) / (expected + _PRIOR_TRIALS)
+            self._lines[source][:] = [0.0, min(1.0, factor)] * CHANCE_BINS
+            return
+        for bin_ in range(CHANCE_BINS):
             self._update(source, bin_)
 
     def _update(self, source: str, bin_: int) -> None:
@@ -186,7 +215,10 @@ class AcceptanceChances:
 
     def state(self) -> dict[str, Any]:
         """JSON-able; ``from_state`` restores it."""
-        return {"counts": {name: [list(c) for c in bins] for name, bins in self._counts.items()}}
+        return {
+            "counts": {name: [list(c) for c in bins] for name, bins in self._counts.items()},
+            "trusted": {name: list(sums) for name, sums in self._trusted.items()},
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> AcceptanceChances:
@@ -202,6 +234,11 @@ class AcceptanceChances:
                 if len(counts) != CHANCE_BINS or not all(0 <= a <= t < math.inf for t, a in counts):
                     raise ValueError(f"counts of '{name}'")
                 calibration._counts[str(name)] = counts
+            for name, sums in state.get("trusted", {}).items():
+                expected, accepted = (float(each) for each in sums)
+                if not (0 <= expected < math.inf and 0 <= accepted < math.inf):
+                    raise ValueError(f"sums of '{name}'")
+                calibration._trusted[str(name)] = [expected, accepted]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(
                 f"the saved acceptance counts cannot be used ({error}): start anew with --fresh"

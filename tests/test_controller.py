@@ -53,6 +53,7 @@ class Guesser:
     """Knows the text and proposes it, right with one chance, claiming another."""
 
     weighed_seconds = 0.0
+    calibrated = False
     learns_always = False
 
     def __init__(

@@ -130,6 +130,50 @@ def test_chances_in_other_texts_are_a_beginning() -> None:
     assert calibration.chance("another", 0.4) == pytest.approx(0.4)
 
 
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=60), st.floats(0, 1))
+def test_chances_of_a_trusted_source_are_what_it_says_but_for_a_factor(
+    seen: list[tuple[float, bool]], p: float
+) -> None:
+    chances = AcceptanceChances()
+    lines = chances.lines("lookup")
+    chances.trust("lookup")
+    assert chances.chance("lookup", p) == pytest.approx(p)
+    for probability, accepted in seen:
+        chances.observe("lookup", probability, accepted)
+    factor = chances.chance("lookup", 0.5) / 0.5
+    assert 0 < factor <= 1
+    assert chances.chance("lookup", p) == pytest.approx(factor * p)
+    assert (
+        list(lines)
+        == list(chances.lines("lookup"))
+        == list(AcceptanceChances.from_state(chances.state()).lines("lookup"))
+    )
+
+
+def test_a_trusted_source_that_promises_too_much() -> None:
+    chances = AcceptanceChances()
+    chances.trust("lookup")
+    for i in range(400):
+        chances.observe("lookup", 0.8, i % 5 < 2)
+    assert chances.chance("lookup", 0.8) == pytest.approx(0.4, abs=0.03)
+    assert chances.chance("lookup", 0.2) == pytest.approx(0.1, abs=0.01)
+    for _ in range(1500):
+        chances.observe("lookup", 0.8, True)
+    assert chances.chance("lookup", 0.8) == pytest.approx(0.8)
+
+
+def test_what_was_counted_before_a_source_was_trusted_is_forgotten() -> None:
+    """Profiles of earlier versions have counts of lookups."""
+    chances = AcceptanceChances()
+    for _ in range(50):
+        chances.observe("lookup", 0.9, False)
+    resumed = AcceptanceChances.from_state(chances.state())
+    resumed.trust("lookup")
+    resumed.expect("lookup", chances.counts("lookup"))
+    assert resumed.chance("lookup", 0.9) == pytest.approx(0.9)
+    assert resumed.state()["counts"] == {}
+
+
 def test_old_counts_fade() -> None:
     calibration = AcceptanceChances()
     for _ in range(3000):
@@ -156,6 +200,10 @@ def test_calibration_state() -> None:
         {"counts": {"lookup": [[1, 2]]}},
         {"counts": {"lookup": [[1, 2]] * 8}},
         {"counts": {"lookup": [["x", 0]] * 8}},
+        {"counts": {}, "trusted": 3},
+        {"counts": {}, "trusted": {"lookup": [1]}},
+        {"counts": {}, "trusted": {"lookup": [-1, 0]}},
+        {"counts": {}, "trusted": {"lookup": [1, float("nan")]}},
         {"counts": {"lookup": [[float("inf"), 0]] * 8}},
     ],
 )

@@ -51,6 +51,12 @@ class CandidateSource(Protocol):
         ...
 
     @property
+    def calibrated(self) -> bool:
+        """Whether it learns itself how often its candidates come true, place by place, so that
+        their probabilities are chances of acceptance but for a factor."""
+        ...
+
+    @property
     def learns_always(self) -> bool:
         """Whether ``learn`` is to be called after every round."""
         ...
@@ -69,8 +75,7 @@ class CandidateSource(Protocol):
             chain: at most one successor for each token.
 
         Returns:
-            Probabilities are calibrated by what was accepted before, so that those of different
-            sources can be compared. A token's likeliest child comes right after it.
+            A token's likeliest child comes right after it.
         """
         ...
 

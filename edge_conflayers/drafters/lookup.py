@@ -26,6 +26,8 @@ _MOST_TOKENS = 65_536
 class LookupSource(NativeSource):
     """Candidates from earlier places of this text and of those before it."""
 
+    calibrated = True
+
     def __init__(self) -> None:
         super().__init__(NAME, binding.ecl_lookup_new(_MOST_TOKENS))
         self.n_known = 0

@@ -49,6 +49,7 @@ class NextStateSource:
     """
 
     name = NAME
+    calibrated = False
     learns_always = True
 
     def __init__(

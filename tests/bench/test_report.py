@@ -218,6 +218,7 @@ def test_categories_are_compared_apart() -> None:
         "seconds": 0.75,
         "tokens_per_second": pytest.approx(8 / 0.75),
         "speedup": pytest.approx(2 / 0.75),
+        "lowest_speedup": 2.0,
         "acceptance_rate": 0.5,
         "tokens_per_round": 2.0,
         "identical": False,
