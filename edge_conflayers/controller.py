@@ -228,25 +228,19 @@ class Controller:
         most = self.times.t1
         seconds = sum(undisturbed(round.verify_seconds, most) for round in slept)
         self._account.add_plain(seconds, 0.0, len(slept))
-        for round in slept if self._shadow is not None else ():
+        for round in slept:
             self._follow(round)
         slept.clear()
 
     def _hear(self, round: Round, learning: float) -> None:
         """What became of a round, from which the sources took ``learning`` seconds to learn."""
         began = self._clock()
-        if self._shadow is not None:
-            self._follow(round)
-        self._since_draft += 1
-        self._since_accepted += 1
-        source = "plain"
+        self._follow(round)
         if round.drafted:
             self._observe_chances(round.draft, round.path)
-            self._since_draft = 0
-            source = round.draft.source(0)
-        if round.path:
-            self._since_accepted = 0
-        self._rounds_by[source] += 1
+        self._since_draft = 0 if round.drafted else self._since_draft + 1
+        self._since_accepted = 0 if round.path else self._since_accepted + 1
+        self._rounds_by[round.draft.source(0) if round.drafted else "plain"] += 1
         verified = len(round.pending) + round.drafted
         self.times.observe(verified, round.verify_seconds)
         for arm in self._arms:

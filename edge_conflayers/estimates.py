@@ -149,16 +149,12 @@ class AcceptanceChances:
     def observe(self, source: str, probability: float, accepted: bool) -> None:
         """Hear whether a token that was proposed was drawn."""
         if source in self._trusted:
-            self._observe_trusted(source, probability, accepted)
+            _add(self._trusted[source], probability, accepted)
+            self._update_all(source)
             return
         counts = self._counts.setdefault(source, [[0.0, 0.0] for _ in range(CHANCE_BINS)])
         bin_ = _bin(probability)
-        cell = counts[bin_]
-        if cell[0] >= _MEMORY:
-            cell[0] /= 2
-            cell[1] /= 2
-        cell[0] += 1
-        cell[1] += accepted
+        _add(counts[bin_], 1.0, accepted)
         if source in self._lines:
             self._update(source, bin_)
 
@@ -169,14 +165,6 @@ class AcceptanceChances:
             self._counts.pop(source, None)
             self._trusted[source] = [0.0, 0.0]
             self._update_all(source)
-
-    def _observe_trusted(self, source: str, probability: float, accepted: bool) -> None:
-        sums = self._trusted[source]
-        if sums[0] >= _MEMORY:
-            sums[:] = (each / 2 for each in sums)
-        sums[0] += probability
-        sums[1] += accepted
-        self._update_all(source)
 
     def counts(self, source: str) -> tuple[tuple[float, float], ...]:
         """Of each bin, how many tokens were tried and how many accepted; empty if none were."""
@@ -244,6 +232,15 @@ class AcceptanceChances:
                 f"the saved acceptance counts cannot be used ({error}): start anew with --fresh"
             ) from error
         return calibration
+
+
+def _add(sums: list[float], expected: float, accepted: bool) -> None:
+    """To what was expected to be accepted and what was; older ones fade."""
+    if sums[0] >= _MEMORY:
+        sums[0] /= 2
+        sums[1] /= 2
+    sums[0] += expected
+    sums[1] += accepted
 
 
 class Reach:

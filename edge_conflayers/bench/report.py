@@ -116,10 +116,10 @@ def make_report(
     ``speedup`` and ``speedup_over_upstream`` are ratios of tokens per second; ``lowest_speedup`` is
     that of the slowest text among those of ``max_tokens`` tokens (shorter ones have a few steps);
     ``identical`` says whether every run of every prompt has the tokens of ``plain``'s first run. A
-    prompt's ``speedup`` is the median of its repeats' ratios, each of two runs right after one
-    another, on which a machine that is now fast, now slow weighs less than on their times. What
-    needs a method that was not run is null. ``categories`` has the same for the prompts of each
-    category; those that have none are in no category.
+    prompt's ``speedup`` is the median of its repeats' ratios, each of two runs of one repeat, on
+    which a machine that is now fast, now slow weighs less than on their times. What needs a method
+    that was not run is null. ``categories`` has the same for the prompts of each category; those
+    that have none are in no category.
 
     Args:
         results: at least one prompt, each with at least one run of every method.

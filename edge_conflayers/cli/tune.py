@@ -251,6 +251,8 @@ def _best(progress: Progress) -> str:
 
 
 def _show(found: Sequence[SkipSet]) -> None:
+    if not found:
+        return
     header = (
         *("kind", "attention dropped", "MLP dropped", "accepted", "c", "stop under", "at most"),
         "predicted speed-up",
@@ -270,8 +272,6 @@ def _show(found: Sequence[SkipSet]) -> None:
                 f"{prediction.speed:.2f}",
             )
         )
-    if not rows:
-        return
     print_table(header, rows)
     if all(each.found.prediction.speed <= 1 for each in found):
         click.echo("plain decoding is faster than drafting with any set that was tried")
