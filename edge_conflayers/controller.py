@@ -30,10 +30,10 @@ from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.session import Session
 
 _NOTICEABLE = 0.005  # of a one-token step: what looking may take a round, whatever it brings
-_DROWSY = 16  # rounds in which it brought nothing, after which it may take no more
+_DROWSY = 0.25  # one-token steps of looking that brought nothing, after which it may take no more
 _LONGEST_SLEEP = 16  # rounds
 _CURIOUS = 0.1  # of what time is worth, when something is tried all the same
-_OVERHEAD_WEIGHT = 0.1  # of the last round in the usual overhead
+_NEWEST_LOOK = 0.2  # the last round's weight in what looking usually takes
 _NO_DRAFT = Draft()
 
 
@@ -107,15 +107,17 @@ class Controller:
         self._chain = True
         self._searched = 0.0  # seconds, in this text
         self._since_draft = 0  # rounds
-        self._since_accepted = 0
         self._shadow: Shadow | None = None
         self._looking = 0.0  # seconds in this round, less what sources weigh themselves
         self._usual_looking = 0.0
+        self._looks = 0
+        self._looked_in_vain = 0.0  # seconds since a token was accepted
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         self._account = Account(self._caution.allowance)
         self._searched = 0.0
-        self._since_draft = self._since_accepted = 0
+        self._since_draft = 0
+        self._looked_in_vain = 0.0
         self._shadow = None
         self._asleep = 0
         self._unheard.clear()
@@ -202,8 +204,13 @@ class Controller:
         learned = self._clock()
         self._hear(round, learned - began)
         looking = self._looking + self._clock() - learned
-        self._usual_looking += _OVERHEAD_WEIGHT * (looking - self._usual_looking)
-        if not round.path:
+        self._looks += 1
+        weight = max(_NEWEST_LOOK, 1 / self._looks)
+        self._usual_looking += weight * (looking - self._usual_looking)
+        if round.path:
+            self._looked_in_vain = 0.0
+        else:
+            self._looked_in_vain += looking
             self._fall_asleep()
         if self.layers is not None:
             self._search(session)
@@ -211,7 +218,7 @@ class Controller:
     def _fall_asleep(self) -> None:
         """Until the time of looking is but noticed, if it brings nothing at present."""
         t1 = self.times.t1
-        if self._since_accepted < _DROWSY and self._account.spare(t1) > 0:
+        if self._looked_in_vain < _DROWSY * t1 and self._account.spare(t1) > 0:
             return
         rounds = ceil(self._usual_looking / (_NOTICEABLE * t1))
         self._asleep = max(0, min(rounds - 1, _LONGEST_SLEEP))
@@ -222,7 +229,6 @@ class Controller:
         if not slept:
             return
         self._since_draft += len(slept)
-        self._since_accepted += len(slept)
         self._rounds_by["plain"] += len(slept)
         self.times.observe_plain(round.verify_seconds for round in slept)
         most = self.times.t1
@@ -239,7 +245,6 @@ class Controller:
         if round.drafted:
             self._observe_chances(round.draft, round.path)
         self._since_draft = 0 if round.drafted else self._since_draft + 1
-        self._since_accepted = 0 if round.path else self._since_accepted + 1
         self._rounds_by[round.draft.source(0) if round.drafted else "plain"] += 1
         verified = len(round.pending) + round.drafted
         self.times.observe(verified, round.verify_seconds)

@@ -183,6 +183,15 @@ def test_looking_is_rarer_where_it_is_noticed_until_something_is_found(
     assert sum(round.drafted > 0 for round in late) > 0.9 * len(late)
 
 
+@pytest.mark.parametrize("look", [0.01, 0.02, 0.05])
+def test_looking_in_vain_is_bounded_by_time_not_by_rounds(look: float) -> None:
+    w = world()
+    guesser = Guesser(w, 0.0, 0.001, seconds=look * T1)
+    _, rounds = play(w, controller(w, guesser), 200)
+    before_it_sleeps, after = 0.25 + look, 0.005 * len(rounds) + look
+    assert 0 < guesser.asked * look <= before_it_sleeps + after
+
+
 def test_what_was_slept_through_is_heard_of_at_last() -> None:
     w = world()
     guesser = Guesser(w, 0.0, 0.001, seconds=0.05 * T1)
