@@ -58,7 +58,7 @@ class Caution:
     allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
     margin: float = 2.0
-    arm_margin: float = 1.05
+    arm_margin: float = 1.15
     arm_risk: float = 1 / 3
     reserve: float = 0.0
     least_chance: float = 0.1

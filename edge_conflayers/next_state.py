@@ -25,6 +25,10 @@ import numpy.typing as npt
 
 from edge_conflayers.errors import BadInput
 
+FORESEEN_AMONG = 4096
+"""Size of the draft vocabulary that tokens are foreseen among: with twice as many asking takes half
+as long again, and texts were slower by a hundredth."""
+
 _RIDGE = 800.0  # r: as if so many tokens had been seen whose features say nothing
 _PORTION = 256  # tokens taken in at once
 _LEAST_LESSONS = 1024

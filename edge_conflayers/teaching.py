@@ -14,7 +14,7 @@ import numpy as np
 from edge_conflayers.drafters.next_state import NAME
 from edge_conflayers.estimates import AcceptanceChances
 from edge_conflayers.model import Model
-from edge_conflayers.next_state import Lessons, NextStateHead
+from edge_conflayers.next_state import FORESEEN_AMONG, Lessons, NextStateHead
 from edge_conflayers.parallel_texts import Asked, FinishedText, ParallelTexts, Token
 from edge_conflayers.session.next_state import next_tokens, set_next_state, token_embedding
 from edge_conflayers.vocabulary import DraftVocabulary
@@ -167,7 +167,7 @@ class _School:
         head = self.lessons.learn()
         vocabulary = DraftVocabulary(self._model)
         vocabulary.expect(head.written)
-        self._texts.context.set_draft_vocabulary(vocabulary.tokens(vocabulary.size))
+        self._texts.context.set_draft_vocabulary(vocabulary.tokens(FORESEEN_AMONG))
         results = [self._examined(each) for each in (head, known) if each is not None]
         return max(results, key=lambda each: each.foreseen[-1])
 

@@ -20,7 +20,7 @@ from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.errors import BadInput
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.model import Model
-from edge_conflayers.next_state import NextStateHead
+from edge_conflayers.next_state import FORESEEN_AMONG, NextStateHead
 from edge_conflayers.search.by_kind import SearchByKind
 from edge_conflayers.search.measured import MeasuredSettings
 from edge_conflayers.search.prices import AtContext
@@ -32,8 +32,6 @@ _VERIFIED = (2, 4, 8, 16)
 # Recycling learns from every step's logits, which takes some 40 us, and beside lookups it brings
 # about a hundredth: seconds of a one-token step from which on it is worth that.
 _RECYCLING_PAYS = 0.02
-# Size of the draft vocabulary that tokens are foreseen among, if layers ask for no other.
-_FORESEEN_AMONG = 8192
 
 
 class AutoDrafter:
@@ -141,7 +139,7 @@ class AutoDrafter:
         if foresees:
             assert self._foresight is not None
             vocabulary.expect(self._foresight.head.written)
-        size = _FORESEEN_AMONG
+        size = FORESEEN_AMONG
         if mask:
             t1 = self._prices.t1(context)
             size = best_size(
@@ -151,8 +149,8 @@ class AutoDrafter:
                 t1_seconds=t1,
                 v=lambda n: self._prices.v(n, context),
             )
-            if foresees and not 0 < size <= 2 * _FORESEEN_AMONG:
-                size = _FORESEEN_AMONG
+            if foresees and not 0 < size <= 2 * FORESEEN_AMONG:
+                size = FORESEEN_AMONG
         vocabulary.size = size
         with contextlib.suppress(BadInput):  # no memory for it, or a head that is refused
             vocabulary.begin(session, prompt)
