@@ -27,8 +27,8 @@ class Allowance:
         of_savings: of the time that drafts have saved so far.
     """
 
-    share: float = 0.008
-    steps: float = 1.1
+    share: float = 0.006
+    steps: float = 0.8
     of_savings: float = 0.8
 
 

@@ -47,7 +47,9 @@ class Caution:
         margin: by what factor the gain of candidates has to exceed what their time is worth in
             plain decoding: the best of many is seldom as good as it looks, and what is spent on
             doubtful ones is missing for the next, likelier ones.
-        arm_margin: the same of a drafter that takes time, known by its recent drafts.
+        risk: of what may be lost, how much one draft of candidates may risk while nothing is won: a
+            text that begins with a bad one has something left for the next.
+        arm_margin: the same as ``margin`` of a drafter that takes time, known by its recent drafts.
         arm_risk: of what may be lost, how much one draft of such a drafter may risk, since a single
             one costs as much as many candidates.
         reserve: one-token steps of what may be lost that are for candidates alone.
@@ -58,6 +60,7 @@ class Caution:
     allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
     margin: float = 2.0
+    risk: float = 1 / 2
     arm_margin: float = 1.15
     arm_risk: float = 1 / 3
     reserve: float = 0.0
@@ -65,7 +68,7 @@ class Caution:
     longest_doubt: int = 48
 
 
-FORESEEING = Caution(Allowance(steps=3.0), margin=1.5, reserve=2.0, least_chance=0.04)
+FORESEEING = Caution(Allowance(share=0.008, steps=3.0), margin=1.5, reserve=2.0, least_chance=0.04)
 """Where tokens are foreseen in any text, a bad beginning is nearly always made good."""
 
 
@@ -137,7 +140,8 @@ class Controller:
         for source in self._candidates.sources:
             source.observe(session, pending)
         if not times.plain_due:
-            draft, gain = self._free(len(pending), limit, rate, spare)
+            share = 1.0 if self._account.won > 0 else self._caution.risk
+            draft, gain = self._free(len(pending), limit, rate, share * spare)
         weighed = sum(source.weighed_seconds for source in self._candidates.sources)
         self._looking = self._clock() - began - weighed
         if limit <= 0 or times.plain_due or not self._arms:

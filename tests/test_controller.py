@@ -192,6 +192,16 @@ def test_looking_in_vain_is_bounded_by_time_not_by_rounds(look: float) -> None:
     assert 0 < guesser.asked * look <= before_it_sleeps + after
 
 
+@pytest.mark.parametrize("risk", [0.1, 0.25])
+def test_one_draft_risks_a_share_of_what_may_be_lost_until_something_is_won(risk: float) -> None:
+    w = world()
+    caution = Caution(Allowance(share=0.0, steps=1.2), risk=risk)
+    _, rounds = play(w, controller(w, Guesser(w, 1.0, 0.95), caution=caution), 100)
+    drafted = [round.drafted for round in rounds if round.drafted]
+    at_risk = [StepTimes(T1, V).step(1 + n) - T1 for n in drafted]
+    assert at_risk[0] <= risk * caution.allowance.steps * T1 < at_risk[1]
+
+
 def test_what_was_slept_through_is_heard_of_at_last() -> None:
     w = world()
     guesser = Guesser(w, 0.0, 0.001, seconds=0.05 * T1)
