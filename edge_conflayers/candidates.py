@@ -86,7 +86,7 @@ class Candidates:
 
     Args:
         times: of full steps.
-        chances: that a source's candidates are accepted; calibrated sources are trusted from now.
+        chances: that a source's candidates are accepted.
         sizes: how many tokens may be verified together, ascending, at most 32.
     """
 
@@ -106,9 +106,6 @@ class Candidates:
         self._handles = (ctypes.c_void_p * len(sources))(
             *(getattr(source, "handle", None) for source in sources)
         )
-        for source in sources:
-            if source.calibrated:
-                chances.trust(source.name)
         doubles = ctypes.POINTER(ctypes.c_double)
         self._chances = (doubles * len(sources))(
             *(ctypes.cast(chances.lines(name), doubles) for name in self._names)

@@ -101,6 +101,9 @@ class Controller:
         self.calibration = calibration or AcceptanceChances()
         self._caution = caution or Caution()
         self._clock = clock
+        for source in sources:
+            if source.calibrated:
+                self.calibration.trust(source.name)
         self._candidates = Candidates(sources, times, self.calibration)
         self._always_learning = tuple(source for source in sources if source.learns_always)
         self._asleep = 0  # rounds that will be slept through
