@@ -27,8 +27,8 @@ class Allowance:
         of_savings: of the time that drafts have saved so far.
     """
 
-    share: float = 0.006
-    steps: float = 0.8
+    share: float = 0.003
+    steps: float = 1.25
     of_savings: float = 0.8
 
 

@@ -271,6 +271,7 @@ ecl_source_candidates = _declare(
 )
 ecl_lookup_restart = _declare("ecl_lookup_restart", _int, _source, _tokens, _int)
 ecl_lookup_extend = _declare("ecl_lookup_extend", _int, _source, _tokens, _int)
+ecl_lookup_follow = _declare("ecl_lookup_follow", ctypes.c_double, _source, _int)
 ecl_recycling_observe = _declare("ecl_recycling_observe", _int, _source, _int, _int)
 ecl_recycling_learn = _declare(
     "ecl_recycling_learn", _int, _source, _tokens, _int, ctypes.POINTER(ctypes.c_void_p), _int

@@ -5,10 +5,9 @@ gain is the tokens that it is expected to add less what its time is worth; the d
 gain is taken, if that is positive (so the long-run rate is the highest: renewal reward).
 
 The aim: no text takes more than a fiftieth longer than by plain decoding. A draft that may lose
-time is only tried when the loss fits what may be lost (``account.py``). Looking for candidates and
-learning takes 20 us a round, and some 60 us right after a step has emptied the CPU's caches. Where
-that is noticed, rounds are slept through while nothing is found or nothing may be lost: nobody is
-asked, and what became of them is heard of at the next one.
+time is only tried when the loss fits what may be lost (``account.py``). Where looking for
+candidates takes time that is noticed, rounds go by without (``looks.py``): nobody is asked, and
+what became of them is heard of at the next look.
 """
 
 from __future__ import annotations
@@ -17,23 +16,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import inf
 from typing import Any
 
 from edge_conflayers.account import Account, Allowance, Shadow, undisturbed
 from edge_conflayers.candidates import Candidates
 from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.drafters import CandidateSource
+from edge_conflayers.drafters import CandidateSource, FollowingSource
 from edge_conflayers.drafters.arm import Arm
 from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
+from edge_conflayers.looks import Looks
 from edge_conflayers.session import Session
 
-_NOTICEABLE = 0.005  # of a one-token step: what looking may take a round, whatever it brings
-_DROWSY = 0.25  # one-token steps of looking that brought nothing, after which it may take no more
-_LONGEST_SLEEP = 16  # rounds
 _CURIOUS = 0.1  # of what time is worth, when something is tried all the same
-_NEWEST_LOOK = 0.2  # the last round's weight in what looking usually takes
 _NO_DRAFT = Draft()
 
 
@@ -59,8 +55,8 @@ class Caution:
 
     allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
-    margin: float = 2.0
-    risk: float = 1 / 2
+    margin: float = 2.25
+    risk: float = 1 / 3
     arm_margin: float = 1.15
     arm_risk: float = 1 / 3
     reserve: float = 0.0
@@ -68,7 +64,9 @@ class Caution:
     longest_doubt: int = 48
 
 
-FORESEEING = Caution(Allowance(share=0.008, steps=3.0), margin=1.5, reserve=2.0, least_chance=0.04)
+FORESEEING = Caution(
+    Allowance(share=0.008, steps=3.0), margin=1.5, risk=1 / 2, reserve=2.0, least_chance=0.04
+)
 """Where tokens are foreseen in any text, a bad beginning is nearly always made good."""
 
 
@@ -106,8 +104,10 @@ class Controller:
                 self.calibration.trust(source.name)
         self._candidates = Candidates(sources, times, self.calibration)
         self._always_learning = tuple(source for source in sources if source.learns_always)
-        self._asleep = 0  # rounds that will be slept through
-        self._unheard: list[Round] = []  # that were slept through
+        following = [source for source in sources if isinstance(source, FollowingSource)]
+        self._looks = Looks(following)
+        self._all_follow = len(following) == len(sources) > 0
+        self._unheard: list[Round] = []  # that went by without a look
         self._account = Account(self._caution.allowance)
         self._rounds_by: Counter[str] = Counter()
         self._chain = True
@@ -115,39 +115,39 @@ class Controller:
         self._since_draft = 0  # rounds
         self._shadow: Shadow | None = None
         self._looking = 0.0  # seconds in this round, less what sources weigh themselves
-        self._usual_looking = 0.0
-        self._looks = 0
-        self._looked_in_vain = 0.0  # seconds since a token was accepted
+        self._others_asked = True  # whether others than sources have to be asked next time
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         self._account = Account(self._caution.allowance)
+        self.calibration.begin_text()
         self._searched = 0.0
         self._since_draft = 0
-        self._looked_in_vain = 0.0
         self._shadow = None
-        self._asleep = 0
+        self._looks.begin()
         self._unheard.clear()
         self._chain = not session.verifies_trees  # finding out builds a graph
         for source in self._candidates.sources:
             source.observe(session, ())
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
-        if self._asleep > 0:
+        if not self._looks.due:
             return _NO_DRAFT
         began = self._clock()
-        self._hear_slept()
+        self._hear_skipped()
         times = self.times
         spare = self._account.spare(times.t1)
         draft, gain = _NO_DRAFT, 0.0
         rate = self._rate(self._caution.margin)
-        for source in self._candidates.sources:
-            source.observe(session, pending)
+        if not self._looks.followed:
+            for source in self._candidates.sources:
+                source.observe(session, pending)
         if not times.plain_due:
             share = 1.0 if self._account.won > 0 else self._caution.risk
-            draft, gain = self._free(len(pending), limit, rate, share * spare)
+            draft, gain = self._free(len(pending), limit, share * spare)
         weighed = sum(source.weighed_seconds for source in self._candidates.sources)
         self._looking = self._clock() - began - weighed
-        if limit <= 0 or times.plain_due or not self._arms:
+        self._others_asked = limit <= 0 or times.plain_due
+        if self._others_asked or not self._arms:
             return draft
         arm_rate = self._rate(self._caution.arm_margin)
         gain += (rate - arm_rate) * self._at_risk(len(pending), draft)  # as the arms reckon theirs
@@ -155,6 +155,7 @@ class Controller:
         chosen = None
         for arm in self._arms:
             plan = arm.plan(arm_rate, times, len(pending), limit, risk)
+            self._others_asked = self._others_asked or plan.limit > 0
             if plan.gain > gain:
                 gain, chosen = plan.gain, (arm, plan.limit)
         if chosen is not None:
@@ -170,13 +171,17 @@ class Controller:
         """Seconds of verifying a draft, which are lost if none of it is accepted."""
         return self.times.step(n_pending + len(draft.tokens)) - self.times.step(n_pending)
 
-    def _free(self, n_pending: int, limit: int, rate: float, spare: float) -> tuple[Draft, float]:
+    def _bar(self) -> tuple[float, float]:
+        """What candidates' time is worth, in tokens per second, and the least chance of one."""
+        # Now and then something that would not pay, since a source may have become better.
+        if self._since_draft >= self._caution.longest_doubt:
+            return _CURIOUS * self._rate(self._caution.margin), 0.0
+        return self._rate(self._caution.margin), self._caution.least_chance
+
+    def _free(self, n_pending: int, limit: int, spare: float) -> tuple[Draft, float]:
         """The candidates worth verifying in ``spare`` seconds, which are lost if none is accepted,
         and their gain in tokens."""
-        # Now and then something that would not pay, since a source may have become better.
-        doubtful = self._since_draft >= self._caution.longest_doubt
-        least_chance = 0.0 if doubtful else self._caution.least_chance
-        rate = rate * _CURIOUS if doubtful else rate
+        rate, least_chance = self._bar()
 
         def choose(spare: float) -> tuple[Draft, float]:
             return self._candidates.choose(
@@ -200,50 +205,47 @@ class Controller:
         return affordable
 
     def learn(self, session: Session, round: Round) -> None:
-        began = self._clock()
-        asleep = self._asleep > 0
-        for source in self._always_learning if asleep else self._candidates.sources:
-            source.learn(session, round)
-        if asleep:
-            self._asleep -= 1
+        if not self._looks.due:
+            for source in self._always_learning:
+                source.learn(session, round)
             self._unheard.append(round)
+            self._looks.skip(round)
             return
+        began = self._clock()
+        for source in self._candidates.sources:
+            source.learn(session, round)
         learned = self._clock()
         self._hear(round, learned - began)
-        looking = self._looking + self._clock() - learned
-        self._looks += 1
-        weight = max(_NEWEST_LOOK, 1 / self._looks)
-        self._usual_looking += weight * (looking - self._usual_looking)
-        if round.path:
-            self._looked_in_vain = 0.0
-        else:
-            self._looked_in_vain += looking
-            self._fall_asleep()
+        t1 = self.times.t1
+        self._looks.made(
+            round,
+            self._looking + self._clock() - learned,
+            t1,
+            may_draft=self._account.spare(t1) > 0,
+            bar=self._least_worth() if self._all_follow and not self._others_asked else None,
+        )
         if self.layers is not None:
             self._search(session)
 
-    def _fall_asleep(self) -> None:
-        """Until the time of looking is but noticed, if it brings nothing at present."""
-        t1 = self.times.t1
-        if self._looked_in_vain < _DROWSY * t1 and self._account.spare(t1) > 0:
-            return
-        rounds = ceil(self._usual_looking / (_NOTICEABLE * t1))
-        self._asleep = max(0, min(rounds - 1, _LONGEST_SLEEP))
+    def _least_worth(self) -> float:
+        """The probability from which on a candidate may be worth its verification."""
+        rate, least_chance = self._bar()
+        return max(rate * (self.times.step(2) - self.times.t1), least_chance)
 
-    def _hear_slept(self) -> None:
-        """What became of the rounds that were slept through, one-token steps all of them."""
-        slept = self._unheard
-        if not slept:
+    def _hear_skipped(self) -> None:
+        """What became of the rounds without a look, one-token steps all of them."""
+        skipped = self._unheard
+        if not skipped:
             return
-        self._since_draft += len(slept)
-        self._rounds_by["plain"] += len(slept)
-        self.times.observe_plain(round.verify_seconds for round in slept)
+        self._since_draft += len(skipped)
+        self._rounds_by["plain"] += len(skipped)
+        self.times.observe_plain(round.verify_seconds for round in skipped)
         most = self.times.t1
-        seconds = sum(undisturbed(round.verify_seconds, most) for round in slept)
-        self._account.add_plain(seconds, 0.0, len(slept))
-        for round in slept:
+        seconds = sum(undisturbed(round.verify_seconds, most) for round in skipped)
+        self._account.add_plain(seconds, 0.0, len(skipped))
+        for round in skipped:
             self._follow(round)
-        slept.clear()
+        skipped.clear()
 
     def _hear(self, round: Round, learning: float) -> None:
         """What became of a round, from which the sources took ``learning`` seconds to learn."""
@@ -299,13 +301,13 @@ class Controller:
                 self.calibration.observe(draft.source(i), draft.probabilities[i], i in accepted)
 
     def report(self) -> dict[str, Any]:
-        self._hear_slept()
+        self._hear_skipped()
         report: dict[str, Any] = {
             "rounds_by": dict(self._rounds_by),
             "t1_ms": self.times.t1 * 1e3,
             "v": {n: self.times.v(n) for n in (2, 4, 8, 16)},
             "won_seconds": self._account.won,
-            "overhead_ms": self._usual_looking * 1e3,
+            "overhead_ms": self._looks.usual_seconds * 1e3,
         }
         for arm in self._arms:
             report.update(arm.report())

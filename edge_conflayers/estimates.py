@@ -32,6 +32,10 @@ _POSITIONS = 16
 _PRIOR_TRIALS = 4.0
 _MEMORY = 256.0  # trials after which older ones fade
 _FOREIGN = 24.0  # trials that those of other texts count for, at most
+# Of trusted sources, in tokens that were expected to be accepted. Texts differ: what was learned of
+# others counts for little, so that one in which proposals fail is soon known.
+_PRIOR_EXPECTED = 2.0
+_FOREIGN_EXPECTED = 12.0
 
 
 class StepTimes:
@@ -166,6 +170,13 @@ class AcceptanceChances:
             self._trusted[source] = [0.0, 0.0]
             self._update_all(source)
 
+    def begin_text(self) -> None:
+        """What follows is another text."""
+        for source, sums in self._trusted.items():
+            weight = min(1.0, _FOREIGN_EXPECTED / sums[0]) if sums[0] else 1.0
+            sums[:] = [each * weight for each in sums]
+            self._update_all(source)
+
     def counts(self, source: str) -> tuple[tuple[float, float], ...]:
         """Of each bin, how many tokens were tried and how many accepted; empty if none were."""
         return tuple((tried, accepted) for tried, accepted in self._counts.get(source, ()))
@@ -186,7 +197,7 @@ class AcceptanceChances:
             return
         if source in self._trusted:
             expected, accepted = self._trusted[source]
-            factor = (accepted + _PRIOR_TRIALS) / (expected + _PRIOR_TRIALS)
+            factor = (accepted + _PRIOR_EXPECTED) / (expected + _PRIOR_EXPECTED)
             self._lines[source][:] = [0.0, min(1.0, factor)] * CHANCE_BINS
             return
         for bin_ in range(CHANCE_BINS):

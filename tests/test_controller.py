@@ -159,7 +159,7 @@ def test_a_source_that_never_helps_costs_no_more_than_may_be_lost() -> None:
     assert ratio < 1.015
 
 
-@pytest.mark.parametrize(("seconds", "share"), [(0.004, 1.0), (0.0095, 0.55), (0.02, 0.32)])
+@pytest.mark.parametrize(("seconds", "share"), [(0.002, 1.0), (0.0095, 0.35), (0.02, 0.18)])
 def test_looking_is_rarer_where_it_is_noticed_until_something_is_found(
     seconds: float, share: float
 ) -> None:
@@ -183,12 +183,12 @@ def test_looking_is_rarer_where_it_is_noticed_until_something_is_found(
     assert sum(round.drafted > 0 for round in late) > 0.9 * len(late)
 
 
-@pytest.mark.parametrize("look", [0.01, 0.02, 0.05])
+@pytest.mark.parametrize("look", [0.01, 0.02, 0.04])
 def test_looking_in_vain_is_bounded_by_time_not_by_rounds(look: float) -> None:
     w = world()
     guesser = Guesser(w, 0.0, 0.001, seconds=look * T1)
     _, rounds = play(w, controller(w, guesser), 200)
-    before_it_sleeps, after = 0.25 + look, 0.005 * len(rounds) + look
+    before_it_sleeps, after = 0.25 + look, 0.0025 * len(rounds) + look
     assert 0 < guesser.asked * look <= before_it_sleeps + after
 
 
@@ -238,7 +238,7 @@ def test_sources_hear_of_rounds_in_which_they_are_not_asked() -> None:
 
 
 @pytest.mark.parametrize("trees", [True, False])
-@pytest.mark.parametrize("claims, most", [(0.3, 0.5), (0.9, 0.45)])
+@pytest.mark.parametrize("claims, most", [(0.5, 0.5), (0.9, 0.45)])
 def test_faster_by_candidates_that_are_right(claims: float, most: float, trees: bool) -> None:
     w = world(noise=0.3, trees=trees)
     ratio, rounds = play(w, controller(w, Guesser(w, 0.9, claims)), 500)

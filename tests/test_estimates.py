@@ -266,3 +266,19 @@ def test_longer_drafts_bring_no_less(
     assert brought[0][0] == 1.0
     for (d0, a0), (d1, a1) in pairwise(brought):
         assert 0 <= d1 - d0 <= 1 and 0 <= a1 - a0 <= 1
+
+
+def test_what_other_texts_taught_of_a_trusted_source_counts_for_little() -> None:
+    chances = AcceptanceChances()
+    chances.trust("lookup")
+    for _ in range(100):
+        chances.observe("lookup", 0.8, False)
+    known = chances.chance("lookup", 0.8)
+    chances.begin_text()
+    assert known < chances.chance("lookup", 0.8) == pytest.approx(0.8 * 2 / 14)
+    for _ in range(10):
+        chances.observe("lookup", 0.8, True)
+    after_ten = chances.chance("lookup", 0.8)
+    assert after_ten == pytest.approx(0.8 * 12 / 22)
+    chances.begin_text()
+    assert chances.chance("lookup", 0.8) == pytest.approx(0.8 * (10 * 12 / 20 + 2) / 14)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edge_conflayers.draft import Draft, Round
 from edge_conflayers.session import Session
@@ -81,4 +81,18 @@ class CandidateSource(Protocol):
 
     def learn(self, session: Session, round: Round) -> None:
         """As ``Drafter.learn``."""
+        ...
+
+
+@runtime_checkable
+class FollowingSource(CandidateSource, Protocol):
+    """Goes on with a text in a microsecond or two, so that it can be asked even where time is too
+    short for the rest of a round's decisions."""
+
+    def follow(self, token: int) -> float:
+        """Takes in one token, which comes right after what was observed or followed last.
+
+        Returns:
+            The probability of the likeliest candidate to follow it; 0 if there is none.
+        """
         ...

@@ -5,7 +5,6 @@ The library keeps and searches the texts (``native/src/ecl_lookup.h``); here it 
 
 from __future__ import annotations
 
-import ctypes
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +14,14 @@ from edge_conflayers.candidates import NativeSource
 from edge_conflayers.draft import Round
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.session import Session
+from edge_conflayers.session.arrays import int32_array
 
 NAME = "lookup"
 
 _CHECKED = 32  # tokens compared to see whether a text goes on as it was known
 # What is known of the texts before the present one is given up when there are more tokens.
 _MOST_TOKENS = 65_536
+_NO_MEMORY = "there is no memory for the text to look tokens up in"
 
 
 class LookupSource(NativeSource):
@@ -30,9 +31,9 @@ class LookupSource(NativeSource):
 
     def __init__(self) -> None:
         super().__init__(NAME, binding.ecl_lookup_new(_MOST_TOKENS))
-        self.n_known = 0
-        """Tokens of all texts that it knows."""
+        self._earlier = 0  # tokens of the texts before that it knows
         self._text: list[int] = []
+        self._follow = binding.ecl_lookup_follow
         self._session: weakref.ref[Session] | None = None
 
     def observe(self, session: Session, pending: Sequence[int]) -> None:
@@ -49,22 +50,36 @@ class LookupSource(NativeSource):
 
     def restart(self, tokens: Sequence[int]) -> None:
         """Takes in another text; the ones before it stay known, unless they are too many."""
-        self._take_in(binding.ecl_lookup_restart, tokens)
+        known = self._take_in(binding.ecl_lookup_restart, tokens)
         self._text = list(tokens)
+        self._earlier = known - len(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Takes in how the text goes on, and learns from which matches it did as before."""
         self._take_in(binding.ecl_lookup_extend, tokens)
         self._text += tokens
 
+    def follow(self, token: int) -> float:
+        """See ``FollowingSource.follow``."""
+        self._text.append(token)
+        probability: float = self._follow(self.handle, token)
+        if probability < 0:
+            raise EdgeConflayersError(_NO_MEMORY)
+        return probability
+
     def learn(self, session: Session, round: Round) -> None:
         """What there is to learn is in the text."""
 
-    def _take_in(self, take_in: Any, tokens: Sequence[int]) -> None:
-        n = len(tokens)
-        self.n_known = take_in(self.handle, (ctypes.c_int32 * n)(*tokens), n)
-        if self.n_known < 0:
-            raise EdgeConflayersError("there is no memory for the text to look tokens up in")
+    @property
+    def n_known(self) -> int:
+        """Tokens of all texts that it knows."""
+        return self._earlier + len(self._text)
+
+    def _take_in(self, take_in: Any, tokens: Sequence[int]) -> int:
+        known: int = take_in(self.handle, int32_array(tokens), len(tokens))
+        if known < 0:
+            raise EdgeConflayersError(_NO_MEMORY)
+        return known
 
 
 def _end(session: Session, pending: Sequence[int], begin: int) -> list[int]:

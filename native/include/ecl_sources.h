@@ -46,6 +46,10 @@ ECL_API int32_t ecl_lookup_restart(struct ecl_source * source, const llama_token
 // Lookup: the text goes on with these tokens. Returns the same.
 ECL_API int32_t ecl_lookup_extend(struct ecl_source * source, const llama_token * tokens, int32_t n);
 
+// Lookup: the text goes on with one token. Returns the probability of the likeliest one to follow it, 0 if
+// none is known.
+ECL_API double ecl_lookup_follow(struct ecl_source * source, llama_token token);
+
 // Successors of each key of recycling's tables, and the kinds that successors are of.
 #define ECL_RECYCLING_WIDTH 8
 #define ECL_RECYCLING_KINDS 30

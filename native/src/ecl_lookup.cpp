@@ -57,6 +57,12 @@ void lookup_source::extend(const int32_t * tokens, int32_t n) {
     }
 }
 
+double lookup_source::likeliest() const {
+    std::vector<successor> found;
+    successors(end(), 0.0, found);
+    return found.empty() ? 0.0 : found.front().probability;
+}
+
 // The calibration's kind of a match of this length.
 int32_t lookup_source::kind(int32_t state, int32_t length) const {
     const bool several = index.n_followers(state) > 1;

@@ -26,6 +26,9 @@ class lookup_source : public source {
     // Takes in how the text goes on, and learns from which matches it did as before.
     void extend(const int32_t * tokens, int32_t n);
 
+    // How likely the likeliest token to follow the text is; 0 if there is none.
+    double likeliest() const;
+
     // Tokens of all texts that it knows.
     int32_t size() const { return index.size(); }
 

@@ -144,6 +144,14 @@ int32_t ecl_lookup_extend(ecl_source * source, const llama_token * tokens, int32
     return guarded([&] { return lookup->extend(tokens, n), lookup->size(); }, -1);
 }
 
+double ecl_lookup_follow(ecl_source * source, llama_token token) {
+    auto * lookup = dynamic_cast<ecl::lookup_source *>(source_of(source));
+    if (lookup == nullptr) {
+        return -1.0;
+    }
+    return guarded([&] { return lookup->extend(&token, 1), lookup->likeliest(); }, -1.0);
+}
+
 int32_t ecl_recycling_observe(ecl_source * source, llama_token before, llama_token last) {
     auto * recycling = dynamic_cast<ecl::recycling_source *>(source_of(source));
     if (recycling == nullptr) {

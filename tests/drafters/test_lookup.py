@@ -166,3 +166,20 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     source.observe(Text([9, 9, 9, 3]), [4])
     assert source.candidates(2).tokens == ()
     assert source.n_known == 5
+
+
+@given(TOKENS, TOKENS)
+def test_following_token_by_token_is_the_same_as_observing(
+    text: list[int], more: list[int]
+) -> None:
+    followed, observed = source_of(text), source_of(text)
+    for token in more:
+        likeliest = followed.follow(token)
+        observed.extend([token])
+        candidates = observed.candidates(1)
+        assert likeliest == (candidates.probabilities[0] if candidates.tokens else 0.0)
+    assert followed.candidates(8) == observed.candidates(8)
+    assert followed.n_known == observed.n_known == len(text) + len(more)
+    size = followed.n_known
+    followed.observe(Text([*text, *more]), [1])  # another session: the text is taken in anew
+    assert followed.n_known == 2 * size + 1
