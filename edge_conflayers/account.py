@@ -12,6 +12,7 @@ _EVIDENCE_FADE = 0.8
 _DOUBT = 1.0
 _MOST_EVIDENCE = 8.0
 _TRUSTED = 0.5
+_CONVINCING = 2.0  # won by a draft that was not verified: enough to see how good it is
 # A step that takes longer than this many times what it should was held up by something else on the
 # machine, which would have held up plain decoding as well.
 _HELD_UP = 1.5
@@ -28,7 +29,7 @@ class Allowance:
     """
 
     share: float = 0.003
-    steps: float = 1.25
+    steps: float = 1.5
     of_savings: float = 0.8
 
 
@@ -54,6 +55,12 @@ class Account:
         reserve = allowance.share * self.elapsed + allowance.steps * t1
         left = reserve + (self.won if self.won < 0 else self.won * allowance.of_savings)
         return max(left, _TRUSTED * (self._evidence - _DOUBT * t1))
+
+    def at_risk(self, t1: float, share: float) -> float:
+        """Seconds of ``spare`` that one draft may risk: what may be lost of what was won, and a
+        share of everything."""
+        spare = self.spare(t1)
+        return max(share * spare, min(spare, self._allowance.of_savings * self.won))
 
     def rate(self, t1: float) -> float:
         """Tokens per second that time is worth."""
@@ -98,22 +105,30 @@ class Shadow:
     def __init__(self, draft: Draft, seconds: float) -> None:
         self.draft = draft
         self._seconds = seconds
-        self._node = ROOT
-        self.accepted: list[int] = []
-        self.done = False
+        self.path: list[int] = []  # accepted so far
+        self._ended = False
 
     def follow(self, token: int) -> None:
         """The full model drew this token next."""
-        child = self.draft.child(self._node, token)
+        child = self.draft.child(self.path[-1] if self.path else ROOT, token)
         if child is None:
-            self.done = True
+            self._ended = True
         else:
-            self._node = child
-            self.accepted.append(child)
+            self.path.append(child)
+
+    @property
+    def tried(self) -> list[int]:
+        """The nodes of which it is known what the full model drew next."""
+        nodes = [ROOT, *self.path]
+        return nodes if self._ended else nodes[:-1]
+
+    def tells(self, t1: float) -> bool:
+        """Whether enough is known of it."""
+        return self._ended or self.won(t1) >= _CONVINCING * t1
 
     def won(self, t1: float) -> float:
-        """Seconds that it would have won over plain decoding, once it is done."""
-        return (len(self.accepted) + 1) * t1 - self._seconds
+        """Seconds that it would have won over plain decoding so far."""
+        return (len(self.path) + 1) * t1 - self._seconds
 
 
 def undisturbed(seconds: float, expected: float) -> float:

@@ -43,8 +43,8 @@ class Caution:
         margin: by what factor the gain of candidates has to exceed what their time is worth in
             plain decoding: the best of many is seldom as good as it looks, and what is spent on
             doubtful ones is missing for the next, likelier ones.
-        risk: of what may be lost, how much one draft of candidates may risk while nothing is won: a
-            text that begins with a bad one has something left for the next.
+        risk: of what may be lost, how much one draft of candidates may risk if what was won is
+            less than that: a text that begins with a bad one has something left for the next.
         arm_margin: the same as ``margin`` of a drafter that takes time, known by its recent drafts.
         arm_risk: of what may be lost, how much one draft of such a drafter may risk, since a single
             one costs as much as many candidates.
@@ -56,7 +56,7 @@ class Caution:
     allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
     margin: float = 2.25
-    risk: float = 1 / 3
+    risk: float = 1 / 4
     arm_margin: float = 1.15
     arm_risk: float = 1 / 3
     reserve: float = 0.0
@@ -142,8 +142,8 @@ class Controller:
             for source in self._candidates.sources:
                 source.observe(session, pending)
         if not times.plain_due:
-            share = 1.0 if self._account.won > 0 else self._caution.risk
-            draft, gain = self._free(len(pending), limit, share * spare)
+            risk = self._account.at_risk(times.t1, self._caution.risk)
+            draft, gain = self._free(len(pending), limit, risk)
         weighed = sum(source.weighed_seconds for source in self._candidates.sources)
         self._looking = self._clock() - began - weighed
         self._others_asked = limit <= 0 or times.plain_due
@@ -171,17 +171,17 @@ class Controller:
         """Seconds of verifying a draft, which are lost if none of it is accepted."""
         return self.times.step(n_pending + len(draft.tokens)) - self.times.step(n_pending)
 
-    def _bar(self) -> tuple[float, float]:
-        """What candidates' time is worth, in tokens per second, and the least chance of one."""
-        # Now and then something that would not pay, since a source may have become better.
-        if self._since_draft >= self._caution.longest_doubt:
-            return _CURIOUS * self._rate(self._caution.margin), 0.0
-        return self._rate(self._caution.margin), self._caution.least_chance
+    @property
+    def _doubtful(self) -> bool:
+        """Whether to try what would not pay: a source may have become better."""
+        return self._since_draft >= self._caution.longest_doubt
 
     def _free(self, n_pending: int, limit: int, spare: float) -> tuple[Draft, float]:
         """The candidates worth verifying in ``spare`` seconds, which are lost if none is accepted,
         and their gain in tokens."""
-        rate, least_chance = self._bar()
+        rate, least_chance = self._rate(self._caution.margin), self._caution.least_chance
+        if self._doubtful:
+            rate, least_chance = _CURIOUS * rate, 0.0
 
         def choose(spare: float) -> tuple[Draft, float]:
             return self._candidates.choose(
@@ -228,9 +228,10 @@ class Controller:
             self._search(session)
 
     def _least_worth(self) -> float:
-        """The probability from which on a candidate may be worth its verification."""
-        rate, least_chance = self._bar()
-        return max(rate * (self.times.step(2) - self.times.t1), least_chance)
+        """The probability from which on a candidate may be worth its verification, once time is
+        worth no more than plain decoding's."""
+        curious = _CURIOUS if self._doubtful else 1.0
+        return curious * self._caution.margin * (self.times.v(2) - 1.0)
 
     def _hear_skipped(self) -> None:
         """What became of the rounds without a look, one-token steps all of them."""
@@ -252,7 +253,7 @@ class Controller:
         began = self._clock()
         self._follow(round)
         if round.drafted:
-            self._observe_chances(round.draft, round.path)
+            self._observe_chances(round.draft, round.path, (ROOT, *round.path))
         self._since_draft = 0 if round.drafted else self._since_draft + 1
         self._rounds_by[round.draft.source(0) if round.drafted else "plain"] += 1
         verified = len(round.pending) + round.drafted
@@ -287,17 +288,16 @@ class Controller:
             self._shadow = None  # not the text as it would have gone on
             return
         shadow.follow(round.token)
-        if shadow.done:
+        if shadow.tells(self.times.t1):
             self._shadow = None
-            self._observe_chances(shadow.draft, shadow.accepted)
+            self._observe_chances(shadow.draft, shadow.path, shadow.tried)
             self._account.add_evidence(shadow.won(self.times.t1), self.times.t1)
 
-    def _observe_chances(self, draft: Draft, path: Sequence[int]) -> None:
-        """Of every candidate whose predecessor was accepted, whether it was drawn."""
-        reached = {ROOT, *path}
+    def _observe_chances(self, draft: Draft, path: Sequence[int], tried: Sequence[int]) -> None:
+        """Of every candidate that followed a node in ``tried``, whether it was drawn."""
         accepted = set(path)
         for i in range(len(draft.tokens)):
-            if draft.parent(i) in reached:
+            if draft.parent(i) in tried:
                 self.calibration.observe(draft.source(i), draft.probabilities[i], i in accepted)
 
     def report(self) -> dict[str, Any]:

@@ -50,19 +50,23 @@ class StepTimes:
     Args:
         t1: seconds of a one-token step, measured beforehand; of use until there was one.
         v: V(n) for some n > 1, measured beforehand; between them it is linear.
+        ratios: of V(n) - 1 in the latest steps to what was measured, from an earlier text with the
+            same ``v``; kept up to date.
 
     Raises:
         BadInput: times that are not positive, or no V.
     """
 
-    def __init__(self, t1: float, v: Mapping[int, float]) -> None:
+    def __init__(
+        self, t1: float, v: Mapping[int, float], ratios: deque[float] | None = None
+    ) -> None:
         if not v or not all(math.isfinite(x) and x > 0 for x in (t1, *v.values())):
             raise BadInput("the measured step times are not positive numbers; measure them again")
         points = sorted({1: 1.0, **v}.items())
         self._priors = [_line(points, n) for n in range(_MOST_TOKENS + 1)]
         self._points = points
-        self._scale = 1.0  # of what was measured beforehand of V(n) - 1
-        self._ratios: deque[float] = deque(maxlen=_RECENT)
+        self._ratios = recent_ratios() if ratios is None else ratios
+        self._scale = self._scale_now()  # of what was measured beforehand of V(n) - 1
         self._recent_t1: deque[float] = deque(maxlen=_RECENT_PLAIN)
         self._seen: dict[int, deque[float]] = {}
         self._since_plain = 0
@@ -114,10 +118,18 @@ class StepTimes:
 
     def _rescale(self, ratio: float) -> None:
         self._ratios.append(ratio)
-        scale = max(median([*([1.0] * _PRIOR_WEIGHT), *self._ratios]), _LEAST_SCALE)
+        scale = self._scale_now()
         if abs(scale - self._scale) > _NOTICED * self._scale:
             self._scale = scale
             self.multiples[:] = [self._v(m) for m in range(_MOST_TOKENS + 1)]
+
+    def _scale_now(self) -> float:
+        return max(median([*([1.0] * _PRIOR_WEIGHT), *self._ratios]), _LEAST_SCALE)
+
+
+def recent_ratios() -> deque[float]:
+    """None yet."""
+    return deque(maxlen=_RECENT)
 
 
 def _line(points: Sequence[tuple[int, float]], n: int) -> float:

@@ -79,13 +79,35 @@ def test_a_shadow_goes_on_with_the_text() -> None:
     shadow = Shadow(tree, 1.5 * T1)
     shadow.follow(7)
     shadow.follow(8)
-    assert not shadow.done
+    assert not shadow.tells(T1)
+    assert shadow.tried == [ROOT, 0]  # what follows the last one is not known yet
     shadow.follow(5)
-    assert shadow.done and shadow.accepted == [0, 1]
+    assert shadow.tells(T1) and shadow.path == [0, 1] and shadow.tried == [ROOT, 0, 1]
     assert shadow.won(T1) == pytest.approx(1.5 * T1)
     wrong = Shadow(tree, 1.5 * T1)
     wrong.follow(6)
-    assert wrong.done and wrong.won(T1) == pytest.approx(-0.5 * T1)
+    assert wrong.tells(T1) and wrong.won(T1) == pytest.approx(-0.5 * T1)
+
+
+def test_a_shadow_tells_before_its_end_that_it_is_right() -> None:
+    shadow = Shadow(Draft(tuple(range(20)), (0.9,) * 20), 2.5 * T1)
+    followed = 0
+    while not shadow.tells(T1):
+        shadow.follow(followed)
+        followed += 1
+    assert followed == 4 and shadow.won(T1) == pytest.approx(2.5 * T1)
+    assert shadow.tried == [ROOT, 0, 1, 2]
+
+
+def test_one_draft_risks_what_was_won_and_a_share_of_the_rest() -> None:
+    a = Account(Allowance(share=0.0, steps=2.0, of_savings=0.8))
+    assert a.at_risk(T1, 0.25) == pytest.approx(0.5 * T1)
+    a.add(2, 1.8 * T1, T1)  # little is won: no more than the share
+    assert a.at_risk(T1, 0.25) == pytest.approx(0.25 * (2 + 0.16) * T1)
+    a.add(6, 2 * T1, T1)
+    assert a.at_risk(T1, 0.25) == pytest.approx(0.8 * 4.2 * T1)
+    a.add(0, 20 * T1, T1)
+    assert a.at_risk(T1, 0.25) < 0
 
 
 def test_what_holds_up_the_machine_is_no_loss() -> None:
