@@ -29,7 +29,7 @@ class Allowance:
     """
 
     share: float = 0.003
-    steps: float = 1.5
+    steps: float = 1.25
     of_savings: float = 0.8
 
 

@@ -43,8 +43,9 @@ class Caution:
         margin: by what factor the gain of candidates has to exceed what their time is worth in
             plain decoding: the best of many is seldom as good as it looks, and what is spent on
             doubtful ones is missing for the next, likelier ones.
-        risk: of what may be lost, how much one draft of candidates may risk if what was won is
-            less than that: a text that begins with a bad one has something left for the next.
+        risk: of what may be lost, how much one draft of more than one candidate may risk if what
+            was won is less than that: a text that begins with a bad one has something left for the
+            next.
         arm_margin: the same as ``margin`` of a drafter that takes time, known by its recent drafts.
         arm_risk: of what may be lost, how much one draft of such a drafter may risk, since a single
             one costs as much as many candidates.
@@ -55,8 +56,8 @@ class Caution:
 
     allowance: Allowance = field(default_factory=Allowance)
     search_share: float = 0.1
-    margin: float = 2.25
-    risk: float = 1 / 4
+    margin: float = 2.0
+    risk: float = 1 / 3
     arm_margin: float = 1.15
     arm_risk: float = 1 / 3
     reserve: float = 0.0
@@ -143,7 +144,8 @@ class Controller:
                 source.observe(session, pending)
         if not times.plain_due:
             risk = self._account.at_risk(times.t1, self._caution.risk)
-            draft, gain = self._free(len(pending), limit, risk)
+            one_more = times.step(len(pending) + 1) - times.step(len(pending))
+            draft, gain = self._free(len(pending), limit, max(risk, min(one_more, spare)))
         weighed = sum(source.weighed_seconds for source in self._candidates.sources)
         self._looking = self._clock() - began - weighed
         self._others_asked = limit <= 0 or times.plain_due

@@ -17,6 +17,7 @@ from edge_conflayers.errors import BadInput
 
 _RECENT = 9
 _RECENT_PLAIN = 16
+_FORGOTTEN = 3  # of as many recent steps, from text to text
 _PRIOR_WEIGHT = 3
 _T1_STALE = 32  # steps since the last one-token step
 _LEAST_PLAIN = 2
@@ -50,22 +51,22 @@ class StepTimes:
     Args:
         t1: seconds of a one-token step, measured beforehand; of use until there was one.
         v: V(n) for some n > 1, measured beforehand; between them it is linear.
-        ratios: of V(n) - 1 in the latest steps to what was measured, from an earlier text with the
-            same ``v``; kept up to date.
+        earlier: of the text before: what its last steps over several tokens took counts for this
+            one as well, the less the more texts ago it was.
 
     Raises:
         BadInput: times that are not positive, or no V.
     """
 
-    def __init__(
-        self, t1: float, v: Mapping[int, float], ratios: deque[float] | None = None
-    ) -> None:
+    def __init__(self, t1: float, v: Mapping[int, float], earlier: StepTimes | None = None) -> None:
         if not v or not all(math.isfinite(x) and x > 0 for x in (t1, *v.values())):
             raise BadInput("the measured step times are not positive numbers; measure them again")
         points = sorted({1: 1.0, **v}.items())
         self._priors = [_line(points, n) for n in range(_MOST_TOKENS + 1)]
         self._points = points
-        self._ratios = recent_ratios() if ratios is None else ratios
+        self._ratios: deque[float] = deque(maxlen=_RECENT)
+        if earlier is not None:
+            self._ratios.extend(list(earlier._ratios)[_FORGOTTEN:])
         self._scale = self._scale_now()  # of what was measured beforehand of V(n) - 1
         self._recent_t1: deque[float] = deque(maxlen=_RECENT_PLAIN)
         self._seen: dict[int, deque[float]] = {}
@@ -125,11 +126,6 @@ class StepTimes:
 
     def _scale_now(self) -> float:
         return max(median([*([1.0] * _PRIOR_WEIGHT), *self._ratios]), _LEAST_SCALE)
-
-
-def recent_ratios() -> deque[float]:
-    """None yet."""
-    return deque(maxlen=_RECENT)
 
 
 def _line(points: Sequence[tuple[int, float]], n: int) -> float:

@@ -18,7 +18,7 @@ from edge_conflayers.drafters.next_state import PAYS_FROM, NextStateSource
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.errors import BadInput
-from edge_conflayers.estimates import AcceptanceChances, StepTimes, recent_ratios
+from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.model import Model
 from edge_conflayers.next_state import FORESEEN_AMONG, NextStateHead
 from edge_conflayers.search.by_kind import SearchByKind
@@ -63,7 +63,7 @@ class AutoDrafter:
         self._lookup = LookupSource()
         self._recycling = RecyclingSource()
         self._calibration = AcceptanceChances()
-        self._ratios = recent_ratios()
+        self._times: StepTimes | None = None  # of the text before
         self._vocabulary = DraftVocabulary(model)
         self._foresight = None if next_state is None else NextStateSource(next_state)
         self._draft_model = draft_model
@@ -90,7 +90,7 @@ class AutoDrafter:
         context = len(session)
         prices = self._prices
         v = {n: prices.v(n, context) for n in _VERIFIED}
-        times = StepTimes(prices.t1(context), v, self._ratios)
+        times = self._times = StepTimes(prices.t1(context), v, self._times)
         foresight = self._foresight if times.t1 >= PAYS_FROM else None
         if foresight is not None and not foresight.begin(session, times):
             foresight = None
