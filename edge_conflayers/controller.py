@@ -144,15 +144,16 @@ class Controller:
                 source.observe(session, pending)
         if not times.plain_due:
             risk = self._account.at_risk(times.t1, self._caution.risk)
-            one_more = times.step(len(pending) + 1) - times.step(len(pending))
-            draft, gain = self._free(len(pending), limit, max(risk, min(one_more, spare)))
+            one_candidate = min(self._at_risk(len(pending), 1), spare)
+            draft, gain = self._free(len(pending), limit, max(risk, one_candidate))
         weighed = sum(source.weighed_seconds for source in self._candidates.sources)
         self._looking = self._clock() - began - weighed
         self._others_asked = limit <= 0 or times.plain_due
         if self._others_asked or not self._arms:
             return draft
         arm_rate = self._rate(self._caution.arm_margin)
-        gain += (rate - arm_rate) * self._at_risk(len(pending), draft)  # as the arms reckon theirs
+        # As the arms reckon theirs.
+        gain += (rate - arm_rate) * self._at_risk(len(pending), len(draft.tokens))
         risk = self._caution.arm_risk * (spare - self._caution.reserve * times.t1)
         chosen = None
         for arm in self._arms:
@@ -169,9 +170,9 @@ class Controller:
         """Tokens that a second is worth to a draft."""
         return max(margin / self.times.t1, self._account.rate(self.times.t1))
 
-    def _at_risk(self, n_pending: int, draft: Draft) -> float:
+    def _at_risk(self, n_pending: int, drafted: int) -> float:
         """Seconds of verifying a draft, which are lost if none of it is accepted."""
-        return self.times.step(n_pending + len(draft.tokens)) - self.times.step(n_pending)
+        return self.times.step(n_pending + drafted) - self.times.step(n_pending)
 
     @property
     def _doubtful(self) -> bool:
@@ -198,7 +199,7 @@ class Controller:
         draft, gain = choose(inf)
         if not draft.tokens:
             return draft, gain
-        at_risk = self._at_risk(n_pending, draft)
+        at_risk = self._at_risk(n_pending, len(draft.tokens))
         if at_risk <= spare:
             return draft, gain
         affordable = choose(spare)

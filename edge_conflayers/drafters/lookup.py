@@ -33,7 +33,6 @@ class LookupSource(NativeSource):
         super().__init__(NAME, binding.ecl_lookup_new(_MOST_TOKENS))
         self._earlier = 0  # tokens of the texts before that it knows
         self._text: list[int] = []
-        self._follow = binding.ecl_lookup_follow
         self._session: weakref.ref[Session] | None = None
 
     def observe(self, session: Session, pending: Sequence[int]) -> None:
@@ -62,7 +61,7 @@ class LookupSource(NativeSource):
     def follow(self, token: int) -> float:
         """See ``FollowingSource.follow``."""
         self._text.append(token)
-        probability: float = self._follow(self.handle, token)
+        probability: float = binding.ecl_lookup_follow(self.handle, token)
         if probability < 0:
             raise EdgeConflayersError(_NO_MEMORY)
         return probability
