@@ -165,6 +165,38 @@ ecl_argmax = _declare("ecl_argmax", _int, _context, _int, _floats)
 ecl_top_k = _declare("ecl_top_k", _int, _context, _int, _int, _tokens, _floats)
 
 
+class Samplers(ctypes.Structure):
+    """``ecl_sampler`` of ecl.h."""
+
+    _fields_ = (("chain", llama.llama_sampler_p_ctypes), ("grammar", llama.llama_sampler_p_ctypes))
+
+
+class Stretch(ctypes.Structure):
+    """``ecl_stretch`` of ecl.h."""
+
+    _fields_ = (
+        ("n_max", ctypes.c_int32),
+        ("max_seconds", ctypes.c_double),
+        ("following", ctypes.POINTER(ctypes.c_void_p)),
+        ("n_following", ctypes.c_int32),
+        ("expected", ctypes.c_double),
+        ("tokens", _tokens),
+        ("seconds", _doubles),
+        ("n_drawn", ctypes.c_int32),
+        ("called", ctypes.c_bool),
+    )
+
+
+NO_TOKEN = -3
+ecl_draw = _declare("ecl_draw", _int, _context, _int, ctypes.POINTER(Samplers))
+ecl_write = _declare(
+    "ecl_write",
+    _int,
+    *(_context, _tokens, _int, _int, _int),
+    *(ctypes.POINTER(Samplers), ctypes.POINTER(Stretch)),
+)
+
+
 class DraftOptions(ctypes.Structure):
     """``ecl_draft_options`` of ecl.h."""
 

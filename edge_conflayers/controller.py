@@ -15,14 +15,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
 from edge_conflayers.account import Account, Allowance, Shadow, undisturbed
 from edge_conflayers.candidates import Candidates
 from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.drafters import CandidateSource, FollowingSource
+from edge_conflayers.drafters import CandidateSource, FollowingSource, Pause
 from edge_conflayers.drafters.arm import Arm
 from edge_conflayers.drafters.skip_sets import SkipSetArm
 from edge_conflayers.estimates import AcceptanceChances, StepTimes
@@ -130,9 +130,20 @@ class Controller:
         for source in self._candidates.sources:
             source.observe(session, ())
 
+    def pause(self) -> Pause | None:
+        pause = self._looks.pause()
+        if pause is not None and self._always_learning:  # from every round's logits
+            return replace(pause, rounds=1)
+        return pause
+
+    def passed(self, session: Session, rounds: Sequence[Round], called: bool) -> None:
+        for source in self._always_learning:
+            for round in rounds:
+                source.learn(session, round)
+        self._unheard.extend(rounds)
+        self._looks.passed(rounds, called)
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
-        if not self._looks.due:
-            return _NO_DRAFT
         began = self._clock()
         self._hear_skipped()
         times = self.times
@@ -208,12 +219,6 @@ class Controller:
         return affordable
 
     def learn(self, session: Session, round: Round) -> None:
-        if not self._looks.due:
-            for source in self._always_learning:
-                source.learn(session, round)
-            self._unheard.append(round)
-            self._looks.skip(round)
-            return
         began = self._clock()
         for source in self._candidates.sources:
             source.learn(session, round)

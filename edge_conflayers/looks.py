@@ -1,9 +1,10 @@
 """When candidates are looked for.
 
 Deciding what to draft and learning from a round takes some 100 us in Python, right after a step has
-emptied the caches. Where that is noticed, it is done when it may bring something: sources that
-follow the text token by token tell, in a tenth of that time. Where looks have been in vain all the
-same, or where others have to be asked too, rounds go by without anything.
+emptied the caches. Where that is noticed, it is done when it may bring something: between looks the
+drafter pauses, and sources that follow the text in the library end the pause when they have
+something. Where looks have been in vain all the same, or where others have to be asked too, nobody
+follows it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from edge_conflayers.draft import Round
-from edge_conflayers.drafters import FollowingSource
+from edge_conflayers.drafters import FollowingSource, Pause
 
 _NOTICEABLE = 0.0025  # of a one-token step: what looking may take a round, whatever it brings
 _IN_VAIN = 0.25  # one-token steps of looking that brought nothing, after which it may take no more
@@ -50,11 +51,23 @@ class Looks:
         """Whether this is a round to look for candidates."""
         return self._skips == 0
 
-    def skip(self, round: Round) -> None:
-        """A round has gone by without a look."""
-        self._skips -= 1
+    def pause(self) -> Pause | None:
+        """The rounds that may go by until then; None if this is one."""
+        if self._skips == 0:
+            return None
+        if not self._watching:
+            return Pause(self._skips)
+        return Pause(self._skips, self._following, self._bar)
+
+    def passed(self, rounds: Sequence[Round], called: bool) -> None:
+        """Rounds of a pause have gone by; ``called``: a source has ended it."""
+        self._skips -= len(rounds)
         if self._watching:
-            self._watch((round.token,))
+            tokens = [round.token for round in rounds]
+            for source in self._following:
+                source.followed(tokens)
+        if called:
+            self._skips, self._called = 0, True
 
     def made(
         self, round: Round, seconds: float, t1: float, *, may_draft: bool, bar: float | None
@@ -86,7 +99,7 @@ class Looks:
             self.followed = True
 
     def _watch(self, drawn: Sequence[int]) -> None:
-        """Lets the sources follow the text; they may call for a look."""
+        """Lets the sources follow what a look has brought; they may call for another at once."""
         for source in self._following:
             likeliest = 0.0
             for token in drawn:

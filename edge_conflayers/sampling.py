@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from edge_conflayers import binding
 from edge_conflayers.binding import llama
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
@@ -17,8 +15,6 @@ from edge_conflayers.session import CachedText
 # The converter's strings may hold control characters, which JSON (RFC 8259, section 7) forbids.
 _CONVERTERS_CHAR = r'char ::= [^"\\] |'
 _JSON_CHAR = r'char ::= [^"\\\x7F\x00-\x1F] |'
-
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 @dataclass(frozen=True)
@@ -113,9 +109,7 @@ class Sampler:
         self.model = model
         self.settings = settings
         self._grammar: Any = None
-        self._chain: Any = None
-        self._candidates: Any = None
-        self._chain = self._make_chain()
+        self._chain: Any = self._make_chain()
         if settings.grammar is not None:
             if settings.grammar.strip():  # llama.cpp takes an empty grammar for none
                 self._grammar = llama.llama_sampler_init_grammar(
@@ -124,7 +118,8 @@ class Sampler:
             if not self._grammar:
                 self.close()
                 raise BadInput("the grammar does not parse; it must be GBNF with a rule named root")
-            self._candidates = np.empty(model.n_vocab, dtype=_CANDIDATE)
+        self.native = binding.Samplers(None if settings.is_argmax else self._chain, self._grammar)
+        """For the session's functions that draw."""
 
     def read(self, prompt: Iterable[int]) -> None:
         """Shows the prompt to the penalties, as llama.cpp does."""
@@ -138,40 +133,7 @@ class Sampler:
         Raises:
             BadInput: the grammar allows no token at all.
         """
-        if self.settings.is_argmax:
-            return session.argmax(index)
-        if self._grammar is None:
-            return int(llama.llama_sampler_sample(self._chain, session.handle, index))
-        return self._sample_by_grammar(session, index)
-
-    def _sample_by_grammar(self, session: CachedText, index: int) -> int:
-        # A grammar is slow over a whole vocabulary: draw first, and only draw again among the
-        # tokens that it allows if it forbids the one drawn (llama.cpp, common_sampler_sample).
-        token = self._draw(session, index, by_grammar=False)
-        if not self._allows(token):
-            token = self._draw(session, index, by_grammar=True)
-            if not self._allows(token):
-                raise BadInput("the grammar allows no token here; check that it can be completed")
-        llama.llama_sampler_accept(self._grammar, token)
-        llama.llama_sampler_accept(self._chain, token)
-        return token
-
-    def _draw(self, session: CachedText, index: int, *, by_grammar: bool) -> int:
-        candidates = self._candidates
-        candidates["id"] = np.arange(len(candidates), dtype=np.int32)
-        candidates["logit"] = session.logits(index)
-        candidates["p"] = 0.0
-        array = _token_data_array(candidates)
-        if by_grammar:
-            llama.llama_sampler_apply(self._grammar, ctypes.byref(array))
-        llama.llama_sampler_apply(self._chain, ctypes.byref(array))
-        return int(array.data[array.selected].id)
-
-    def _allows(self, token: int) -> bool:
-        one = np.array([(token, 1.0, 0.0)], dtype=_CANDIDATE)
-        array = _token_data_array(one)
-        llama.llama_sampler_apply(self._grammar, ctypes.byref(array))
-        return bool(array.data[0].logit != -np.inf)
+        return session.draw(index, self.native)
 
     def _make_chain(self) -> Any:
         settings = self.settings
@@ -221,15 +183,3 @@ class Sampler:
             if getattr(self, name) is not None:
                 llama.llama_sampler_free(getattr(self, name))
                 setattr(self, name, None)
-
-
-def _token_data_array(candidates: Any) -> Any:
-    return llama.llama_token_data_array(
-        data=candidates.ctypes.data_as(llama.llama_token_data_p),
-        size=len(candidates),
-        selected=-1,
-        sorted=False,
-    )
-
-
-assert _CANDIDATE.itemsize == ctypes.sizeof(llama.llama_token_data)

@@ -12,89 +12,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
 
 from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.drafters import Drafter
+from edge_conflayers.drafters import Drafter, Pause, PausingDrafter
 from edge_conflayers.sampling import Sampler
-from edge_conflayers.session import Session
+from edge_conflayers.session import MOST_WRITTEN, Session
+from edge_conflayers.stats import FULL_MODEL, Clock, FinishReason, Stats
 
 # The CPU kernels take a step over more tokens for a prompt (ECL_SMALL_BATCH of native/src/kernels),
 # whose results are not a one-token step's to the bit.
 MOST_VERIFIED = 32
 
-FULL_MODEL = "full"
-
-FinishReason = Literal["end", "length", "context", "interrupted"]
-
-
-@dataclass
-class Stats:
-    """What one generation did and what it cost, in seconds of wall time.
-
-    Attributes:
-        verify_seconds: steps of the full model, plain ones included.
-        begin_seconds: of the drafter's preparation, after the prompt; not part of ``seconds``.
-        search_seconds: everything that was spent on learning, skip sets and the rest.
-        rounds: steps of the full model after the prompt.
-        drafted, accepted: tokens, over all rounds.
-        sources: of each token of the text, who proposed it; "full" for the full model's own.
-        record: of each round, what was drafted and accepted, and its seconds.
-    """
-
-    prompt_tokens: int = 0
-    tokens: int = 0
-    rounds: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    prompt_seconds: float = 0.0
-    begin_seconds: float = 0.0
-    seconds: float = 0.0
-    draft_seconds: float = 0.0
-    verify_seconds: float = 0.0
-    search_seconds: float = 0.0
-    sample_seconds: float = 0.0
-    finish_reason: FinishReason = "interrupted"
-    drafter: dict[str, Any] = field(default_factory=dict)
-    sources: list[str] = field(default_factory=list)
-    record: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def tokens_per_round(self) -> float:
-        return self.tokens / self.rounds if self.rounds else 0.0
-
-    @property
-    def acceptance_rate(self) -> float | None:
-        """Share of drafted tokens that were accepted; None if none was drafted."""
-        return self.accepted / self.drafted if self.drafted else None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **asdict(self),
-            "tokens_per_second": self.tokens_per_second,
-            "tokens_per_round": self.tokens_per_round,
-            "acceptance_rate": self.acceptance_rate,
-        }
-
-
-class _Clock:
-    """Adds the time since it was last read to one field of the statistics."""
-
-    def __init__(self, stats: Stats) -> None:
-        self.stats = stats
-        self.last = time.perf_counter()
-
-    def charge(self, name: str) -> float:
-        """The seconds that were added."""
-        now = time.perf_counter()
-        spent, self.last = now - self.last, now
-        setattr(self.stats, name, getattr(self.stats, name) + spent)
-        return spent
+# Of plain decoding in one call, after which its tokens are handed out: too short to be seen.
+_STRETCH_SECONDS = 0.02
+_ALL = Pause(MOST_WRITTEN)
+_NO_DRAFT = Draft()
 
 
 def generate(
@@ -112,6 +44,7 @@ def generate(
         session: the prompt is added to what it holds; however the iteration ends, it then also
             holds the text less its last token.
         prompt: at least one token.
+        sampler: may have drawn some tokens more if the iteration is ended early.
         drafter: None decodes plainly.
         max_tokens: None for as many as fit in the context.
         stats: filled in as it goes; complete when the iteration ends, however it ends.
@@ -120,7 +53,7 @@ def generate(
         ContextFull: the prompt does not fit.
     """
     stats = stats if stats is not None else Stats()
-    clock = _Clock(stats)
+    clock = Clock(stats)
     session.read(prompt)
     sampler.read(prompt)
     stats.prompt_tokens = len(prompt)
@@ -149,10 +82,11 @@ def _write(
     if limit <= 0:
         stats.finish_reason = "length"
         return
-    clock = _Clock(stats)
+    clock = Clock(stats)
     token = sampler.sample(session, -1)
     clock.charge("sample_seconds")
     pending = [token]  # the end of the text, drawn but not in the cache yet
+    pausing = drafter if isinstance(drafter, PausingDrafter) else None
     try:
         while True:
             stats.tokens += 1
@@ -165,10 +99,16 @@ def _write(
             yield token
             clock.last = time.perf_counter()
 
-            draft = Draft()
-            if drafter is not None:
-                most = _most_drafted(session, len(pending), limit - stats.tokens)
-                draft = drafter.draft(session, pending, most).first(most)
+            pause = pausing.pause() if pausing is not None else _ALL if drafter is None else None
+            if drafter is None or pause is not None:
+                yield from _write_plainly(
+                    session, sampler, pending, limit, pause or _ALL, pausing, stats, clock
+                )
+                token = pending[-1]
+                continue
+
+            most = _most_drafted(session, len(pending), limit - stats.tokens)
+            draft = drafter.draft(session, pending, most).first(most)
             draft_seconds = clock.charge("draft_seconds")
             walk = _Walk(session, pending, draft)
             try:
@@ -192,13 +132,60 @@ def _write(
             clock.charge("sample_seconds")
             path, written = tuple(walk.path), stats.tokens + 1
             round = Round(verified, draft, path, token, written, draft_seconds, verify_seconds)
-            stats.record.append(_record(round))
-            if drafter is not None:
-                drafter.learn(session, round)
-                clock.charge("search_seconds")
+            stats.count(round)
+            drafter.learn(session, round)
+            clock.charge("search_seconds")
     finally:
         if len(pending) > 1:
             session.step(pending[:-1], outputs="none")
+
+
+def _write_plainly(
+    session: Session,
+    sampler: Sampler,
+    pending: list[int],
+    limit: int,
+    pause: Pause,
+    drafter: PausingDrafter | None,
+    stats: Stats,
+    clock: Clock,
+) -> Generator[int, None, None]:
+    """Rounds without a draft. Yields their tokens but for the last, which is then ``pending``."""
+    begin, shown = len(session), 0
+    rounds: list[Round] = []
+    try:
+        stretch = session.write(
+            pending,
+            sampler.native,
+            most=min(pause.rounds, limit - stats.tokens),
+            seconds=_STRETCH_SECONDS,
+            following=[source.handle for source in pause.following],
+            expected=pause.expected,
+        )
+        clock.charge("sample_seconds")
+        stats.sample_seconds -= sum(stretch.seconds)
+        stats.verify_seconds += sum(stretch.seconds)
+        read = tuple(pending)
+        for token, seconds in zip(stretch.tokens, stretch.seconds, strict=True):
+            written = stats.tokens + len(rounds) + 1
+            rounds.append(Round(read, _NO_DRAFT, (), token, written, 0.0, seconds))
+            read = (token,)
+        if drafter is not None:
+            drafter.passed(session, rounds, stretch.called)
+            clock.charge("search_seconds")
+        for round in rounds:
+            stats.rounds += 1
+            stats.count(round)
+            shown += 1
+            if shown < len(rounds):
+                stats.tokens += 1
+                stats.sources.append(FULL_MODEL)
+                yield round.token
+                clock.last = time.perf_counter()
+    finally:
+        if len(session) > begin:
+            session.rollback(begin + len(pending) - 1 + shown)
+            pending[:] = [rounds[shown - 1].token if shown else pending[-1]]
 
 
 class _Walk:
@@ -253,18 +240,6 @@ def _most_drafted(session: Session, n_pending: int, left: int) -> int:
     """Tokens that a draft may have, when ``left`` more tokens are wanted."""
     together = min(session.room, session.max_outputs, MOST_VERIFIED)
     return max(0, min(left - 1, together - n_pending))
-
-
-def _record(round: Round) -> dict[str, Any]:
-    draft = round.draft
-    return {
-        "pending": len(round.pending),
-        "drafted": round.drafted,
-        "accepted": round.accepted,
-        "sources": sorted({draft.source(i) for i in range(round.drafted)}),
-        "draft_seconds": round.draft_seconds,
-        "verify_seconds": round.verify_seconds,
-    }
 
 
 def _finish_reason(

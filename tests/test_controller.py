@@ -20,6 +20,7 @@ from edge_conflayers.session import LayerMask
 V = {2: 1.1, 4: 1.25, 8: 1.5, 16: 2.4}
 T1 = 0.04
 VOCABULARY = 50
+STRETCH = 5  # rounds of a pause in one call
 
 
 @dataclass
@@ -108,6 +109,20 @@ def play(world: World, controller: Controller, n: int) -> tuple[float, list[Roun
     plain = 0.0
     written = 1
     while written < n:
+        if (pause := controller.pause()) is not None:
+            assert not pause.following
+            passed: list[Round] = []
+            while len(passed) < min(pause.rounds, STRETCH, n - written):
+                verify = world.spend(T1 * StepTimes(T1, V).v(len(pending)))
+                world.tokens += pending
+                token = world.text[written]
+                written += 1
+                passed.append(Round(tuple(pending), Draft(), (), token, written, 0.0, verify))
+                pending = [token]
+                plain += T1 * (1 + world.noise / 2)
+            rounds += passed
+            controller.passed(world, passed, False)  # type: ignore[arg-type]
+            continue
         limit = min(n - written - 1, 31 - len(pending))
         before = world.now
         draft = controller.draft(world, pending, limit).first(limit)

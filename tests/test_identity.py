@@ -37,7 +37,8 @@ from edge_conflayers.search.prices import AtContext
 from edge_conflayers.search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.session import LayerMask, Session
-from edge_conflayers.speculate import Stats, generate
+from edge_conflayers.speculate import generate
+from edge_conflayers.stats import Stats
 
 PROMPTS = (
     "Write a Python function that merges two sorted lists.",

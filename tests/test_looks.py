@@ -22,6 +22,7 @@ class Follower:
     weighed_seconds = 0.0
     calibrated = True
     learns_always = False
+    handle = None
 
     def __init__(self, *likeliest: float) -> None:
         self.likeliest = [*likeliest]
@@ -29,6 +30,12 @@ class Follower:
 
     def follow(self, token: int) -> float:
         self.text.append(token)
+        return self.expects()
+
+    def followed(self, tokens: Sequence[int]) -> None:
+        self.text += tokens
+
+    def expects(self) -> float:
         return self.likeliest.pop(0) if self.likeliest else 0.0
 
     def observe(self, session: Any, pending: Sequence[int]) -> None: ...
@@ -49,12 +56,18 @@ def looked(looks: Looks, *tokens: int, seconds: float = DEAR, **terms: Any) -> N
     looks.made(round_of(*tokens), seconds, T1, **{"may_draft": True, "bar": 0.5, **terms})
 
 
-def skipped(looks: Looks, first: int = 100) -> int:
-    """Rounds until a look is due again."""
+def skipped(looks: Looks, first: int = 100, together: int = 5) -> int:
+    """Rounds until a look is due again, some at a time as the loop decodes them."""
     n = 0
-    while not looks.due:
-        looks.skip(round_of(first + n))
-        n += 1
+    while (pause := looks.pause()) is not None:
+        assert not looks.due
+        rounds, called = [], False
+        while len(rounds) < min(pause.rounds, together) and not called:
+            rounds.append(round_of(first + n))
+            called = any(each.expects() >= pause.expected for each in pause.following)  # type: ignore[attr-defined]
+            n += 1
+        looks.passed(rounds, called)
+    assert looks.due
     return n
 
 

@@ -16,7 +16,8 @@ from edge_conflayers.drafters import Drafter
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import ContextFull, Session
-from edge_conflayers.speculate import MOST_VERIFIED, Stats, generate
+from edge_conflayers.speculate import MOST_VERIFIED, generate
+from edge_conflayers.stats import Stats
 
 PROMPT = 12
 END = 2

@@ -16,7 +16,8 @@ from edge_conflayers.parallel_texts import Asked, FinishedText, ParallelTexts, T
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import Session
 from edge_conflayers.session.next_state import drawn_from, keep_inner_state, output_state
-from edge_conflayers.speculate import Stats, generate
+from edge_conflayers.speculate import generate
+from edge_conflayers.stats import Stats
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])

@@ -13,7 +13,8 @@ from edge_conflayers.methods import Method, MethodOptions, make_method
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import Session
-from edge_conflayers.speculate import Stats, generate
+from edge_conflayers.speculate import generate
+from edge_conflayers.stats import Stats
 
 _LEAST_CONTEXT = 4096
 _WARM_UP_PROMPT = 16

@@ -28,7 +28,7 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import CachedText, ContextFull, Outputs
-from edge_conflayers.speculate import Stats
+from edge_conflayers.stats import Stats
 
 _LOOKUP_TOKENS = 2
 

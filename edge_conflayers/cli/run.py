@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edge_conflayers.methods import Method
     from edge_conflayers.model import Model
     from edge_conflayers.sampling import SamplerSettings
-    from edge_conflayers.speculate import Stats
+    from edge_conflayers.stats import Stats
 
 _LEAST_CONTEXT = 4096
 
@@ -95,7 +95,7 @@ def run(
     from edge_conflayers.model import Model
     from edge_conflayers.sampling import Sampler
     from edge_conflayers.session import Session
-    from edge_conflayers.speculate import Stats
+    from edge_conflayers.stats import Stats
 
     settings = _sampler_settings(grammar_file, json_schema, **sampling)
     with (

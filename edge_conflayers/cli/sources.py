@@ -12,7 +12,7 @@ from rich.style import Style
 from rich.text import Text
 
 from edge_conflayers.drafters import draft_model, layers, lookup, recycling
-from edge_conflayers.speculate import FULL_MODEL
+from edge_conflayers.stats import FULL_MODEL
 
 # Colours that every terminal has. The full model's own tokens keep the terminal's.
 _KNOWN = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from edge_conflayers.draft import Draft, Round
@@ -89,10 +90,48 @@ class FollowingSource(CandidateSource, Protocol):
     """Goes on with a text in a microsecond or two, so that it can be asked even where time is too
     short for the rest of a round's decisions."""
 
+    @property
+    def handle(self) -> Any:
+        """The library's lookup, which can follow the text without Python."""
+        ...
+
     def follow(self, token: int) -> float:
         """Takes in one token, which comes right after what was observed or followed last.
 
         Returns:
             The probability of the likeliest candidate to follow it; 0 if there is none.
         """
+        ...
+
+    def followed(self, tokens: Sequence[int]) -> None:
+        """Hears of tokens that the library's lookup has taken in."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Rounds that a drafter lets go by. They are decoded plainly, several in one call.
+
+    Attributes:
+        rounds: at most.
+        following: take in the text meanwhile; as soon as one has something, the pause is over.
+        expected: how likely the next token has to be for that.
+    """
+
+    rounds: int
+    following: Sequence[FollowingSource] = ()
+    expected: float = 1.0
+
+
+@runtime_checkable
+class PausingDrafter(Drafter, Protocol):
+    """A drafter that need not be asked in every round."""
+
+    def pause(self) -> Pause | None:
+        """Asked before each round; if it pauses, ``draft`` and ``learn`` are not called."""
+        ...
+
+    def passed(self, session: Session, rounds: Sequence[Round], called: bool) -> None:
+        """Called after rounds of a pause, with whether a source has ended it. The session's logits
+        are those of the last one."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_conflayers.controller import FORESEEING, Caution, Controller
 from edge_conflayers.draft import Draft, Round
-from edge_conflayers.drafters import CandidateSource
+from edge_conflayers.drafters import CandidateSource, Pause
 from edge_conflayers.drafters.arm import Prior
 from edge_conflayers.drafters.draft_model import DraftModelArm
 from edge_conflayers.drafters.lookup import LookupSource
@@ -177,6 +177,15 @@ class AutoDrafter:
             seconds=AtContext(self._prices, context, saved).c(mask) * self._prices.t1(context),
         )
 
+    def pause(self) -> Pause | None:
+        assert self._controller is not None
+        return self._controller.pause()
+
+    def passed(self, session: Session, rounds: Sequence[Round], called: bool) -> None:
+        assert self._controller is not None
+        self._controller.passed(session, rounds, called)
+        self._hear(session, [round.token for round in rounds])
+
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         assert self._controller is not None
         return self._controller.draft(session, pending, limit)
@@ -184,9 +193,12 @@ class AutoDrafter:
     def learn(self, session: Session, round: Round) -> None:
         assert self._controller is not None
         self._controller.learn(session, round)
+        self._hear(session, round.drawn)
+
+    def _hear(self, session: Session, drawn: Sequence[int]) -> None:
         if session.draft_vocabulary:
             with contextlib.suppress(BadInput):
-                self._vocabulary.observe(session, round.drawn)
+                self._vocabulary.observe(session, drawn)
 
     def report(self) -> dict[str, Any]:
         report = self._controller.report() if self._controller is not None else {}

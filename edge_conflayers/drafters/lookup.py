@@ -66,6 +66,10 @@ class LookupSource(NativeSource):
             raise EdgeConflayersError(_NO_MEMORY)
         return probability
 
+    def followed(self, tokens: Sequence[int]) -> None:
+        """See ``FollowingSource.followed``."""
+        self._text += tokens
+
     def learn(self, session: Session, round: Round) -> None:
         """What there is to learn is in the text."""
 

@@ -4,9 +4,10 @@ from edge_conflayers.session.cached_text import CachedText, Outputs
 from edge_conflayers.session.context import ContextFull
 from edge_conflayers.session.kv_cache import KVType
 from edge_conflayers.session.mask import NO_MASK, LayerMask
-from edge_conflayers.session.session import Session
+from edge_conflayers.session.session import MOST_WRITTEN, Session
 
 __all__ = [
+    "MOST_WRITTEN",
     "NO_MASK",
     "CachedText",
     "ContextFull",

@@ -75,6 +75,8 @@ class Context:
             raise ContextFull(
                 "the KV cache has no room for this step; start with a larger context (-c)"
             )
+        if "the grammar allows no token" in why:
+            raise BadInput(f"{why}; check that it can be completed")
         if "a draft vocabulary" in why:
             raise BadInput(f"{why}; draft without one")
         if "cannot be served" in why:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,25 @@ from edge_conflayers.session.cached_text import CachedText
 from edge_conflayers.session.context import NO_ROOM_DRAFTING
 from edge_conflayers.session.mask import LayerMask
 
+MOST_WRITTEN = 16
+"""Tokens of one call of ``write``."""
+
 _UNKNOWN = -1  # no token
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Tokens of plain decoding.
+
+    Attributes:
+        tokens: that were drawn, in order; at least one.
+        seconds: of each one's step.
+        called: whether a lookup has ended it.
+    """
+
+    tokens: list[int]
+    seconds: list[float]
+    called: bool
 
 
 class Session(CachedText):
@@ -67,6 +87,57 @@ class Session(CachedText):
                 *(begin, 0, binding.OUTPUTS_ALL),
             ),
         )
+
+    def write(
+        self,
+        pending: Sequence[int],
+        samplers: binding.Samplers,
+        *,
+        most: int,
+        seconds: float,
+        following: Sequence[Any] = (),
+        expected: float = 1.0,
+    ) -> Stretch:
+        """Decodes plainly: a step over ``pending``, the end of the text, which is not in the cache
+        yet, then one over each token drawn, but for the last. An end-of-text token is the last.
+
+        Args:
+            most: tokens to draw, at least one; more than ``MOST_WRITTEN`` are not drawn in a call.
+            seconds: no step begins after so long, but for the first.
+            following: handles of lookups that take in each token.
+            expected: a probability with which one of them expects the token to come, which ends it.
+
+        Raises:
+            as ``step`` and ``draw`` do in the first step and draw; the text is then as it was.
+        """
+        most = min(most, MOST_WRITTEN, self.room - len(pending) + 1)
+        self.check_fits(len(pending), "all")
+        tokens, times = (ctypes.c_int32 * most)(), (ctypes.c_double * most)()
+        handles = (ctypes.c_void_p * len(following))(*following)
+        stretch = binding.Stretch(
+            n_max=most,
+            max_seconds=seconds,
+            following=handles,
+            n_following=len(handles),
+            expected=expected,
+            tokens=tokens,
+            seconds=times,
+        )
+        begin = len(self.tokens)
+        # Before the steps, so that after an interrupt no text is taken for what was read.
+        self.tokens.extend((*pending, *[_UNKNOWN] * (most - 1)))
+        try:
+            status = binding.ecl_write(
+                self.handle,
+                *(int32_array(pending), len(pending), begin, 0),
+                *(ctypes.byref(samplers), ctypes.byref(stretch)),
+            )
+        finally:
+            n = stretch.n_drawn
+            self.tokens[begin:] = [*pending, *tokens[: n - 1]] if n > 0 else []
+        if status != 0:
+            self.context.fail(status)
+        return Stretch(tokens[:n], times[:n], stretch.called)
 
     @functools.cached_property
     def verifies_trees(self) -> bool:

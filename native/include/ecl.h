@@ -69,6 +69,41 @@ ECL_API llama_token ecl_argmax(struct llama_context * ctx, int32_t i, float * pr
 ECL_API int32_t ecl_top_k(struct llama_context * ctx, int32_t i, int32_t k, llama_token * tokens,
                           float * probabilities);
 
+// How a token is drawn: by llama.cpp's samplers. chain NULL: the likeliest, of equals the first. A grammar,
+// if not NULL, is asked about the token that the chain selects, and about all if it forbids that one.
+struct ecl_sampler {
+    struct llama_sampler * chain;
+    struct llama_sampler * grammar;
+};
+
+// The next token of the text, by output i of the last step; -1 if there is none, and ecl_last_error says why.
+ECL_API llama_token ecl_draw(struct llama_context * ctx, int32_t i, const struct ecl_sampler * sampler);
+
+#define ECL_NO_TOKEN (-3)
+
+struct ecl_source;  // ecl_sources.h
+
+// Some tokens of plain decoding.
+struct ecl_stretch {
+    int32_t               n_max;        // most tokens
+    double                max_seconds;  // no step begins after so long
+    struct ecl_source * const * following;  // [n_following] lookups that take in each token
+    int32_t               n_following;
+    double                expected;     // a probability with which one of them expects the token to come,
+                                        // which ends the stretch
+    llama_token *         tokens;       // [n_max] that were drawn
+    double *              seconds;      // [n_max] of each one's step
+    int32_t               n_drawn;
+    bool                  called;       // whether a lookup has ended it
+};
+
+// Decodes n_pending tokens at positions pos, pos + 1, ..., draws the next one, decodes that, and so on, each as
+// ecl_step and ecl_draw do, until the stretch or an end-of-text token ends it. The last one drawn is not
+// decoded. Returns the status of the first step, or ECL_NO_TOKEN if no token can be drawn after it; the
+// sequence is then as it was. What fails later ends the stretch.
+ECL_API int32_t ecl_write(struct llama_context * ctx, const llama_token * pending, int32_t n_pending, llama_pos pos,
+                          llama_seq_id seq, const struct ecl_sampler * sampler, struct ecl_stretch * stretch);
+
 // How far ecl_draft goes. Set every field through ecl_draft_default_options and change what differs.
 struct ecl_draft_options {
     int32_t n_max;             // most tokens; default 16

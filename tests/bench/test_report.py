@@ -15,7 +15,7 @@ from edge_conflayers.bench.workloads import Prompt
 from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
 from edge_conflayers.sampling import SamplerSettings
-from edge_conflayers.speculate import Stats
+from edge_conflayers.stats import Stats
 
 METHOD_KEYS = {
     "tokens",

@@ -22,7 +22,7 @@ from edge_conflayers.bench.workloads import Prompt
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import SamplerSettings
-from edge_conflayers.speculate import Stats
+from edge_conflayers.stats import Stats
 
 TASKS = [Task(Prompt(str(i), None, "text"), (i, i)) for i in range(3)]
 

@@ -16,7 +16,8 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import ContextFull, Session
-from edge_conflayers.speculate import Stats, generate
+from edge_conflayers.speculate import generate
+from edge_conflayers.stats import Stats
 
 GREEDY = SamplerSettings()
 SETTINGS = {

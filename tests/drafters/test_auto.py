@@ -14,7 +14,8 @@ from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.search.skip_sets import SkipSets
 from edge_conflayers.session import Session
-from edge_conflayers.speculate import Stats, generate
+from edge_conflayers.speculate import generate
+from edge_conflayers.stats import Stats
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from edge_conflayers.search.objective import Prediction
 from edge_conflayers.search.prices import AtContext
 from edge_conflayers.search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.session import NO_MASK, LayerMask, Session
-from edge_conflayers.speculate import Stats, generate
+from edge_conflayers.speculate import generate
+from edge_conflayers.stats import Stats
 
 CODE = "def mean(values):\n    total = 0\n    for v in values:\n        total += v\n    return"
 OTHER_CODE = "def longest(values):\n    best = 0\n    for v in values:\n        best = max(best, v)"

@@ -21,7 +21,8 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import NO_MASK, LayerMask, Session
-from edge_conflayers.speculate import Stats, generate
+from edge_conflayers.speculate import generate
+from edge_conflayers.stats import Stats
 
 PACKAGE = Path(edge_conflayers.__file__).parent.parent  # installed, or the checkout
 VOCABULARY = 700
