@@ -11,8 +11,8 @@ from scripted import RandomSkipSetDrafter, Script, ScriptedDrafter, TreeDrafter,
 from steps import Tiny, random_tokens
 
 from edge_conflayers import binding
-from edge_conflayers.draft import Round
-from edge_conflayers.drafters import Drafter
+from edge_conflayers.draft import Draft, Round
+from edge_conflayers.drafters import Drafter, Pause
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings
 from edge_conflayers.session import ContextFull, Session
@@ -57,6 +57,10 @@ def scripts(text: Sequence[int], n_vocab: int) -> dict[str, Script]:
 
 
 KINDS = tuple(scripts([], 3))
+
+verifies_trees = pytest.mark.skipif(
+    not binding.kernels()["enabled"], reason="this CPU or build has no kernels of ours"
+)
 
 
 def write(
@@ -248,6 +252,130 @@ def test_stopping_early_leaves_a_session_that_can_go_on(
         assert rest == text[taken:]
 
 
+class Pauses(ScriptedDrafter):
+    """Lets some rounds go by between its drafts."""
+
+    def __init__(self, script: Script, prompt: int, seed: int) -> None:
+        super().__init__(script, prompt)
+        self.random = random.Random(seed)
+        self.left = 0
+        self.passed_by = 0
+
+    def pause(self) -> Pause | None:
+        return Pause(self.left) if self.left > 0 else None
+
+    def passed(self, session: Session, rounds: Sequence[Round], called: bool) -> None:
+        assert 1 <= len(rounds) <= self.left and not called
+        assert not any(each.drafted or each.path for each in rounds)
+        self.rounds += rounds
+        self.left -= len(rounds)
+        self.passed_by += len(rounds)
+
+    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+        assert self.left == 0
+        return super().draft(session, pending, limit)
+
+    def learn(self, session: Session, round: Round) -> None:
+        super().learn(session, round)
+        self.left = self.random.choice([0, 1, 2, 5, 40])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_pauses_give_the_same_text(model: Model, plain: Callable[..., Any], sampler: str) -> None:
+    expected = plain(sampler, 60)
+    for seed in range(6):
+        script = scripts(expected[0], model.n_vocab)[("right", "partly-right", "wrong")[seed % 3]]
+        drafter = Pauses(script, PROMPT, seed)
+        found = write(model, SAMPLERS[sampler], drafter, max_tokens=60)
+        check(found, expected)
+        stats = found[1]
+        assert len(drafter.rounds) == len(stats.record)
+        assert stats.rounds - len(stats.record) in (0, 1)  # the end came within a draft
+        generated, last = 1, expected[0][:1]
+        for each in drafter.rounds:
+            assert each.pending[-1:] == tuple(last)
+            generated += len(each.drawn)
+            assert each.generated == generated
+            last = expected[0][generated - 1 : generated]
+            assert [each.token] == last
+
+
+@verifies_trees
+def test_pauses_after_branches(model: Model, plain: Callable[..., Any]) -> None:
+    """Rounds of a pause may begin with several tokens that are not in the cache."""
+
+    class PausesInTrees(Pauses):
+        def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+            return self.trees.draft(session, pending, limit)
+
+    text = plain("sampled", 60)[0]
+    began_with_several = 0
+    for seed in range(8):
+        drafter = PausesInTrees(lambda known, limit: (), PROMPT, seed)
+        drafter.trees = TreeDrafter(text, PROMPT, seed, most=8)  # type: ignore[attr-defined]
+        check(write(model, SAMPLERS["sampled"], drafter, max_tokens=60), plain("sampled", 60))
+        began_with_several += sum(len(r.pending) > 1 and not r.drafted for r in drafter.rounds)
+    assert began_with_several > 5
+
+
+@pytest.mark.parametrize("taken", range(1, 25))
+def test_stopping_early_in_plain_decoding(
+    model: Model, plain: Callable[..., Any], taken: int
+) -> None:
+    """Also between tokens that were decoded in one call."""
+    text = plain("greedy", 40)[0]
+    with Session(model, n_ctx=256, threads=1) as session:
+        prompt, stats = random_tokens(model, PROMPT), Stats()
+        sampler = Sampler(model, SamplerSettings())
+        writing = generate(session, prompt, sampler, max_tokens=40, stats=stats)
+        found = [next(writing) for _ in range(taken)]
+        writing.close()
+        assert found == text[:taken]
+        assert session.tokens == [*prompt, *text[: taken - 1]]
+        assert (stats.finish_reason, stats.tokens) == ("interrupted", taken)
+        assert len(stats.sources) == taken and len(stats.record) == stats.rounds == taken - 1
+        rest = list(generate(session, found[-1:], sampler, max_tokens=40 - taken))
+        assert rest == text[taken:]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("pauses", [False, True])
+def test_an_interrupt_in_plain_decoding_loses_nothing(
+    model: Model,
+    plain: Callable[..., Any],
+    when: str,
+    pauses: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = plain("greedy", 40)[0]
+    with Session(model, n_ctx=256, threads=1) as session:
+        prompt = random_tokens(model, PROMPT)
+        sampler = Sampler(model, SamplerSettings())
+        drafter = Pauses(lambda known, n: text[known : known + 4], PROMPT, 5) if pauses else None
+        write, calls = session.write, 0
+
+        def interrupted(*arguments: Any, **rest: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 2 and when == "before":
+                raise KeyboardInterrupt
+            stretch = write(*arguments, **rest)
+            if calls == 2:
+                raise KeyboardInterrupt
+            return stretch
+
+        monkeypatch.setattr(session, "write", interrupted)
+        found: list[int] = []
+        with pytest.raises(KeyboardInterrupt):
+            for token in generate(session, prompt, sampler, drafter=drafter, max_tokens=40):
+                found.append(token)
+        assert found and found == text[: len(found)]
+        assert session.tokens == [*prompt, *found[:-1]]
+        monkeypatch.undo()
+        rest = list(generate(session, found[-1:], sampler, max_tokens=40 - len(found)))
+        assert rest == text[len(found) :]
+
+
 @pytest.mark.parametrize("where", ["before", "after", "first draw"])
 @pytest.mark.parametrize("tree", [False, True])
 def test_an_interrupt_in_a_round_loses_nothing(
@@ -312,11 +440,6 @@ def test_a_prompt_that_does_not_fit(model: Model) -> None:
         with pytest.raises(ContextFull, match="17 tokens"):
             list(generate(session, random_tokens(model, 17), sampler))
         assert len(session) == 0
-
-
-verifies_trees = pytest.mark.skipif(
-    not binding.kernels()["enabled"], reason="this CPU or build has no kernels of ours"
-)
 
 
 @verifies_trees
