@@ -187,7 +187,7 @@ class Stretch(ctypes.Structure):
     )
 
 
-NO_TOKEN = -3
+NO_TOKEN = -103
 ecl_draw = _declare("ecl_draw", _int, _context, _int, ctypes.POINTER(Samplers))
 ecl_write = _declare(
     "ecl_write",

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_conflayers import binding
 from edge_conflayers.binding import llama
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.session import CachedText
 
@@ -108,6 +108,7 @@ class Sampler:
     def __init__(self, model: Model, settings: SamplerSettings) -> None:
         self.model = model
         self.settings = settings
+        self._native: binding.Samplers | None = None
         self._grammar: Any = None
         self._chain: Any = self._make_chain()
         if settings.grammar is not None:
@@ -118,8 +119,18 @@ class Sampler:
             if not self._grammar:
                 self.close()
                 raise BadInput("the grammar does not parse; it must be GBNF with a rule named root")
-        self.native = binding.Samplers(None if settings.is_argmax else self._chain, self._grammar)
-        """For the session's functions that draw."""
+        self._native = binding.Samplers(None if settings.is_argmax else self._chain, self._grammar)
+
+    @property
+    def native(self) -> binding.Samplers:
+        """For the session's functions that draw.
+
+        Raises:
+            EdgeConflayersError: the sampler is closed.
+        """
+        if self._native is None:
+            raise EdgeConflayersError("the sampler is closed; make a new one")
+        return self._native
 
     def read(self, prompt: Iterable[int]) -> None:
         """Shows the prompt to the penalties, as llama.cpp does."""
@@ -179,6 +190,7 @@ class Sampler:
         return llama.llama_sampler_init_logit_bias(self.model.n_vocab, len(pairs), array)
 
     def close(self) -> None:
+        self._native = None
         for name in ("_chain", "_grammar"):
             if getattr(self, name) is not None:
                 llama.llama_sampler_free(getattr(self, name))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from steps import Tiny, random_tokens
 
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
 from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.session import Session
@@ -41,6 +41,14 @@ def draws(session: Session, settings: SamplerSettings, n: int) -> list[int]:
     tokens = [sampler.sample(session, -1) for _ in range(n)]
     sampler.close()
     return tokens
+
+
+def test_a_closed_sampler_draws_nothing(model: Model, session: Session) -> None:
+    sampler = Sampler(model, SamplerSettings(temperature=1.0))
+    sampler.close()
+    sampler.close()
+    with pytest.raises(EdgeConflayersError, match="closed"):
+        sampler.sample(session, -1)
 
 
 def text_of(model: Model, settings: SamplerSettings, *, n: int = 40, seed: int = 0) -> list[int]:

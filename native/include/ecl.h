@@ -79,22 +79,21 @@ struct ecl_sampler {
 // The next token of the text, by output i of the last step; -1 if there is none, and ecl_last_error says why.
 ECL_API llama_token ecl_draw(struct llama_context * ctx, int32_t i, const struct ecl_sampler * sampler);
 
-#define ECL_NO_TOKEN (-3)
+#define ECL_NO_TOKEN (-103)
 
 struct ecl_source;  // ecl_sources.h
 
 // Some tokens of plain decoding.
 struct ecl_stretch {
-    int32_t               n_max;        // most tokens
-    double                max_seconds;  // no step begins after so long
-    struct ecl_source * const * following;  // [n_following] lookups that take in each token
-    int32_t               n_following;
-    double                expected;     // a probability with which one of them expects the token to come,
-                                        // which ends the stretch
-    llama_token *         tokens;       // [n_max] that were drawn
-    double *              seconds;      // [n_max] of each one's step
-    int32_t               n_drawn;
-    bool                  called;       // whether a lookup has ended it
+    int32_t                     n_max;        // most tokens
+    double                      max_seconds;  // no step begins after so long, but for the first
+    struct ecl_source * const * following;    // [n_following] lookups, which take in each token
+    int32_t                     n_following;
+    double                      expected;     // with this probability of the next token one of them ends it
+    llama_token *               tokens;       // [n_max] that were drawn
+    double *                    seconds;      // [n_max] of each one's step
+    int32_t                     n_drawn;
+    bool                        called;       // whether a lookup has ended it
 };
 
 // Decodes n_pending tokens at positions pos, pos + 1, ..., draws the next one, decodes that, and so on, each as
