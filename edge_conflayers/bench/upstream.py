@@ -68,8 +68,13 @@ class UpstreamSession(CachedText):
             raise EdgeConflayersError(f"upstream's llama_decode failed with code {status}")
         self.tokens.extend(tokens)
 
-    def argmax(self, index: int = -1) -> int:
-        return int(self.logits(index).argmax())
+    def draw(self, index: int, samplers: binding.Samplers) -> int:
+        """As ``CachedText.draw`` does, but for grammars."""
+        if samplers.grammar:
+            raise BadInput("upstream's texts cannot be drawn by a grammar here; leave it out")
+        if not samplers.chain:
+            return int(self.logits(index).argmax())
+        return int(llama.llama_sampler_sample(samplers.chain, self.handle, index))
 
 
 def decode(

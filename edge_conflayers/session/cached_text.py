@@ -218,10 +218,6 @@ class CachedText(Closing):
             raise EdgeConflayersError(f"the last step kept no logits for token {index}")
         return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
 
-    def argmax(self, index: int = -1) -> int:
-        """The most likely token by one kept output of the last step."""
-        return int(binding.ecl_argmax(self.handle, index, None))
-
     def draw(self, index: int, samplers: binding.Samplers) -> int:
         """Draws the next token of the text by one kept output of the last step.
 
