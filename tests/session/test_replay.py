@@ -98,7 +98,7 @@ def test_without_a_mask_it_is_the_model_itself(tiny: Tiny) -> None:
     with open_session(model, n_ctx=512) as session:
         session.read(random_tokens(model, PROMPT))
         for _ in range(20):
-            session.step([session.argmax()])
+            session.step([session.best()[0]])
         records = replay_records(session, NO_MASK, PROMPT)
         assert records is not None and matchness(records) == 1.0
         masked = replay_records(session, LayerMask.layers({1, 2, 3}), PROMPT)
