@@ -13,7 +13,7 @@
 namespace {
 
 // What the chain selects, of the tokens that the grammar allows if it is asked.
-llama_token select(llama_context * ctx, const float * logits, const ecl_sampler & sampler, bool by_grammar) {
+llama_token selected(llama_context * ctx, const float * logits, const ecl_sampler & sampler, bool by_grammar) {
     // Some megabytes, which are asked for once and not for each token.
     static thread_local std::vector<llama_token_data> candidates;
 
@@ -48,9 +48,9 @@ llama_token draw_by_grammar(llama_context * ctx, int32_t i, const ecl_sampler & 
         ecl::fail(ctx, "no logits were kept for output " + std::to_string(i));
         return LLAMA_TOKEN_NULL;
     }
-    llama_token token = select(ctx, logits, sampler, false);
+    llama_token token = selected(ctx, logits, sampler, false);
     if (!allows(sampler.grammar, token)) {
-        token = select(ctx, logits, sampler, true);
+        token = selected(ctx, logits, sampler, true);
     }
     if (!allows(sampler.grammar, token)) {
         ecl::fail(ctx, "the grammar allows no token here");
