@@ -53,7 +53,7 @@ class Looks:
 
     def pause(self) -> Pause | None:
         """The rounds that may go by until then; None if this is one."""
-        if self._skips == 0:
+        if self.due:
             return None
         if not self._watching:
             return Pause(self._skips)

@@ -99,14 +99,18 @@ def _write(
             yield token
             clock.last = time.perf_counter()
 
-            pause = pausing.pause() if pausing is not None else _ALL if drafter is None else None
-            if drafter is None or pause is not None:
+            if drafter is None:
+                pause: Pause | None = _ALL
+            else:
+                pause = pausing.pause() if pausing is not None else None
+            if pause is not None:
                 yield from _write_plainly(
-                    session, sampler, pending, limit, pause or _ALL, pausing, stats, clock
+                    session, sampler, pending, limit, pause, pausing, stats, clock
                 )
                 token = pending[-1]
                 continue
 
+            assert drafter is not None
             most = _most_drafted(session, len(pending), limit - stats.tokens)
             draft = drafter.draft(session, pending, most).first(most)
             draft_seconds = clock.charge("draft_seconds")
@@ -163,8 +167,9 @@ def _write_plainly(
             expected=pause.expected,
         )
         clock.charge("sample_seconds")
-        stats.sample_seconds -= sum(stretch.seconds)
-        stats.verify_seconds += sum(stretch.seconds)
+        verify_seconds = sum(stretch.seconds)
+        stats.sample_seconds -= verify_seconds
+        stats.verify_seconds += verify_seconds
         read = tuple(pending)
         for token, seconds in zip(stretch.tokens, stretch.seconds, strict=True):
             written = stats.tokens + len(rounds) + 1

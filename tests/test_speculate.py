@@ -338,6 +338,26 @@ def test_stopping_early_in_plain_decoding(
         assert rest == text[taken:]
 
 
+def check_interrupted(
+    session: Session,
+    sampler: Sampler,
+    drafter: Drafter | None,
+    text: Sequence[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is patched interrupts the text; without it, the text goes on from there."""
+    prompt = random_tokens(session.model, PROMPT)
+    found: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        for token in generate(session, prompt, sampler, drafter=drafter, max_tokens=40):
+            found.append(token)
+    assert found and found == text[: len(found)]
+    assert session.tokens == [*prompt, *found[:-1]]
+    monkeypatch.undo()
+    rest = list(generate(session, found[-1:], sampler, max_tokens=40 - len(found)))
+    assert rest == text[len(found) :]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("pauses", [False, True])
 def test_an_interrupt_in_plain_decoding_loses_nothing(
@@ -349,7 +369,6 @@ def test_an_interrupt_in_plain_decoding_loses_nothing(
 ) -> None:
     text = plain("greedy", 40)[0]
     with Session(model, n_ctx=256, threads=1) as session:
-        prompt = random_tokens(model, PROMPT)
         sampler = Sampler(model, SamplerSettings())
         drafter = Pauses(lambda known, n: text[known : known + 4], PROMPT, 5) if pauses else None
         write, calls = session.write, 0
@@ -365,15 +384,7 @@ def test_an_interrupt_in_plain_decoding_loses_nothing(
             return stretch
 
         monkeypatch.setattr(session, "write", interrupted)
-        found: list[int] = []
-        with pytest.raises(KeyboardInterrupt):
-            for token in generate(session, prompt, sampler, drafter=drafter, max_tokens=40):
-                found.append(token)
-        assert found and found == text[: len(found)]
-        assert session.tokens == [*prompt, *found[:-1]]
-        monkeypatch.undo()
-        rest = list(generate(session, found[-1:], sampler, max_tokens=40 - len(found)))
-        assert rest == text[len(found) :]
+        check_interrupted(session, sampler, drafter, text, monkeypatch)
 
 
 @pytest.mark.parametrize("where", ["before", "after", "first draw"])
@@ -383,7 +394,6 @@ def test_an_interrupt_in_a_round_loses_nothing(
 ) -> None:
     text = plain("greedy", 40)[0]
     with Session(model, n_ctx=256, threads=1) as session:
-        prompt = random_tokens(model, PROMPT)
         drafter: Drafter = ScriptedDrafter(lambda known, n: text[known : known + 4], PROMPT)
         if tree:
             drafter = TreeDrafter(text, PROMPT, seed=3)
@@ -407,15 +417,7 @@ def test_an_interrupt_in_a_round_loses_nothing(
 
         monkeypatch.setattr(session, "verify", interrupted_verify)
         monkeypatch.setattr(sampler, "sample", interrupted_sample)
-        found: list[int] = []
-        with pytest.raises(KeyboardInterrupt):
-            for token in generate(session, prompt, sampler, drafter=drafter, max_tokens=40):
-                found.append(token)
-        assert found and found == text[: len(found)]
-        assert session.tokens == [*prompt, *found[:-1]]
-        monkeypatch.undo()
-        rest = list(generate(session, found[-1:], sampler, max_tokens=40 - len(found)))
-        assert rest == text[len(found) :]
+        check_interrupted(session, sampler, drafter, text, monkeypatch)
 
 
 def test_a_second_turn(model: Model) -> None:
