@@ -19,10 +19,6 @@ from edge_conflayers.sampling import Sampler
 from edge_conflayers.session import MOST_WRITTEN, Session
 from edge_conflayers.stats import FULL_MODEL, Clock, FinishReason, Stats
 
-# The CPU kernels take a step over more tokens for a prompt (ECL_SMALL_BATCH of native/src/kernels),
-# whose results are not a one-token step's to the bit.
-MOST_VERIFIED = 32
-
 # Of plain decoding in one call, after which its tokens are handed out: too short to be seen.
 _STRETCH_SECONDS = 0.02
 _ALL = Pause(MOST_WRITTEN)
@@ -45,7 +41,7 @@ def generate(
             holds the text less its last token.
         prompt: at least one token.
         sampler: may have drawn some tokens more if the iteration is ended early.
-        drafter: None decodes plainly.
+        drafter: None decodes plainly; so does any where the session's steps are not exact.
         max_tokens: None for as many as fit in the context.
         stats: filled in as it goes; complete when the iteration ends, however it ends.
 
@@ -54,6 +50,8 @@ def generate(
     """
     stats = stats if stats is not None else Stats()
     clock = Clock(stats)
+    if drafter is not None and session.exact_batch < 2:
+        drafter = None
     session.read(prompt)
     sampler.read(prompt)
     stats.prompt_tokens = len(prompt)
@@ -243,8 +241,7 @@ class _Walk:
 
 def _most_drafted(session: Session, n_pending: int, left: int) -> int:
     """Tokens that a draft may have, when ``left`` more tokens are wanted."""
-    together = min(session.room, session.max_outputs, MOST_VERIFIED)
-    return max(0, min(left - 1, together - n_pending))
+    return max(0, min(left - 1, session.most_verified - n_pending))
 
 
 def _finish_reason(

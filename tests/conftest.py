@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 from gguf_models import write_tiny_model
-from offload import remote_device
+from offload import has_gpu, remote_device
 from steps import ModelAt, RealModel, Tiny, TinyPath
 
 from edge_conflayers import models
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="LAYERS",
-        help="put so many layers (-1: all) on a device in a process of its own; needs GGML_RPC",
+        help="put so many layers (-1: all) on the GPU, or else in a process of its own (GGML_RPC)",
     )
 
 
@@ -61,7 +61,7 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> TinyPath:
 def gpu_layers(request: pytest.FixtureRequest) -> Iterator[int]:
     """Of the fixtures' models: 0, but with --offload."""
     layers = int(request.config.getoption("--offload"))
-    with remote_device() if layers else contextlib.nullcontext():
+    with remote_device() if layers and not has_gpu() else contextlib.nullcontext():
         yield layers
 
 

@@ -1,10 +1,12 @@
-"""A device that is not the CPU, where there is none: llama.cpp's RPC backend, served by a process
-of its own. Its memory is as far away as a GPU's, and layers get there the same way.
+"""A device that is not the CPU: a GPU if the library was built for the one at hand, else
+llama.cpp's RPC backend, served by a process of its own. Its memory is as far away as a GPU's, and
+layers get there the same way.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import socket
 import subprocess
 import sys
@@ -16,11 +18,21 @@ from typing import Any
 from edge_conflayers.binding import llama
 
 _PATIENCE = 60.0  # seconds
-_CPU = 0  # ggml-backend.h's GGML_BACKEND_DEVICE_TYPE_CPU
+# ggml-backend.h's GGML_BACKEND_DEVICE_TYPE_CPU, _GPU and _IGPU
+_CPU = 0
+_GPUS = (1, 2)
 
 
 class NoDevice(Exception):
     """The library has no RPC backend, or its server does not start."""
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether the library can put layers on a GPU of this machine. To be asked before
+    ``remote_device``, which is one to the library."""
+    by_type = _ggml("ggml_backend_dev_by_type", ctypes.c_void_p, ctypes.c_int)
+    return any(by_type(kind) for kind in _GPUS)
 
 
 @contextmanager

@@ -222,6 +222,12 @@ def check(
     return accepted
 
 
+def verifies_drafts(model: Model) -> bool:
+    """Not so on GPUs that compute two tokens of this model otherwise than one."""
+    with Session(model, n_ctx=256) as session:
+        return session.exact_batch > 1
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(
     ("arch", "kind"),
@@ -242,7 +248,7 @@ def test_tiny_models(tiny: Tiny, arch: str, kind: dict[str, Any], sampler: str) 
     for seed in range(2 if sampler == "greedy" else 1):
         prompt = random_tokens(model, 20 + seed, seed)
         accepted += check(model, prompt, SAMPLERS[sampler], 60, GENERAL)
-    assert accepted > 0
+    assert accepted > 0 or not verifies_drafts(model)
 
 
 @pytest.mark.parametrize("sampler", ["greedy", "sampled"])
@@ -255,7 +261,8 @@ def test_searches_over_the_text_itself(tiny: Tiny, arch: str, method: str, sampl
     for seed in range(2):
         prompt = random_tokens(model, 90 + seed, seed)
         accepted += check(model, prompt, SAMPLERS[sampler], 70, (method,))
-    assert accepted > 0 or sampler == "sampled"  # a tiny model's samples are hardly predictable
+    hardly_predictable = sampler == "sampled"  # a tiny model's samples
+    assert accepted > 0 or hardly_predictable or not verifies_drafts(model)
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edge_conflayers.methods import Method
     from edge_conflayers.model import Model
     from edge_conflayers.sampling import SamplerSettings
+    from edge_conflayers.session import Session
     from edge_conflayers.stats import Stats
 
 _LEAST_CONTEXT = 4096
@@ -107,9 +108,9 @@ def run(
             wanted = len(tokens) + (predict if predict >= 0 else 0)
             ctx = min(max(_LEAST_CONTEXT, wanted), loaded.n_ctx_train)
         with (
-            closing(make_method(method, loaded, options)) as chosen,
             Session(loaded, n_ctx=ctx, threads=threads) as session,
             closing(Sampler(loaded, settings)) as sampler,
+            closing(make_method(method := _exact(method, session), loaded, options)) as chosen,
         ):
             stats = Stats()
             colours = SourceColours() if show_draft else None
@@ -132,6 +133,18 @@ def run(
                 _write_json(stats_json, model=str(path), method=method, stats=stats)
     if interrupted:
         sys.exit(130)
+
+
+def _exact(method: str, session: Session) -> str:
+    """The method, or plain decoding where no draft can be verified."""
+    if method == "plain" or session.exact_batch > 1:
+        return method
+    click.echo(
+        "note: this GPU computes several tokens at once differently than one, so drafts would"
+        " change the text: decoding plainly; without -ngl, on the CPU, they do not",
+        err=True,
+    )
+    return "plain"
 
 
 def _prompt(prompt: str | None, prompt_file: Path | None) -> str:

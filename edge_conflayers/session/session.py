@@ -18,6 +18,7 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.session.arrays import floats, int32_array
 from edge_conflayers.session.cached_text import CachedText
 from edge_conflayers.session.context import NO_ROOM_DRAFTING
+from edge_conflayers.session.exact_batch import MOST_TRIED, exact_batch, within_stride
 from edge_conflayers.session.mask import LayerMask
 
 MOST_WRITTEN = 16
@@ -138,6 +139,23 @@ class Session(CachedText):
         if status != 0:
             self.context.fail(status)
         return Stretch(tokens[:n], times[:n], stretch.called)
+
+    @functools.cached_property
+    def exact_batch(self) -> int:
+        """Most tokens of a step that gives each one the logits of a one-token step, to the bit; 1
+        where drafts cannot be verified. Asked for first, a GPU is tried: some twenty steps, after
+        which the last one's logits are gone.
+
+        Raises:
+            as ``step`` and ``rollback`` do.
+        """
+        return exact_batch(self)
+
+    @property
+    def most_verified(self) -> int:
+        """Tokens that ``verify`` may take here so that the text stays plain decoding's."""
+        most = min(self.room, self.max_outputs, self.exact_batch)
+        return min(most, within_stride(len(self))) if self.exact_batch <= MOST_TRIED else most
 
     @functools.cached_property
     def verifies_trees(self) -> bool:

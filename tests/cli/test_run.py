@@ -14,6 +14,7 @@ from gguf_models import write_tiny_model
 from edge_conflayers import methods
 from edge_conflayers.drafters.draft_model import DraftModelDrafter
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.session import Session
 
 # The module: as an attribute of the package the name may also be the command.
 command = importlib.import_module("edge_conflayers.cli.run")
@@ -104,6 +105,18 @@ def test_sources_without_a_colour_of_their_own_get_different_ones(
     assert len({COLOUR.findall(text)[0] for text in marked}) == len(names)
     assert colours.mark("x", "one") == marked[names.index("one")]
     assert colours.mark("x", "full") == "x"
+
+
+def test_where_drafts_cannot_be_verified_it_says_so_and_decodes_plainly(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run(tiny)
+    monkeypatch.setattr(Session, "exact_batch", 1)
+    for method in ("auto", "lookup", "plain"):
+        done = run(tiny, "--method", method)
+        assert (done.exit_code, done.stdout) == (0, plain.stdout)
+        assert done.stderr.startswith("plain: " if method == "plain" else "note: this GPU")
+        assert "plain: 60 tokens" in done.stderr
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones(tiny: Path) -> None:

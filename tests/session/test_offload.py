@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from offload import has_gpu
 from steps import Tiny, TinyPath, open_session, random_tokens
 
 from edge_conflayers import binding
 from edge_conflayers.draft import ROOT, Draft
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.model import Model
+from edge_conflayers.session.exact_batch import MOST_TRIED
 from edge_conflayers.session.next_state import (
     drawn_from,
     keep_inner_state,
@@ -37,6 +39,13 @@ def test_layers_are_on_the_device(
     with Model(tiny_path("llama", n_layer=N_LAYER), gpu_layers=gpu_layers):
         expected = gpu_layers if gpu_layers > 0 else N_LAYER + 1  # the head counts as one
         assert f"offloaded {expected}/{N_LAYER + 1} layers to GPU" in capsys.readouterr().err
+
+
+def test_as_many_tokens_as_are_tried_are_exact_with_this_cpus_kernels(tiny: Tiny) -> None:
+    if has_gpu():
+        pytest.skip("what a GPU keeps depends on its kernels for this model")
+    with open_session(tiny("llama"), n_ctx=64) as session:
+        assert session.exact_batch == MOST_TRIED
 
 
 def test_trees_are_refused(tiny: Tiny) -> None:
