@@ -136,12 +136,12 @@ def run(
 
 
 def _exact(method: str, session: Session) -> str:
-    """The method, or plain decoding where no draft can be verified."""
+    """The method; plain decoding where no draft can be verified."""
     if method == "plain" or session.exact_batch > 1:
         return method
     click.echo(
-        "note: this GPU computes several tokens at once differently than one, so drafts would"
-        " change the text: decoding plainly; without -ngl, on the CPU, they do not",
+        "note: this GPU rounds steps over several tokens otherwise than steps over one, so that"
+        " drafts could change the text: decoding plainly; on the CPU (without -ngl) they cannot",
         err=True,
     )
     return "plain"
