@@ -10,6 +10,7 @@ import click
 from edge_conflayers import __version__
 from edge_conflayers.cli.bench import bench
 from edge_conflayers.cli.cost import cost
+from edge_conflayers.cli.interrupts import delivered
 from edge_conflayers.cli.models import models
 from edge_conflayers.cli.run import run
 from edge_conflayers.cli.tune import tune
@@ -43,8 +44,10 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge-conflayers")
 @click.option("--debug", is_flag=True, help="Show tracebacks and llama.cpp's own log.")
-def main(debug: bool) -> None:
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
     """Makes one GGUF model faster by itself, and never changes its text."""
+    ctx.with_resource(delivered())
     if debug:
         from edge_conflayers import binding
 
