@@ -162,7 +162,7 @@ def measure(
     """
     if context < 1 or repeat < 1:
         raise BadInput("context and repeat must be at least 1; give larger numbers")
-    text = list(islice(cycle(session.model.tokenize(_TEXT)), context + MOST_TOKENS))
+    text = session.model.repeated(_TEXT, context + MOST_TOKENS)
     session.clear()
     session.read(text[:context])
     steps = _Steps(session, text[context:])

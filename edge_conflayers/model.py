@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ class Model(Closing):
         return self._handle
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether layers of it are to be on a GPU, or on what the library takes for one."""
+        return self.gpu_layers != 0 and bool(llama.llama_supports_gpu_offload())
+
+    @property
     def description(self) -> str:
         """llama.cpp's one-line description, such as "qwen2 1.5B Q4_K - Medium"."""
         buffer = ctypes.create_string_buffer(128)
@@ -119,6 +125,11 @@ class Model(Closing):
             if n >= 0:
                 return list(buffer[:n])
             room = -n
+
+    def repeated(self, text: str, n: int) -> list[int]:
+        """As many tokens, the text's over and over: for steps of which only the time or the bits
+        are of interest."""
+        return list(islice(cycle(self.tokenize(text)), n))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes that a token adds to the text; one character may span several tokens."""

@@ -7,7 +7,6 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from math import inf
 from statistics import median
 from typing import Any
@@ -198,7 +197,7 @@ def measure_prices(
             f"a context of {session.n_ctx} tokens is too small to measure in; give more (-c)"
         )
     places = _places(contexts, session.n_ctx - most)
-    text = list(islice(cycle(session.model.tokenize(_TEXT)), places[-1] + most))
+    text = session.model.repeated(_TEXT, places[-1] + most)
     session.clear()
     steps = _Steps(session, text, clock)
     maskable = steps.maskable()

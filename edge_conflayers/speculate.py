@@ -41,7 +41,7 @@ def generate(
             holds the text less its last token.
         prompt: at least one token.
         sampler: may have drawn some tokens more if the iteration is ended early.
-        drafter: None decodes plainly; so does any where the session's steps are not exact.
+        drafter: None decodes plainly; so does any where the session does not verify drafts.
         max_tokens: None for as many as fit in the context.
         stats: filled in as it goes; complete when the iteration ends, however it ends.
 
@@ -50,7 +50,7 @@ def generate(
     """
     stats = stats if stats is not None else Stats()
     clock = Clock(stats)
-    if drafter is not None and session.exact_batch < 2:
+    if drafter is not None and not session.verifies_drafts:
         drafter = None
     session.read(prompt)
     sampler.read(prompt)

@@ -104,7 +104,7 @@ class Synthetic:
     """A session whose steps take the time that a formula says."""
 
     def __init__(self, n_ctx: int = 2048, max_outputs: int = 32, maskable: bool = True) -> None:
-        self.model = SimpleNamespace(n_layer=N_LAYER, tokenize=lambda text: [1, 2, 3])
+        self.model = SimpleNamespace(n_layer=N_LAYER, repeated=lambda text, n: [1] * n)
         self.n_ctx = n_ctx
         self.max_outputs = max_outputs
         self.maskable = maskable

@@ -110,7 +110,7 @@ def run(
         with (
             Session(loaded, n_ctx=ctx, threads=threads) as session,
             closing(Sampler(loaded, settings)) as sampler,
-            closing(make_method(method := _exact(method, session), loaded, options)) as chosen,
+            closing(make_method(method := _usable(method, session), loaded, options)) as chosen,
         ):
             stats = Stats()
             colours = SourceColours() if show_draft else None
@@ -135,9 +135,9 @@ def run(
         sys.exit(130)
 
 
-def _exact(method: str, session: Session) -> str:
+def _usable(method: str, session: Session) -> str:
     """The method; plain decoding where no draft can be verified."""
-    if method == "plain" or session.exact_batch > 1:
+    if method == "plain" or session.verifies_drafts:
         return method
     click.echo(
         "note: this GPU rounds steps over several tokens otherwise than steps over one, so that"

@@ -7,13 +7,10 @@ so many tokens (native/patches/ggml-cuda-small-batches.patch), so it is tried.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-from edge_conflayers.binding import llama
 
 if TYPE_CHECKING:
     from edge_conflayers.session.cached_text import CachedText
@@ -22,14 +19,14 @@ ON_CPU = 31
 """Our kernels would take one more (ECL_SMALL_BATCH of native/src/kernels). But products over 32
 tokens llama.cpp may hand to BLAS, or to a GPU on which the model has no layers."""
 
-MOST_TRIED = 8
+_MOST_TRIED = 8
 """GPU backends have kernels of their own for so many tokens (ggml-cuda's MMVQ_MAX_BATCH_SIZE)."""
 
 _STRIDE = 256
 """Tokens by which attention sees the cache grow (llama_kv_cache::get_n_kv). How a GPU's kernels
 divide their sums depends on it, so a step must not reach into the next stride."""
 
-_TEXT = "The lighthouse keeper counted 47 ships that autumn, and wrote each name in a ledger. "
+_TEXT = "The lighthouse keeper counted 47 ships."
 
 
 def within_stride(position: int) -> int:
@@ -47,13 +44,13 @@ def exact_batch(text: CachedText) -> int:
     Raises:
         EdgeConflayersError: a step failed, or the model cannot forget tokens.
     """
-    if text.model.gpu_layers == 0 or not llama.llama_supports_gpu_offload():
+    if not text.model.on_gpu:
         return ON_CPU
     begin = len(text)
-    most = min(MOST_TRIED, text.room, text.max_outputs, within_stride(begin))
+    most = min(_MOST_TRIED, text.room, text.max_outputs, within_stride(begin))
     if most < 2:
         return 1
-    tokens = list(islice(cycle(text.model.tokenize(_TEXT)), most))
+    tokens = text.model.repeated(_TEXT, most)
     try:
         alone = np.concatenate([_logits(text, [token]) for token in tokens])
         for n in range(2, most + 1):

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Literal
 
 from edge_conflayers import machine
-from edge_conflayers.binding import llama
 from edge_conflayers.errors import BadInput
 from edge_conflayers.model import Model
 
@@ -65,8 +64,7 @@ def check_memory(model: Model, n_ctx: int, kv_type: KVType) -> None:
     """
     free = machine.available_memory()
     needed = kv_cache_bytes(model, n_ctx, kv_type)
-    on_gpu = model.gpu_layers != 0 and llama.llama_supports_gpu_offload()
-    if free is None or on_gpu or "sliding_window" in " ".join(model.metadata):
+    if free is None or model.on_gpu or "sliding_window" in " ".join(model.metadata):
         return
     if needed > free:
         fits = int(n_ctx * free / needed) // 1024 * 1024

@@ -18,7 +18,7 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.session.arrays import floats, int32_array
 from edge_conflayers.session.cached_text import CachedText
 from edge_conflayers.session.context import NO_ROOM_DRAFTING
-from edge_conflayers.session.exact_batch import MOST_TRIED, exact_batch, within_stride
+from edge_conflayers.session.exact_batch import exact_batch, within_stride
 from edge_conflayers.session.mask import LayerMask
 
 MOST_WRITTEN = 16
@@ -142,9 +142,9 @@ class Session(CachedText):
 
     @functools.cached_property
     def exact_batch(self) -> int:
-        """Most tokens of a step that gives each one the logits of a one-token step, to the bit; 1
-        where drafts cannot be verified. Asked for first, a GPU is tried: some twenty steps, after
-        which the last one's logits are gone.
+        """Most tokens of a step that gives each one the logits of a one-token step, to the bit.
+        Asked for first, a GPU is tried: some twenty steps, after which the last one's logits are
+        gone.
 
         Raises:
             as ``step`` and ``rollback`` do.
@@ -155,7 +155,12 @@ class Session(CachedText):
     def most_verified(self) -> int:
         """Tokens that ``verify`` may take here so that the text stays plain decoding's."""
         most = min(self.room, self.max_outputs, self.exact_batch)
-        return min(most, within_stride(len(self))) if self.exact_batch <= MOST_TRIED else most
+        return min(most, within_stride(len(self))) if self.model.on_gpu else most
+
+    @property
+    def verifies_drafts(self) -> bool:
+        """Whether ``verify`` may take any draft, for the same reason."""
+        return self.exact_batch > 1
 
     @functools.cached_property
     def verifies_trees(self) -> bool:

@@ -25,7 +25,9 @@ class ScriptedText:
     """A text on a GPU: ``rounding(n, i)`` is what the i-th of n tokens' logits are off by."""
 
     def __init__(self, rounding: Callable[[int, int], float], length: int = 0, room: int = 1000):
-        self.model = SimpleNamespace(gpu_layers=-1, tokenize=lambda text: [5, 6, 7])
+        self.model = SimpleNamespace(
+            on_gpu=True, repeated=lambda text, n: [5 + i % 3 for i in range(n)]
+        )
         self.max_outputs = 32
         self.room = room
         self.length = length
@@ -60,7 +62,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama, "llama_supports_gpu_offload", lambda: True)
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
     ("rounding", "expected"),
     [
@@ -79,7 +80,6 @@ def test_the_most_tokens_before_the_first_other_bit(rounding: Any, expected: int
     assert text.steps == [*[1] * 8, *range(2, min(expected + 1, 8) + 1)]
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(
     ("length", "room", "expected"), [(0, 5, 5), (250, 99, 6), (255, 99, 1), (256, 99, 8), (9, 0, 1)]
 )
