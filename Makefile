@@ -24,7 +24,7 @@ test-offload: $(VENV)/.installed  ## on a device that is not the CPU: a process 
 	$(NATIVE) -B build/offload -DGGML_RPC=ON
 	$(BIN)/cmake --build build/offload --target llama
 	EDGE_CONFLAYERS_LIB=build/offload/lib $(BIN)/pytest --offload -1 \
-		-m "not model and not large and not long" tests/test_identity.py tests/session
+		-m "not model and not large and not long" tests/test_identity.py tests/engine/session
 	EDGE_CONFLAYERS_LIB=build/offload/lib $(BIN)/pytest --offload 2 \
 		-m "not model and not large and not long" tests/test_identity.py
 

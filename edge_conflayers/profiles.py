@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.next_state import NextStateHead
+from edge_conflayers.next_state.head import NextStateHead
 
 if TYPE_CHECKING:
-    from edge_conflayers.model import Model  # which needs the library
+    from edge_conflayers.engine.model import Model  # which needs the library
 
 VERSION = 1
 DATA_VARIABLE = "EDGE_CONFLAYERS_DATA"

@@ -17,9 +17,9 @@ from gguf_models import write_tiny_model
 from offload import has_gpu, remote_device
 from steps import ModelAt, RealModel, Tiny, TinyPath
 
-from edge_conflayers import models
+from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import EdgeConflayersError
-from edge_conflayers.model import Model
+from edge_conflayers.hub import models
 
 _ON_REQUEST = ("large", "long")
 

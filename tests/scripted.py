@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.engine.draft import ROOT, Draft
+from edge_conflayers.engine.session import LayerMask, Session
 
 # What to draft when this many tokens of the text are known (the last one not in the cache yet).
 Script = Callable[[int, int], Sequence[int]]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers.draft import Draft
-from edge_conflayers.model import Model
-from edge_conflayers.session import LayerMask, Session
+from edge_conflayers.engine.draft import Draft
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session import LayerMask, Session
 
 Logits = npt.NDArray[np.float32]
 

@@ -12,7 +12,8 @@ import pytest
 from steps import RealModel, Tiny, assert_same_bits, decode, open_session, random_tokens
 from test_identity import SAMPLERS, write
 
-from edge_conflayers.drafters import Drafter
+from edge_conflayers.costs.by_weights import LayerCosts, costs_by_weights
+from edge_conflayers.decoding.drafter import Drafter
 from edge_conflayers.drafters.early_exit import (
     DelDrafter,
     DelSettings,
@@ -20,16 +21,15 @@ from edge_conflayers.drafters.early_exit import (
     LayerSkipSettings,
 )
 from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session.states import branches
 from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.clasp import ClaspSearch, ClaspSettings
+from edge_conflayers.layer_search.knapspec import KnapSpecSearch, KnapSpecSettings
+from edge_conflayers.layer_search.paths import States
+from edge_conflayers.layer_search.states import NoRoom, StateRunner
 from edge_conflayers.methods import make_method
-from edge_conflayers.model import Model
-from edge_conflayers.search.clasp import ClaspSearch, ClaspSettings
-from edge_conflayers.search.expected import LayerCosts, costs_by_weights
-from edge_conflayers.search.knapspec import KnapSpecSearch, KnapSpecSettings
-from edge_conflayers.search.paths import States
-from edge_conflayers.search.states import NoRoom, StateRunner
-from edge_conflayers.session import LayerMask, Session
-from edge_conflayers.session.states import branches
 
 # Costs at which drafting always pays, so that it is tried.
 CHEAP = LayerCosts(0.08, 0.08, lambda n: 1.0)

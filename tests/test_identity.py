@@ -15,30 +15,30 @@ import pytest
 from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
 
-from edge_conflayers.account import Allowance
-from edge_conflayers.controller import Caution
-from edge_conflayers.drafters import Drafter
-from edge_conflayers.drafters.auto import AutoDrafter
+from edge_conflayers.controller.auto import AutoDrafter
+from edge_conflayers.controller.controller import Caution
+from edge_conflayers.controller.loss_budget import Allowance
+from edge_conflayers.costs.at_context import AtContext
+from edge_conflayers.costs.prices import Prices, PricesAt
+from edge_conflayers.decoding.drafter import Drafter
+from edge_conflayers.decoding.speculate import generate
+from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.drafters.lookup import LookupSource
-from edge_conflayers.drafters.measured import MeasuredDrafter
+from edge_conflayers.drafters.measured_layers import MeasuredDrafter
 from edge_conflayers.drafters.recycling import RecyclingSource
-from edge_conflayers.model import Model
-from edge_conflayers.next_state import NextStateHead
-from edge_conflayers.prices import Prices, PricesAt
-from edge_conflayers.sampling import Sampler, SamplerSettings, json_schema_grammar
-from edge_conflayers.search.by_kind import SearchByKind
-from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
-from edge_conflayers.search.kinds import signature
-from edge_conflayers.search.measured import Found, MeasuredSettings
-from edge_conflayers.search.objective import Prediction
-from edge_conflayers.search.prices import AtContext
-from edge_conflayers.search.skip_sets import SkipSet, SkipSets
-from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
-from edge_conflayers.session import LayerMask, Session
-from edge_conflayers.speculate import generate
-from edge_conflayers.stats import Stats
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings, json_schema_grammar
+from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.layer_search.by_kind import SearchByKind
+from edge_conflayers.layer_search.conflayers import ConfLayersSearch, ConfLayersSettings
+from edge_conflayers.layer_search.kinds import signature
+from edge_conflayers.layer_search.measured import Found, MeasuredSettings
+from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
+from edge_conflayers.layer_search.swift import SwiftSearch, SwiftSettings
+from edge_conflayers.next_state.head import NextStateHead
 
 PROMPTS = (
     "Write a Python function that merges two sorted lists.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_conflayers.draft import ROOT, Draft
+from edge_conflayers.engine.draft import ROOT, Draft
 
 
 def check_tree(draft: Draft, limit: int) -> None:

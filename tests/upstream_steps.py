@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from steps import Logits
 
-from edge_conflayers import binding
-from edge_conflayers.binding import llama
-from edge_conflayers.model import Model
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.model import Model
 
 _N_CTX = 1024
 _KV_TYPES = {"f16": 1, "q8_0": 8}

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers import binding, models
+from edge_conflayers.engine import binding
+from edge_conflayers.hub import models
 
 _TEXT = Path(__file__).read_text(encoding="utf-8")
 _FLASH = {"auto": -1, "off": 0, "on": 1}

@@ -36,11 +36,11 @@ def _memory() -> dict[str, float]:
 
 
 def _run(path: str, kind: str, context: int, drafted: int) -> dict[str, float]:
-    from edge_conflayers import binding
     from edge_conflayers.bench.upstream import UpstreamSession
-    from edge_conflayers.model import Model
-    from edge_conflayers.session import LayerMask, Session
-    from edge_conflayers.session.probe import probe
+    from edge_conflayers.engine import binding
+    from edge_conflayers.engine.model import Model
+    from edge_conflayers.engine.session import LayerMask, Session
+    from edge_conflayers.engine.session.probe import probe
 
     with Model(path) as model:
         tokens = [100 + i % (model.n_vocab - 100) for i in range(_PROMPT)]
@@ -93,8 +93,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    from edge_conflayers import models
     from edge_conflayers.bench.upstream_client import find_library
+    from edge_conflayers.hub import models
 
     arguments.upstream_lib = find_library(arguments.upstream_lib)
     report: dict[str, dict[str, dict[str, float]]] = {}

@@ -24,7 +24,7 @@ else:
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.runner import Generation, TaskRuns
-    from edge_conflayers.sampling import SamplerSettings
+    from edge_conflayers.engine.sampling import SamplerSettings
 
 # An installed package carries the pin inside; a checkout has it beside the package.
 _PACKAGE = Path(__file__).resolve().parent.parent

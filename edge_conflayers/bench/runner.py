@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge_conflayers.bench.workloads import Prompt
+from edge_conflayers.decoding.speculate import generate
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.methods import Method, MethodOptions, make_method
-from edge_conflayers.model import Model
-from edge_conflayers.sampling import Sampler, SamplerSettings
-from edge_conflayers.session import Session
-from edge_conflayers.speculate import generate
-from edge_conflayers.stats import Stats
 
 _LEAST_CONTEXT = 4096
 _WARM_UP_PROMPT = 16

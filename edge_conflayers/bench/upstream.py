@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers import binding
-from edge_conflayers.binding import llama
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import CachedText, ContextFull, Outputs
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.model import Model
-from edge_conflayers.sampling import Sampler, SamplerSettings
-from edge_conflayers.session import CachedText, ContextFull, Outputs
-from edge_conflayers.stats import Stats
 
 _LOOKUP_TOKENS = 2
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import edge_conflayers
 from edge_conflayers.bench.runner import Generation
-from edge_conflayers.binding import LIBRARY_VARIABLE
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.binding import LIBRARY_VARIABLE
+from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.sampling import SamplerSettings
-from edge_conflayers.stats import Stats
 
 # What the package lies in: a checkout, or an environment's packages.
 _ROOT = Path(edge_conflayers.__file__).resolve().parent.parent

@@ -49,7 +49,7 @@ def main(ctx: click.Context, debug: bool) -> None:
     """Makes one GGUF model faster by itself, and never changes its text."""
     ctx.with_resource(delivered())
     if debug:
-        from edge_conflayers import binding
+        from edge_conflayers.engine import binding
 
         binding.log.show = True
 

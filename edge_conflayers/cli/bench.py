@@ -99,9 +99,9 @@ def bench(
     from edge_conflayers.bench import report as reports
     from edge_conflayers.bench.runner import LocalEngine, context_for, make_task, run, warm_up
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
+    from edge_conflayers.engine.model import Model
+    from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.methods import SHARING_SKIP_SETS
-    from edge_conflayers.model import Model
-    from edge_conflayers.sampling import SamplerSettings
 
     names = _method_names(methods)
     of_upstream = {reports.UPSTREAM, reports.UPSTREAM_LOOKUP}
@@ -169,8 +169,8 @@ def bench(
 def _tuned(path: Path, threads: int, gpu_layers: int) -> dict[str, Any]:
     """What `tune` has found, without what was learned from texts, which may be those of the
     benchmark."""
+    from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE
     from edge_conflayers.profiles import ProfileKey, ProfileStore
-    from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE
 
     key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
     state = ProfileStore().load(key)

@@ -37,11 +37,11 @@ def cost(
 ) -> None:
     """Measure what a step of MODEL costs: with one token (T1), with 2 to 16 as in verification
     (V), and with layers dropped as in drafting (c)."""
-    from edge_conflayers import binding
     from edge_conflayers.bench import report as reports
-    from edge_conflayers.cost import ROOM, measure, rows
-    from edge_conflayers.model import Model
-    from edge_conflayers.session import Session
+    from edge_conflayers.costs.report import ROOM, measure, rows
+    from edge_conflayers.engine import binding
+    from edge_conflayers.engine.model import Model
+    from edge_conflayers.engine.session import Session
 
     if json_file is not None:
         reports.check_writable(json_file)

@@ -6,11 +6,11 @@ import json
 
 import click
 
-from edge_conflayers import models as store
 from edge_conflayers.cli.pulling import pull_progress
 from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
-from edge_conflayers.registry import ModelInfo, lookup, registry
+from edge_conflayers.hub import models as store
+from edge_conflayers.hub.registry import ModelInfo, lookup, registry
 
 
 @click.group()

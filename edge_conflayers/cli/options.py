@@ -13,9 +13,9 @@ from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 if TYPE_CHECKING:
-    from edge_conflayers.binding import KernelChoice
+    from edge_conflayers.engine.binding import KernelChoice
+    from edge_conflayers.engine.model import Model
     from edge_conflayers.methods import MethodOptions
-    from edge_conflayers.model import Model
 
 _Command = Callable[..., Any]
 _Option = Callable[[_Command], _Command]
@@ -125,7 +125,7 @@ def _kernels_option(upstream: KernelChoice, text: str) -> _Option:
 
     def choose(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
         if value == "upstream":
-            from edge_conflayers import binding
+            from edge_conflayers.engine import binding
 
             binding.choose_kernels(upstream)
         return value
@@ -205,8 +205,8 @@ def method_options(
     Raises:
         BadInput: a draft model without the method that uses it, or one that cannot be loaded.
     """
+    from edge_conflayers.engine.model import Model
     from edge_conflayers.methods import DRAFT_MODEL_METHODS, FORESEEING, MethodOptions
-    from edge_conflayers.model import Model
     from edge_conflayers.profiles import ProfileStore
 
     foresees = learned and bool(set(FORESEEING) & set(methods))

@@ -20,8 +20,8 @@ from rich.progress import (
 )
 
 from edge_conflayers.cli.terminal import on_terminal
-from edge_conflayers.download import ProgressCallback, PullProgress
-from edge_conflayers.models import resolve
+from edge_conflayers.hub.download import ProgressCallback, PullProgress
+from edge_conflayers.hub.models import resolve
 
 
 def find_model(name: str) -> Path:

@@ -31,11 +31,11 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 if TYPE_CHECKING:
     from edge_conflayers.cli.sources import SourceColours
+    from edge_conflayers.decoding.stats import Stats
+    from edge_conflayers.engine.model import Model
+    from edge_conflayers.engine.sampling import SamplerSettings
+    from edge_conflayers.engine.session import Session
     from edge_conflayers.methods import Method
-    from edge_conflayers.model import Model
-    from edge_conflayers.sampling import SamplerSettings
-    from edge_conflayers.session import Session
-    from edge_conflayers.stats import Stats
 
 _LEAST_CONTEXT = 4096
 
@@ -92,11 +92,11 @@ def run(
     path = find_model(model)
 
     from edge_conflayers.cli.sources import SourceColours
+    from edge_conflayers.decoding.stats import Stats
+    from edge_conflayers.engine.model import Model
+    from edge_conflayers.engine.sampling import Sampler
+    from edge_conflayers.engine.session import Session
     from edge_conflayers.methods import make_method
-    from edge_conflayers.model import Model
-    from edge_conflayers.sampling import Sampler
-    from edge_conflayers.session import Session
-    from edge_conflayers.stats import Stats
 
     settings = _sampler_settings(grammar_file, json_schema, **sampling)
     with (
@@ -177,7 +177,7 @@ def _prompt_tokens(model: Model, text: str, system: str | None, raw: bool) -> li
 def _sampler_settings(
     grammar_file: Path | None, json_schema: str | None, temp: float, **rest: Any
 ) -> SamplerSettings:
-    from edge_conflayers.sampling import SamplerSettings, json_schema_grammar
+    from edge_conflayers.engine.sampling import SamplerSettings, json_schema_grammar
 
     grammar = None
     if grammar_file is not None and json_schema is not None:
@@ -198,7 +198,7 @@ def _stream(
     stats: Stats,
     colours: SourceColours | None,
 ) -> None:
-    from edge_conflayers.speculate import generate
+    from edge_conflayers.decoding.speculate import generate
 
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     written = generate(

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from edge_conflayers.decoding.stats import FULL_MODEL
 from edge_conflayers.drafters import draft_model, layers, lookup, recycling
-from edge_conflayers.stats import FULL_MODEL
 
 # Colours that every terminal has. The full model's own tokens keep the terminal's.
 _KNOWN = {

@@ -25,11 +25,11 @@ from edge_conflayers.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
-    from edge_conflayers.model import Model
+    from edge_conflayers.engine.model import Model
+    from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
     from edge_conflayers.profiles import ProfileKey, ProfileStore
-    from edge_conflayers.search.skip_sets import SkipSet, SkipSets
-    from edge_conflayers.teaching import Taught
-    from edge_conflayers.tuning import Progress
+    from edge_conflayers.tune.skip_sets import Progress
+    from edge_conflayers.tune.teaching import Taught
 
 _UNNAMED = "prompts"
 _TICKS = 10  # of the progress bar, per second
@@ -73,14 +73,18 @@ def tune(
     What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
+    from edge_conflayers.costs.prices import measure_prices, session_to_measure_in
+    from edge_conflayers.drafters.draft_vocabulary import (
+        DraftVocabulary,
+        measure_savings,
+        typical_size,
+    )
     from edge_conflayers.drafters.next_state import PAYS_FROM
-    from edge_conflayers.model import Model
-    from edge_conflayers.prices import measure_prices, session_to_measure_in
+    from edge_conflayers.engine.model import Model
+    from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE
     from edge_conflayers.profiles import ProfileKey, ProfileStore
-    from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE
-    from edge_conflayers.tuning import check_layers_can_be_dropped
-    from edge_conflayers.tuning import tune as tune_kinds
-    from edge_conflayers.vocabulary import DraftVocabulary, measure_savings, typical_size
+    from edge_conflayers.tune.skip_sets import check_layers_can_be_dropped
+    from edge_conflayers.tune.skip_sets import tune as tune_kinds
 
     texts = _texts(prompts_file, limit)
     path = find_model(model)
@@ -138,7 +142,7 @@ def tune(
 def _texts(prompts_file: Path | None, limit: int) -> dict[str, list[Prompt]]:
     """Prompts by kind, in the order of the file."""
     from edge_conflayers.bench import workloads
-    from edge_conflayers.tuning_prompts import TUNING_PROMPTS
+    from edge_conflayers.tune.prompts import TUNING_PROMPTS
 
     if prompts_file is not None:
         prompts = workloads.load(prompts_file)
@@ -163,7 +167,7 @@ def _tokens(model: Model, prompts: Iterable[Prompt], raw: bool) -> list[tuple[in
 def _load(store: ProfileStore, key: ProfileKey, model: Model, fresh: bool) -> SkipSets:
     """What was found before; nothing if it cannot be used."""
     from edge_conflayers.errors import BadInput
-    from edge_conflayers.search.skip_sets import SkipSets
+    from edge_conflayers.layer_search.skip_sets import SkipSets
 
     state = None if fresh else store.load(key)
     if state is not None:
@@ -186,7 +190,7 @@ def _teach(
 ) -> Taught | None:
     """Teaches the next-state head, and keeps it unless the one that there was foresees more."""
     from edge_conflayers.errors import BadInput
-    from edge_conflayers.teaching import teach
+    from edge_conflayers.tune.teaching import teach
 
     known = None if fresh else store.load_head(model)
     try:

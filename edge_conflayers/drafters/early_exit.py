@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_conflayers.draft import Draft, Round
+from edge_conflayers.costs.by_weights import expected_tokens
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.engine.draft import Draft
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.search.expected import expected_tokens
-from edge_conflayers.search.states import NoRoom, StateRunner
-from edge_conflayers.session import Session
+from edge_conflayers.layer_search.states import NoRoom, StateRunner
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_conflayers.draft import Draft, Round
-from edge_conflayers.drafters import CandidateSource
-from edge_conflayers.session import Session
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.drafters.source import CandidateSource
+from edge_conflayers.engine.draft import Draft
+from edge_conflayers.engine.session import Session
 
 
 class FreeDrafter:

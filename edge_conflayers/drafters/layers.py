@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from edge_conflayers.draft import Draft, Round
+from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.leaves import MOST, with_leaves
-from edge_conflayers.search import PacedSearch, SkipSetSearch
-from edge_conflayers.session import Session
+from edge_conflayers.engine.draft import Draft
+from edge_conflayers.engine.session import Session
+from edge_conflayers.layer_search import PacedSearch, SkipSetSearch
 
 NAME = "layers"
 

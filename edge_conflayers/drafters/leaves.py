@@ -3,7 +3,7 @@ arXiv 2604.14612, `model/conflayers`)."""
 
 from __future__ import annotations
 
-from edge_conflayers.draft import ROOT, Draft
+from edge_conflayers.engine.draft import ROOT, Draft
 
 MOST = 10
 """Most alternatives to one token."""

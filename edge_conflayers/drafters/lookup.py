@@ -9,12 +9,12 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from edge_conflayers import binding
-from edge_conflayers.candidates import NativeSource
-from edge_conflayers.draft import Round
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.drafters.native_source import NativeSource
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.errors import EdgeConflayersError
-from edge_conflayers.session import Session
-from edge_conflayers.session.arrays import int32_array
 
 NAME = "lookup"
 

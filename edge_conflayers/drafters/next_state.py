@@ -11,17 +11,18 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers.draft import ROOT, Draft, Round
-from edge_conflayers.errors import BadInput
-from edge_conflayers.estimates import StepTimes
-from edge_conflayers.next_state import NextStateHead, inner_layer
-from edge_conflayers.session import Session
-from edge_conflayers.session.next_state import (
+from edge_conflayers.controller.step_times import StepTimes
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.engine.draft import ROOT, Draft
+from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session.head import (
     drawn_from,
     keep_inner_state,
     next_tokens,
     set_next_state,
 )
+from edge_conflayers.errors import BadInput
+from edge_conflayers.next_state.head import NextStateHead, inner_layer
 
 NAME = "next-state"
 PAYS_FROM = 0.007

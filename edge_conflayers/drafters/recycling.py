@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers import binding
-from edge_conflayers.candidates import NativeSource
-from edge_conflayers.draft import ROOT, Round
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.drafters.native_source import NativeSource
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.draft import ROOT
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.session import Session
 
 NAME = "recycling"
 

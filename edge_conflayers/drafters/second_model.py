@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_conflayers.binding import llama
+from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.model import Model
-from edge_conflayers.session import Session
 
 # What may differ: the padding at the end, and special tokens at the start.
 _MOST_DIFFERENT_SIZE = 128

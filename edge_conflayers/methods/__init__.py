@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
 from edge_conflayers.methods.auto import AUTO_DRAFT_MODEL, Auto, AutoDraftModel
 from edge_conflayers.methods.draft_model import DRAFT_MODEL, DraftModel
@@ -12,7 +13,6 @@ from edge_conflayers.methods.free import Lookup, Plain, Recycling
 from edge_conflayers.methods.measured import Measured
 from edge_conflayers.methods.method import Method, MethodOptions
 from edge_conflayers.methods.searched import Clasp, ConfLayers, KnapSpec, Swift
-from edge_conflayers.model import Model
 
 __all__ = [
     "DRAFT_MODEL_METHODS",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_conflayers.drafters.auto import AutoDrafter
+from edge_conflayers.controller.auto import AutoDrafter
+from edge_conflayers.costs.prices import measure_prices, session_to_measure_in
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.methods.draft_model import required_draft_model
 from edge_conflayers.methods.method import MethodOptions, Simple
-from edge_conflayers.model import Model
-from edge_conflayers.prices import measure_prices, session_to_measure_in
-from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
-from edge_conflayers.session import Session
 
 AUTO_DRAFT_MODEL = "auto-draft-model"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from edge_conflayers.drafters.draft_model import DraftModelDrafter
 from edge_conflayers.drafters.second_model import check_vocabulary
+from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
 from edge_conflayers.methods.method import Forgetful, MethodOptions
-from edge_conflayers.model import Model
 
 DRAFT_MODEL = "draft-model"
 

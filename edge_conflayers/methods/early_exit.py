@@ -12,8 +12,8 @@ from edge_conflayers.drafters.early_exit import (
     LayerSkipDrafter,
     LayerSkipSettings,
 )
+from edge_conflayers.engine.model import Model
 from edge_conflayers.methods.method import Forgetful, MethodOptions, Simple
-from edge_conflayers.model import Model
 
 
 class LayerSkip(Forgetful):

@@ -8,8 +8,8 @@ from typing import Any
 from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.recycling import RecyclingSource
+from edge_conflayers.engine.model import Model
 from edge_conflayers.methods.method import Forgetful, MethodOptions, Simple
-from edge_conflayers.model import Model
 
 
 class Plain(Forgetful):

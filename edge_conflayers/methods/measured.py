@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_conflayers.drafters.measured import MeasuredDrafter
+from edge_conflayers.costs.at_context import AtContext, guessed_prices
+from edge_conflayers.costs.prices import measure_prices, session_to_measure_in
+from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
+from edge_conflayers.drafters.measured_layers import MeasuredDrafter
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.layer_search.by_kind import SearchByKind
+from edge_conflayers.layer_search.measured import MeasuredSettings
+from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.methods.method import MethodOptions, Simple
-from edge_conflayers.model import Model
-from edge_conflayers.prices import measure_prices, session_to_measure_in
-from edge_conflayers.search.by_kind import SearchByKind
-from edge_conflayers.search.measured import MeasuredSettings
-from edge_conflayers.search.prices import AtContext, guessed_prices
-from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
-from edge_conflayers.session import Session
-from edge_conflayers.vocabulary import DraftVocabulary, measure_savings, typical_size
 
 
 class Measured(Simple):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edge_conflayers.drafters import Drafter
-from edge_conflayers.model import Model
-from edge_conflayers.next_state import NextStateHead
-from edge_conflayers.session import Session
+from edge_conflayers.decoding.drafter import Drafter
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session import Session
+from edge_conflayers.next_state.head import NextStateHead
 
 
 class Method(Protocol):

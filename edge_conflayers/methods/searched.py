@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from edge_conflayers.costs.by_weights import LayerCosts, costs_by_weights
 from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
+from edge_conflayers.engine.model import Model
+from edge_conflayers.layer_search import SkipSetSearch
+from edge_conflayers.layer_search.clasp import ClaspSearch, ClaspSettings
+from edge_conflayers.layer_search.conflayers import ConfLayersSearch, ConfLayersSettings
+from edge_conflayers.layer_search.knapspec import KnapSpecSearch, KnapSpecSettings
+from edge_conflayers.layer_search.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.methods.method import MethodOptions, Simple
-from edge_conflayers.model import Model
-from edge_conflayers.search import SkipSetSearch
-from edge_conflayers.search.clasp import ClaspSearch, ClaspSettings
-from edge_conflayers.search.conflayers import ConfLayersSearch, ConfLayersSettings
-from edge_conflayers.search.expected import LayerCosts, costs_by_weights
-from edge_conflayers.search.knapspec import KnapSpecSearch, KnapSpecSettings
-from edge_conflayers.search.swift import SwiftSearch, SwiftSettings
 
 
 class _Searched(Simple):

@@ -13,9 +13,9 @@ from edge_conflayers.bench import report as reports
 from edge_conflayers.bench.runner import Generation, Task, TaskRuns
 from edge_conflayers.bench.workloads import Prompt
 from edge_conflayers.cli.terminal import print_table
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.errors import BadInput
-from edge_conflayers.sampling import SamplerSettings
-from edge_conflayers.stats import Stats
 
 METHOD_KEYS = {
     "tokens",

@@ -19,10 +19,10 @@ from edge_conflayers.bench.runner import (
     warm_up,
 )
 from edge_conflayers.bench.workloads import Prompt
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.errors import BadInput
-from edge_conflayers.model import Model
-from edge_conflayers.sampling import SamplerSettings
-from edge_conflayers.stats import Stats
 
 TASKS = [Task(Prompt(str(i), None, "text"), (i, i)) for i in range(3)]
 

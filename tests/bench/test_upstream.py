@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from gguf_models import write_tiny_model
 
-from edge_conflayers import binding
 from edge_conflayers.bench.upstream import UpstreamSession, decode, prompt_lookup
 from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
+from edge_conflayers.decoding.speculate import generate
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import ContextFull, Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.model import Model
-from edge_conflayers.sampling import Sampler, SamplerSettings
-from edge_conflayers.session import ContextFull, Session
-from edge_conflayers.speculate import generate
-from edge_conflayers.stats import Stats
 
 GREEDY = SamplerSettings()
 SETTINGS = {

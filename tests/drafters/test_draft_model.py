@@ -10,19 +10,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from steps import Tiny, TinyPath, random_tokens
 
-from edge_conflayers.draft import Draft
-from edge_conflayers.drafters import Drafter
-from edge_conflayers.drafters.auto import AutoDrafter
-from edge_conflayers.drafters.draft_model import DraftModelArm, DraftModelDrafter
+from edge_conflayers.controller.acceptance import AcceptanceChances
+from edge_conflayers.controller.auto import AutoDrafter
+from edge_conflayers.controller.draft_model_arm import DraftModelArm
+from edge_conflayers.controller.step_times import StepTimes
+from edge_conflayers.decoding.drafter import Drafter
+from edge_conflayers.decoding.speculate import generate
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.drafters.draft_model import DraftModelDrafter
 from edge_conflayers.drafters.second_model import check_vocabulary, follow
+from edge_conflayers.engine.draft import Draft
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.estimates import AcceptanceChances, StepTimes
 from edge_conflayers.methods import DRAFT_MODEL_METHODS, MethodOptions, make_method
-from edge_conflayers.model import Model
-from edge_conflayers.sampling import Sampler, SamplerSettings
-from edge_conflayers.session import Session
-from edge_conflayers.speculate import generate
-from edge_conflayers.stats import Stats
 
 
 @pytest.fixture(scope="module")

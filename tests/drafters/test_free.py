@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from trees import path_probabilities
 
-from edge_conflayers.draft import Draft, Round
+from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.lookup import LookupSource
+from edge_conflayers.engine.draft import Draft
 
 
 class Text:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_conflayers.draft import ROOT, Draft
 from edge_conflayers.drafters.leaves import alternatives, with_leaves
+from edge_conflayers.engine.draft import ROOT, Draft
 
 
 def drafted(seed: int, row: int, width: int) -> Draft:

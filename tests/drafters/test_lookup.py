@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import check_tree, path_probabilities
 
-from edge_conflayers.draft import ROOT
 from edge_conflayers.drafters import lookup
 from edge_conflayers.drafters.lookup import LookupSource
+from edge_conflayers.engine.draft import ROOT
 
 TOKENS = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 

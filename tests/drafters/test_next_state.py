@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from steps import Tiny, open_session, random_tokens
 
-from edge_conflayers.draft import ROOT, Draft, Round
+from edge_conflayers.controller.step_times import StepTimes
+from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters import next_state as module
 from edge_conflayers.drafters.next_state import NextStateSource, best_width
+from edge_conflayers.engine.draft import ROOT, Draft
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.estimates import StepTimes
-from edge_conflayers.model import Model
-from edge_conflayers.next_state import NextStateHead
-from edge_conflayers.session import Session
+from edge_conflayers.next_state.head import NextStateHead
 
 V = {2: 1.05, 4: 1.1, 8: 1.3}
 LIKELIHOODS = (0.5, 0.2, 0.1, 0.05)

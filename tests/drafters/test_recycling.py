@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from steps import Tiny, random_tokens
 from trees import check_tree
 
-from edge_conflayers import binding
-from edge_conflayers.draft import ROOT, Draft, Round
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.drafters.recycling import WIDTH, RecyclingSource
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.draft import ROOT, Draft
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.sampling import Sampler, SamplerSettings
-from edge_conflayers.session import Session
-from edge_conflayers.speculate import generate
 
 VOCABULARY = 40
 

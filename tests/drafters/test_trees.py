@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import check_tree, path_probabilities
 
-from edge_conflayers.candidates import GivenSource
-from edge_conflayers.draft import ROOT, Draft
+from edge_conflayers.drafters.native_source import GivenSource
+from edge_conflayers.engine.draft import ROOT, Draft
 
 Table = dict[int, list[tuple[int, float]]]
 DEPTH = 4

@@ -1,0 +1,1 @@
+"""Each round, who drafts: the controller and what it decides by."""

@@ -1,0 +1,1 @@
+"""The draft/verify loop, what a draft is, and statistics."""

@@ -1,0 +1,95 @@
+"""What one generation did and what it cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from edge_conflayers.decoding.round import Round
+
+FULL_MODEL = "full"
+
+FinishReason = Literal["end", "length", "context", "interrupted"]
+
+
+@dataclass
+class Stats:
+    """What one generation did and what it cost, in seconds of wall time.
+
+    Attributes:
+        verify_seconds: steps of the full model, plain ones included.
+        begin_seconds: of the drafter's preparation, after the prompt; not part of ``seconds``.
+        search_seconds: everything that was spent on learning, skip sets and the rest.
+        rounds: steps of the full model after the prompt.
+        drafted, accepted: tokens, over all rounds.
+        sources: of each token of the text, who proposed it; "full" for the full model's own.
+        record: of each round, what was drafted and accepted, and its seconds.
+    """
+
+    prompt_tokens: int = 0
+    tokens: int = 0
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    prompt_seconds: float = 0.0
+    begin_seconds: float = 0.0
+    seconds: float = 0.0
+    draft_seconds: float = 0.0
+    verify_seconds: float = 0.0
+    search_seconds: float = 0.0
+    sample_seconds: float = 0.0
+    finish_reason: FinishReason = "interrupted"
+    drafter: dict[str, Any] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
+    record: list[dict[str, Any]] = field(default_factory=list)
+
+    def count(self, round: Round) -> None:
+        """A round that is over."""
+        draft = round.draft
+        self.record.append(
+            {
+                "pending": len(round.pending),
+                "drafted": round.drafted,
+                "accepted": round.accepted,
+                "sources": sorted({draft.source(i) for i in range(round.drafted)}),
+                "draft_seconds": round.draft_seconds,
+                "verify_seconds": round.verify_seconds,
+            }
+        )
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def tokens_per_round(self) -> float:
+        return self.tokens / self.rounds if self.rounds else 0.0
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of drafted tokens that were accepted; None if none was drafted."""
+        return self.accepted / self.drafted if self.drafted else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "tokens_per_second": self.tokens_per_second,
+            "tokens_per_round": self.tokens_per_round,
+            "acceptance_rate": self.acceptance_rate,
+        }
+
+
+class Clock:
+    """Adds the time since it was last read to one field of the statistics."""
+
+    def __init__(self, stats: Stats) -> None:
+        self.stats = stats
+        self.last = time.perf_counter()
+
+    def charge(self, name: str) -> float:
+        """The seconds that were added."""
+        now = time.perf_counter()
+        spent, self.last = now - self.last, now
+        setattr(self.stats, name, getattr(self.stats, name) + spent)
+        return spent

@@ -1,0 +1,1 @@
+"""What llama.cpp gives us: its binding, models, sessions and samplers."""

@@ -1,0 +1,83 @@
+"""What is proposed to the full model to verify."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = -1
+"""The parent of a drafted token that follows the text itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExitStates:
+    """Where an early exit left its tokens; verification goes on from there.
+
+    Attributes:
+        layer: layers that ran, 0 < layer < n_layer.
+        states: the residual stream as it leaves them, float32 [pending + drafted, n_embd].
+    """
+
+    layer: int
+    states: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A tree of tokens proposed to follow the text; most are chains.
+
+    Attributes:
+        tokens: parents before their children. The first child of a token that comes right after
+            it goes on in the same row of cache cells, so the likeliest branch should come first.
+        probabilities: the drafter's own probability of each token given its ancestors, float in
+            (0, 1].
+        parents: index of each token's predecessor in ``tokens``, or ROOT; empty for a chain.
+            Siblings are different tokens.
+        sources: who proposed each token, such as "layers" or "lookup"; empty if one drafter did.
+        exit: of a chain that an early exit drafted, the states of the pending and the drafted
+            tokens.
+    """
+
+    tokens: tuple[int, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    parents: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
+    exit: ExitStates | None = field(default=None, compare=False)
+
+    def parent(self, index: int) -> int:
+        """The index of a token's predecessor, or ROOT."""
+        return self.parents[index] if self.parents else index - 1
+
+    def source(self, index: int) -> str:
+        """Who proposed a token."""
+        return self.sources[index] if self.sources else "draft"
+
+    def first(self, n: int) -> Draft:
+        """The draft's first ``n`` tokens."""
+        if len(self.tokens) <= n:
+            return self
+        return Draft(
+            self.tokens[:n], self.probabilities[:n], self.parents[:n], self.sources[:n], self.exit
+        )
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every token follows the one before it."""
+        return not self.parents or self.parents == tuple(range(-1, len(self.tokens) - 1))
+
+    @property
+    def row(self) -> int:
+        """How many tokens, from the first on, follow each the one before it."""
+        n = 0
+        while n < len(self.tokens) and self.parent(n) == n - 1:
+            n += 1
+        return n
+
+    def child(self, parent: int, token: int) -> int | None:
+        """The index of the child of ``parent`` that is this token; None if there is none."""
+        for index in range(parent + 1, len(self.tokens)):
+            if self.tokens[index] == token and self.parent(index) == parent:
+                return index
+        return None

@@ -1,0 +1,297 @@
+"""A text in a model's KV cache: its steps, their logits, its way back."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_conflayers import machine
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.closing import Closing
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session.arrays import int32_array
+from edge_conflayers.engine.session.context import Context, ContextFull
+from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_size
+from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+
+Outputs = Literal["none", "last", "all"]
+
+OUTPUT_CODES: dict[Outputs, int] = {
+    "none": binding.OUTPUTS_NONE,
+    "last": binding.OUTPUTS_LAST,
+    "all": binding.OUTPUTS_ALL,
+}
+SIDE_SEQUENCE = 1
+"""Of the cache; for tokens that are run beside the text's own, which is sequence 0."""
+
+
+@dataclass(frozen=True)
+class GraphStats:
+    """How often compute graphs were built, and what that took."""
+
+    built: int
+    build_seconds: float
+    alive: int
+
+
+class CachedText(Closing):
+    """A text that a model reads and writes, in a KV cache of its own.
+
+    Args:
+        model: stays open as long as the session.
+        n_ctx: tokens that fit; None for 4096 or what the model was trained for, whichever is less;
+            0 for what it was trained for.
+        threads: CPU threads; None for the machine's physical cores.
+        flash_attention: True, False, or None to let llama.cpp choose.
+        kv_type: how keys and values are kept.
+        offload_kv: keep the KV cache on the GPU with offloaded layers.
+        batch: most tokens evaluated at once when reading a prompt.
+        max_outputs: most tokens of one step whose logits are kept; memory is reserved for them.
+
+    Raises:
+        BadInput: a context that does not fit in memory, or settings that do not go together.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int | None = None,
+        threads: int | None = None,
+        flash_attention: bool | None = None,
+        kv_type: KVType = "f16",
+        offload_kv: bool = True,
+        batch: int = 512,
+        max_outputs: int = 32,
+    ) -> None:
+        self.model = model
+        self.tokens: list[int] = []  # what is in the cache, in order
+        self.n_ctx = context_size(model, n_ctx)
+        self.threads = threads or machine.default_threads()
+        self._mask = NO_MASK
+        self._batch = min(batch, self.n_ctx)
+        self.max_outputs = min(max_outputs, self._batch)
+        check_memory(model, self.n_ctx, kv_type)
+
+        params = llama.llama_context_default_params()
+        params.n_ctx = self.n_ctx
+        params.n_batch = params.n_ubatch = self._batch
+        params.n_seq_max = 1
+        params.n_outputs_max = self.max_outputs
+        params.kv_unified = True  # lets the side sequence use the same cache
+        params.n_threads = params.n_threads_batch = self.threads
+        params.flash_attn_type = {None: -1, False: 0, True: 1}[flash_attention]
+        params.type_k = params.type_v = KV_TYPES[kv_type][0]
+        params.offload_kqv = offload_kv
+        params.swa_full = False
+        params.no_perf = True
+        self.context = Context(model, params)
+        self.n_ctx = min(self.n_ctx, llama.llama_n_ctx(self.handle))
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's own pointer.
+
+        Raises:
+            EdgeConflayersError: the session is closed.
+        """
+        return self.context.handle
+
+    def __len__(self) -> int:
+        """Tokens in the cache."""
+        return len(self.tokens)
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit."""
+        return self.n_ctx - len(self.tokens)
+
+    @property
+    def batch(self) -> int:
+        """Most tokens of one step."""
+        return self._batch
+
+    @property
+    def mask(self) -> LayerMask:
+        """What steps leave out."""
+        return self._mask
+
+    def set_mask(self, mask: LayerMask) -> None:
+        """Sets what the next steps leave out.
+
+        Raises:
+            BadInput: the model's architecture cannot be served by a mask.
+        """
+        if mask == self._mask:
+            return
+        bits = mask.packed(self.model.n_layer) if mask else None
+        if binding.ecl_set_mask(self.handle, bits, self.model.n_layer) != 0:
+            raise BadInput(f"{self.context.last_error()}; use --method plain")
+        self._mask = mask
+
+    def step(self, tokens: Sequence[int], *, outputs: Outputs = "last") -> None:
+        """Runs the model over the next tokens and keeps them in the cache.
+
+        Args:
+            tokens: at most as many as there is room for.
+            outputs: which logits to keep.
+
+        Raises:
+            ContextFull: no room; nothing was kept.
+            BadInput: a mask that the model's architecture cannot be served by.
+            EdgeConflayersError: the step failed, or is to keep more logits than there is room for.
+        """
+        self._decode(binding.ecl_step, tokens, outputs)
+
+    def _decode(self, decode: Any, tokens: Sequence[int], outputs: Outputs) -> None:
+        self.check_fits(len(tokens), outputs)
+        array, n = int32_array(tokens), len(tokens)
+        self.append(
+            tokens, lambda begin: decode(self.handle, array, n, begin, 0, OUTPUT_CODES[outputs])
+        )
+
+    def append(self, tokens: Sequence[int], run: Callable[[int], int]) -> None:
+        """Takes tokens into the text by a step of any kind.
+
+        Args:
+            tokens: that the cache has after the step.
+            run: makes the step, given the position that it begins at; returns its status.
+
+        Raises:
+            as the status says (``Context.fail``); the text is as it was then.
+        """
+        begin = len(self.tokens)
+        # Before the step, so that an interrupt right after it loses nothing.
+        self.tokens.extend(tokens)
+        status = run(begin)
+        if status != 0:
+            del self.tokens[begin:]
+            self.context.fail(status)
+
+    def check_fits(self, n: int, outputs: Outputs) -> None:
+        """Refuses a step of n tokens that there is no room for.
+
+        Raises:
+            ContextFull: in the cache.
+            EdgeConflayersError: for the logits that it is to keep.
+        """
+        if outputs == "all" and n > self.max_outputs:
+            raise EdgeConflayersError(
+                f"a step keeps the logits of at most {self.max_outputs} tokens, not {n};"
+                " take fewer, or open the session with more max_outputs"
+            )
+        if n > self.room:
+            raise ContextFull(
+                f"{n} more tokens do not fit: {len(self)} of {self.n_ctx} are taken;"
+                " start with a larger context (-c)"
+            )
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Runs the model over a prompt, batch by batch; the logits of its last token are kept.
+
+        An interrupt between batches leaves a cache that can be gone on with.
+
+        Raises:
+            ContextFull: the prompt does not fit; nothing was read.
+        """
+        if len(tokens) > self.room:
+            raise ContextFull(
+                f"the prompt has {len(tokens)} tokens, {self.room} fit;"
+                " shorten it or start with a larger context (-c)"
+            )
+        for begin in range(0, len(tokens), self._batch):
+            part = tokens[begin : begin + self._batch]
+            last = begin + len(part) == len(tokens)
+            self._decode(binding.ecl_read, part, "last" if last else "none")
+
+    def logits(self, index: int = -1) -> npt.NDArray[np.float32]:
+        """The logits of one kept output of the last step: float32 [n_vocab], not copied, valid
+        until the next step. Negative indices count from the end."""
+        pointer = llama.llama_get_logits_ith(self.handle, index)
+        if not pointer:
+            raise EdgeConflayersError(f"the last step kept no logits for token {index}")
+        return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
+
+    def draw(self, index: int, samplers: binding.Samplers) -> int:
+        """Draws the next token of the text by one kept output of the last step.
+
+        Raises:
+            BadInput: a grammar allows no token.
+        """
+        token = int(binding.ecl_draw(self.handle, index, ctypes.byref(samplers)))
+        if token < 0:
+            self.context.fail(binding.NO_TOKEN)
+        return token
+
+    def best(self, index: int = -1) -> tuple[int, float]:
+        """The most likely token by one kept output of the last step, and its probability."""
+        probability = ctypes.c_float()
+        token = int(binding.ecl_argmax(self.handle, index, ctypes.byref(probability)))
+        return token, probability.value
+
+    def top_k(self, index: int, k: int) -> tuple[list[int], list[float]]:
+        """The ``k`` most likely tokens by one kept output of the last step, in descending order
+        (equal logits: the lower token first), and their softmax probabilities.
+
+        Raises:
+            EdgeConflayersError: the last step kept no logits for that output.
+        """
+        k = max(0, min(k, self.model.n_vocab))
+        tokens = (ctypes.c_int32 * k)()
+        probabilities = (ctypes.c_float * k)()
+        n = binding.ecl_top_k(self.handle, index, k, tokens, probabilities)
+        if n < 0:
+            raise EdgeConflayersError(self.context.last_error())
+        return tokens[:n], probabilities[:n]
+
+    def rollback(self, length: int) -> None:
+        """Forgets everything from position ``length`` on.
+
+        Raises:
+            EdgeConflayersError: the model's memory cannot be rolled back (recurrent models), or not
+                so far (sliding windows keep little more than the window).
+        """
+        if length >= len(self.tokens):
+            return
+        if not self.has_window_before(length):
+            window = llama.llama_model_n_swa(self.model.handle)
+            raise EdgeConflayersError(
+                f"position {length} is too far back: the {window} tokens before it are not all"
+                " kept; clear the session and read its text again"
+            )
+        if not llama.llama_memory_seq_rm(self.context.memory, 0, length, -1):
+            raise EdgeConflayersError(
+                f"architecture '{self.model.architecture}' cannot forget tokens; use --method plain"
+            )
+        del self.tokens[length:]
+
+    def has_window_before(self, position: int) -> bool:
+        """Whether the cache still has all that a token at this position looks back at."""
+        window = llama.llama_model_n_swa(self.model.handle)
+        if window == 0 or position == 0:
+            return True
+        oldest = llama.llama_memory_seq_pos_min(self.context.memory, 0)
+        return bool(oldest <= max(0, position - window + 1))
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        llama.llama_memory_clear(self.context.memory, True)
+        self.tokens.clear()
+
+    def graph_stats(self) -> GraphStats:
+        built, spent, alive = ctypes.c_int64(), ctypes.c_int64(), ctypes.c_int32()
+        binding.ecl_graph_stats(
+            self.handle, ctypes.byref(built), ctypes.byref(spent), ctypes.byref(alive)
+        )
+        return GraphStats(built.value, spent.value / 1e6, alive.value)
+
+    def close(self) -> None:
+        """Frees the cache."""
+        self.context.close()

@@ -1,0 +1,95 @@
+"""The next-state head's calls: hidden states of the last step, and the tokens foreseen from one."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.session.arrays import floats
+from edge_conflayers.engine.session.context import Context
+from edge_conflayers.errors import BadInput
+
+
+def set_next_state(context: Context, weights: npt.NDArray[np.float32] | None) -> None:
+    """Gives a context a next-state head, or takes it away.
+
+    Args:
+        weights: float32 [n_embd, 3 * n_embd], from states, as ``drawn_from`` gives them, followed
+            by an embedding to a state.
+
+    Raises:
+        BadInput: the architecture cannot be served by one, or there is no memory.
+    """
+    rows = None if weights is None else floats(np.ascontiguousarray(weights, dtype=np.float32))
+    _check(context, binding.ecl_set_next_state(context.handle, rows))
+
+
+def output_state(context: Context, index: int, n_embd: int) -> npt.NDArray[np.float32]:
+    """The hidden state that one kept output of the last step was computed from, as the LM head
+    takes it: float32 [n_embd].
+
+    Raises:
+        BadInput: the architecture has no such state, or the step kept no logits for that output.
+    """
+    state = np.empty(n_embd, dtype=np.float32)
+    _check(context, binding.ecl_output_state(context.handle, index, floats(state)))
+    return state
+
+
+def keep_inner_state(context: Context, layer: int | None) -> None:
+    """Has steps from now on keep what enters a layer, for ``drawn_from``, or stops that. Steps over
+    more than 32 tokens do not."""
+    _check(context, binding.ecl_keep_inner_state(context.handle, -1 if layer is None else layer))
+
+
+def drawn_from(context: Context, index: int, n_embd: int) -> npt.NDArray[np.float32]:
+    """What a next-state head hears of the place that a token is drawn from: the hidden state of
+    ``output_state``, then what entered the layer that ``keep_inner_state`` named, divided by its
+    root mean square: float32 [2 * n_embd].
+
+    Raises:
+        BadInput: the last step kept no inner state, the architecture has no such states, or the
+            step kept no logits for that output.
+    """
+    states = np.empty((2, n_embd), dtype=np.float32)
+    _check(context, binding.ecl_output_state(context.handle, index, floats(states[0])))
+    _check(context, binding.ecl_inner_state(context.handle, index, floats(states[1])))
+    return states.reshape(-1)
+
+
+def token_embedding(context: Context, token: int, n_embd: int) -> npt.NDArray[np.float32]:
+    """A token's row of the embedding table: float32 [n_embd].
+
+    Raises:
+        BadInput: the architecture has no such table, or the vocabulary no such token.
+    """
+    embedding = np.empty(n_embd, dtype=np.float32)
+    _check(context, binding.ecl_token_embedding(context.handle, token, floats(embedding)))
+    return embedding
+
+
+def next_tokens(
+    context: Context, state: npt.NDArray[np.float32], token: int, k: int
+) -> tuple[list[int], list[float]]:
+    """The ``k`` tokens of the draft vocabulary that the next-state head holds likeliest after a
+    token that was drawn from a state, likeliest first, and their probabilities.
+
+    Args:
+        state: as ``drawn_from`` gives it.
+
+    Raises:
+        BadInput: there is no head or no draft vocabulary, or the LM head is not in memory that the
+            CPU computes in.
+    """
+    tokens, probabilities = (ctypes.c_int32 * k)(), (ctypes.c_float * k)()
+    n = binding.ecl_next_tokens(context.handle, floats(state), token, k, tokens, probabilities)
+    _check(context, min(n, 0))
+    return tokens[:n], probabilities[:n]
+
+
+def _check(context: Context, status: int) -> None:
+    if status:
+        raise BadInput(f"{context.last_error()}; draft without a next-state head")

@@ -1,0 +1,74 @@
+"""How large a KV cache is, and whether it fits in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from edge_conflayers import machine
+from edge_conflayers.engine.model import Model
+from edge_conflayers.errors import BadInput
+
+KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+
+# ggml.h's numbers of these types, and the bytes that one value takes.
+KV_TYPES: dict[str, tuple[int, float]] = {
+    "f32": (0, 4.0),
+    "f16": (1, 2.0),
+    "bf16": (30, 2.0),
+    "q8_0": (8, 34 / 32),
+    "q5_1": (7, 24 / 32),
+    "q5_0": (6, 22 / 32),
+    "q4_1": (3, 20 / 32),
+    "q4_0": (2, 18 / 32),
+}
+_DEFAULT_CONTEXT = 4096
+
+
+def context_size(model: Model, wanted: int | None) -> int:
+    """Tokens of a context that was asked for as ``Session``'s ``n_ctx``.
+
+    Raises:
+        BadInput: a negative one.
+    """
+    if wanted is None:
+        return min(_DEFAULT_CONTEXT, model.n_ctx_train)
+    if wanted < 0:
+        raise BadInput(f"a context of {wanted} tokens makes no sense; give a positive number (-c)")
+    return wanted or model.n_ctx_train
+
+
+def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:
+    """Bytes of keys and values for n_ctx tokens if every layer keeps all of them (sliding windows
+    keep fewer)."""
+    meta, arch = model.metadata, model.architecture
+
+    def largest(key: str, default: int) -> int:
+        values = meta.get(f"{arch}.{key}", "").strip("[]").split(",")
+        numbers: Collection[int] = [int(v) for v in values if v.strip().isdigit()]
+        return max(numbers, default=default)
+
+    heads = largest("attention.head_count", 1)
+    heads_kv = largest("attention.head_count_kv", heads)
+    head_dim = model.n_embd // max(heads, 1)  # recurrent models have none
+    key = largest("attention.key_length", head_dim)
+    value = largest("attention.value_length", head_dim)
+    return int(n_ctx * model.n_layer * heads_kv * (key + value) * KV_TYPES[kv_type][1])
+
+
+def check_memory(model: Model, n_ctx: int, kv_type: KVType) -> None:
+    """Refuses a cache that is larger than the free memory, as far as can be told.
+
+    Raises:
+        BadInput: it is.
+    """
+    free = machine.available_memory()
+    needed = kv_cache_bytes(model, n_ctx, kv_type)
+    if free is None or model.on_gpu or "sliding_window" in " ".join(model.metadata):
+        return
+    if needed > free:
+        fits = int(n_ctx * free / needed) // 1024 * 1024
+        raise BadInput(
+            f"a context of {n_ctx} tokens needs {needed / 2**30:.1f} GiB,"
+            f" {free / 2**30:.1f} GiB are free; try -c {fits} or less"
+        )

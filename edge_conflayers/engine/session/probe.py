@@ -1,0 +1,60 @@
+"""What each sub-layer does to a window of tokens."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.session.arrays import int32_array
+from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
+from edge_conflayers.engine.session.context import NO_ROOM
+from edge_conflayers.errors import EdgeConflayersError
+
+
+def probe(
+    session: CachedText, window: Sequence[int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+    """Confidences of every sub-layer's output over a window of tokens, read as a text of its
+    own; the session's own sequence stays as it is.
+
+    Returns:
+        Attention and feed-forward, float32 [n_layer] each, NaN where a layer has none; None if
+        the cache has no room for the window.
+    """
+    n_layer = session.model.n_layer
+    attention = (ctypes.c_float * n_layer)()
+    mlp = (ctypes.c_float * n_layer)()
+    status = binding.ecl_probe(
+        session.handle, int32_array(window), len(window), 0, SIDE_SEQUENCE, attention, mlp, n_layer
+    )
+    llama.llama_memory_seq_rm(session.context.memory, SIDE_SEQUENCE, -1, -1)
+    if status == NO_ROOM:
+        return None
+    if status != 0:
+        session.context.fail(status)
+    return np.array(attention, dtype=np.float32), np.array(mlp, dtype=np.float32)
+
+
+def probe_stream(
+    session: CachedText, layer: int, where: int, n_tokens: int
+) -> npt.NDArray[np.float32]:
+    """The residual stream around a layer in the last probe.
+
+    Args:
+        where: BEFORE_ATTENTION, AFTER_ATTENTION or AFTER_FFN of ``binding``.
+        n_tokens: of the probe's window.
+
+    Returns:
+        float32 [tokens, n_embd]; after the last layer's attention only the last token is left.
+    """
+    size = n_tokens * session.model.n_embd
+    stream = (ctypes.c_float * size)()
+    rows = binding.ecl_probe_stream(session.handle, layer, where, stream, size)
+    if rows < 0:
+        raise EdgeConflayersError(session.context.last_error())
+    return np.array(stream, dtype=np.float32).reshape(-1, session.model.n_embd)[:rows]

@@ -1,0 +1,72 @@
+"""What a masked model would have drafted along a text that is there."""
+
+from __future__ import annotations
+
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.session.arrays import int32_array
+from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
+from edge_conflayers.engine.session.context import NO_ROOM
+from edge_conflayers.engine.session.mask import LayerMask
+
+_MOST_REPLAYED = 32  # tokens a step; the kernels of larger ones are for prompts
+
+
+def replay(
+    session: CachedText,
+    mask: LayerMask,
+    begin: int,
+    end: int | None = None,
+    *,
+    stretch: int | None = None,
+) -> list[tuple[int, float]] | None:
+    """What the model would draft under a mask at each position of its text, given the text
+    itself before that position (teacher forcing).
+
+    The masked model runs in parallel over the positions, after the full model's keys and values
+    of everything before ``begin``. The session's text, cache and mask stay as they are; its
+    last step's logits do not.
+
+    Args:
+        begin: first position to predict, at least 1.
+        end: after the last; None for the end of what is in the cache.
+        stretch: positions after which the masked model goes on from the full model's keys and
+            values again, as in drafting after each verification; None for never. At most 32.
+
+    Returns:
+        For each position the most likely token and its probability; None if the cache has no
+        room for the positions once more, or no longer has the window before them.
+
+    Raises:
+        BadInput: the model's architecture cannot be served by the mask.
+        ValueError: no such positions.
+    """
+    end = len(session.tokens) if end is None else end
+    if not 1 <= begin <= end <= len(session.tokens):
+        raise ValueError(f"positions {begin} to {end} are not all in 1 to {len(session.tokens)}")
+    if not session.has_window_before(begin - 1):
+        return None
+    size = min(stretch or _MOST_REPLAYED, _MOST_REPLAYED, session.max_outputs)
+    predictions: list[tuple[int, float]] = []
+    before = session.mask
+    session.set_mask(mask)
+    try:
+        llama.llama_memory_seq_cp(session.context.memory, 0, SIDE_SEQUENCE, 0, begin - 1)
+        for first in range(begin - 1, end - 1, size):
+            if stretch is not None and first >= begin:
+                llama.llama_memory_seq_rm(session.context.memory, SIDE_SEQUENCE, -1, -1)
+                llama.llama_memory_seq_cp(session.context.memory, 0, SIDE_SEQUENCE, 0, first)
+            last = min(first + size, end - 1)
+            part = int32_array(session.tokens[first:last])
+            status = binding.ecl_step(
+                session.handle, part, len(part), first, SIDE_SEQUENCE, binding.OUTPUTS_ALL
+            )
+            if status == NO_ROOM:
+                return None
+            if status != 0:
+                session.context.fail(status)
+            predictions += [session.best(i) for i in range(len(part))]
+    finally:
+        llama.llama_memory_seq_rm(session.context.memory, SIDE_SEQUENCE, -1, -1)
+        session.set_mask(before)
+    return predictions

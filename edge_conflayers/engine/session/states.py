@@ -1,0 +1,92 @@
+"""Steps that start from given hidden states, and those that return them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_conflayers.engine import binding
+from edge_conflayers.engine.session.arrays import floats, int32_array, state_rows
+from edge_conflayers.engine.session.cached_text import OUTPUT_CODES, CachedText, Outputs
+from edge_conflayers.engine.session.context import NO_ROOM
+from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
+
+
+def step_states(
+    session: CachedText,
+    tokens: Sequence[int],
+    states: npt.NDArray[np.float32],
+    *,
+    outputs: Outputs = "last",
+) -> None:
+    """A step that starts from given states and not from the tokens' embeddings: with the
+    first layers dropped by the mask, the rest of a step that they were run in already.
+
+    Args:
+        states: float32 [tokens, n_embd], the residual stream into the first layer that runs.
+
+    Raises:
+        as ``CachedText.step`` does.
+        BadInput: an architecture whose layers hand on more than that.
+    """
+    rows = state_rows(states, len(tokens), session.model.n_embd)
+    session.check_fits(len(tokens), outputs)
+    session.append(
+        tokens,
+        lambda begin: binding.ecl_step_states(
+            session.handle,
+            *(int32_array(tokens), floats(rows), len(tokens), begin, 0, OUTPUT_CODES[outputs]),
+        ),
+    )
+
+
+def branches(
+    session: CachedText,
+    tokens: Sequence[int],
+    begin: int,
+    *,
+    mask: LayerMask = NO_MASK,
+    states: npt.NDArray[np.float32] | None = None,
+    stream: int | Literal["all"] | None = None,
+    outputs: Outputs = "none",
+) -> npt.NDArray[np.float32] | None:
+    """Runs tokens after the text's first ``begin`` ones, under a mask, once for each of several
+    starting states, all in one step; the text and its mask stay as they are.
+
+    Args:
+        tokens: at most as many tokens in all branches together as a prompt's batch has.
+        states: float32 [branches, tokens, n_embd], what each branch starts from; None for one
+            branch that starts from the tokens' embeddings.
+        stream: the layer whose residual stream, as it leaves the layer, to return (the last
+            layer's only with all outputs); "all" for what enters each layer.
+        outputs: which logits to keep, in each branch; all branches' are kept in a row.
+
+    Returns:
+        float32 [branches, tokens, n_embd], or [n_layer, branches, tokens, n_embd] for
+        "all"; [0] without a stream; None if the cache has no room for the branches.
+
+    Raises:
+        BadInput: the model's architecture cannot be served.
+    """
+    n, n_layer, n_embd = len(tokens), session.model.n_layer, session.model.n_embd
+    n_branches = 1 if states is None else len(states)
+    rows = None if states is None else state_rows(states, n_branches * n, n_embd)
+    shape: tuple[int, ...] = (n_branches, n, n_embd)
+    code = stream if isinstance(stream, int) else binding.STREAM_NONE
+    if stream == "all":
+        code, shape = binding.STREAM_ALL, (n_layer, *shape)
+    found = np.empty(shape if stream is not None else (0,), dtype=np.float32)
+    status = binding.ecl_branches(
+        session.handle,
+        *(mask.packed(n_layer), n_layer, int32_array(tokens)),
+        None if rows is None else floats(rows),
+        *(n, n_branches, begin, 0, code, OUTPUT_CODES[outputs], floats(found)),
+    )
+    if status == NO_ROOM:
+        return None
+    if status != 0:
+        session.context.fail(status)
+    return found

@@ -1,0 +1,99 @@
+"""The measured search of one model, text after text: each starts with what was found for its kind
+of prompts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edge_conflayers.costs.at_context import AtContext
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.layer_search.kinds import SAME_KIND, Signature, signature, similarity
+from edge_conflayers.layer_search.measured import Found, MeasuredSearch, MeasuredSettings
+from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
+
+_TAIL = 2048  # tokens of a text that its kind is told by
+
+
+class SearchByKind:
+    """A ``SkipSetSearch`` that keeps what it finds; ``begin`` is called for every text.
+
+    Args:
+        sets: where it starts from, and what it keeps up to date.
+        prices: are set to the context of each text.
+
+    Raises:
+        BadInput: the model has too few layers.
+    """
+
+    def __init__(
+        self, sets: SkipSets, prices: AtContext, settings: MeasuredSettings | None = None
+    ) -> None:
+        self.sets = sets
+        self.kind = ""
+        self._prices = prices
+        self._search = MeasuredSearch(sets.n_layer, prices, settings)
+        if sets.orders is not None:
+            self._search.set_orders(sets.orders)
+        self._signature: Signature | None = None
+        self._nearest: SkipSet | None = None
+        self._judged = False  # what is found, for this kind
+
+    @property
+    def found(self) -> Found | None:
+        """The best set for this text so far, whether or not it is faster than plain decoding."""
+        return self._search.found
+
+    @property
+    def mask(self) -> LayerMask:
+        return self._search.mask
+
+    @property
+    def finished(self) -> bool:
+        return self._search.finished
+
+    def begin(self, session: Session) -> None:
+        """A text begins, whose prompt the session holds. What is learned is kept under the nearest
+        kind if that is near enough, else as a kind of its own."""
+        seen = signature(session.model.text(session.tokens[-_TAIL:]))
+        nearest = self._nearest = self.sets.nearest(seen)
+        if nearest is not None and similarity(nearest.signature, seen) >= SAME_KIND:
+            self.kind, self._signature = nearest.kind, nearest.signature
+            self._search.begin_text(nearest.found, nearest.memory)
+            self._judged = True
+        else:
+            self.kind, self._signature = self.sets.unused_name(), seen
+            if nearest is None:
+                self._search.begin_text()
+            else:
+                self._search.begin_text(nearest.found, credit=nearest.memory.credit)
+            self._judged = False
+        self._prices.context = len(session)
+
+    def observe(self, round: Round) -> None:
+        self._search.observe(round)
+
+    def advance(self, session: Session) -> None:
+        judged = self._search.judged
+        self._search.advance(session)
+        self.sets.orders = self._search.orders
+        if self._search.judged > judged:
+            self._judged = True
+            self.keep()
+
+    def keep(self) -> None:
+        """Brings ``sets`` up to date. What another kind lent and nothing was judged of is not kept
+        for this one; the time that the text saved up for judging then goes to the lender."""
+        self.sets.orders = self._search.orders
+        memory = self._search.memory()
+        if self._judged and self.found is not None and self._signature is not None:
+            self.sets.keep(SkipSet(self.kind, self._signature, self.found, memory))
+        elif self._nearest is not None:
+            lent = replace(self._nearest.memory, credit=memory.credit)
+            self.sets.keep(replace(self._nearest, memory=lent))
+
+    def state(self) -> dict[str, Any]:
+        """All sets, JSON-able; ``SkipSets.from_json`` restores them."""
+        self.keep()
+        return self.sets.to_json()

@@ -1,0 +1,117 @@
+"""CLaSp (arXiv 2505.24196): after a verification, the layers to skip are chosen anew for the last
+accepted token, by dynamic programming over the full model's states.
+
+One search costs about a step over as many tokens as layers may be skipped, and building one graph
+a layer. The paper searches after every round; here that is a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
+from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.masks import mask_from_state, mask_state
+from edge_conflayers.layer_search.paths import Part, RunLayer, States, best_paths
+from edge_conflayers.layer_search.states import NoRoom, StateRunner
+
+_STATE_KIND = "clasp"
+
+
+@dataclass(frozen=True)
+class ClaspSettings:
+    """Raises BadInput when a value is out of its range."""
+
+    skip_ratio: float = 0.4
+    """Share of the layers that is skipped: the budget M."""
+    interval: int = 32
+    """Rounds from one search to the next; the paper's is 1."""
+    stop_threshold: float = 0.7
+    """A draft stops at the token whose top-1 probability is under this."""
+    max_draft: int = 10
+    """Most tokens drafted in a round."""
+
+    def __post_init__(self) -> None:
+        if not (
+            0.0 < self.skip_ratio < 1.0
+            and self.interval >= 1
+            and 0.0 <= self.stop_threshold <= 1.0
+            and self.max_draft >= 1
+        ):
+            raise BadInput(
+                f"{self} makes no sense: give a ratio between 0 and 1, a threshold from 0 to 1,"
+                " and an interval and a length of at least 1"
+            )
+
+
+def choose_layers(start: States, n_layer: int, budget: int, run_layer: RunLayer) -> tuple[int, ...]:
+    """The published choice: ``budget`` layers whose skipping keeps the states' direction.
+
+    Args:
+        start: float32 [tokens, width], what enters the first layer (the paper: of one token).
+        budget: from 0 to n_layer.
+    """
+    parts = [Part(layer, "layer") for layer in range(n_layer)]
+    paths = best_paths(start, parts, run_layer, most=budget, least=budget)
+    return paths[-1].skipped
+
+
+class ClaspSearch:
+    """The published search (a `SkipSetSearch`). Drafts nothing before its first search.
+
+    Raises BadInput for a model with too few layers to skip one.
+    """
+
+    finished = False
+
+    def __init__(self, n_layer: int, settings: ClaspSettings | None = None) -> None:
+        self.settings = settings or ClaspSettings()
+        self.n_layer = n_layer
+        self.budget = int(n_layer * self.settings.skip_ratio)
+        if self.budget < 1:
+            raise BadInput(
+                f"{self.settings.skip_ratio:g} of the model's {n_layer} layers is not one layer to"
+                " skip: use --method plain"
+            )
+        self._mask = NO_MASK
+        self._wait = 0
+
+    @property
+    def mask(self) -> LayerMask:
+        """See `SkipSetSearch.mask`."""
+        return self._mask
+
+    def observe(self, round: Round) -> None:
+        """See `SkipSetSearch.observe`."""
+        self._wait -= 1
+
+    def advance(self, session: Session) -> None:
+        """Chooses anew, if it is time to and the cache has room."""
+        if self._wait > 0 or len(session) < 2:
+            return
+        runner = StateRunner(session, 1)
+        try:
+            chosen = choose_layers(runner.embeddings(), self.n_layer, self.budget, runner.run)
+        except NoRoom:
+            return
+        self._mask = LayerMask.layers(chosen)
+        self._wait = self.settings.interval
+
+    def state(self) -> dict[str, Any]:
+        """See `SkipSetSearch.state`."""
+        return {"kind": _STATE_KIND, "n_layer": self.n_layer, "mask": mask_state(self._mask)}
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], n_layer: int, settings: ClaspSettings | None = None
+    ) -> ClaspSearch:
+        """A search that goes on where ``state`` was taken.
+
+        Raises BadInput when the state is not one of this search for a model of n_layer layers.
+        """
+        search = cls(n_layer, settings)
+        search._mask = mask_from_state(state, _STATE_KIND, n_layer)
+        return search

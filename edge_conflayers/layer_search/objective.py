@@ -1,0 +1,195 @@
+"""The one objective of all searches: predicted tokens per second of drafting with a mask.
+
+A replay of the masked model over a text that is there already (``Session.replay``) says for each
+position whether the mask's token is the text's, and how sure the masked model was. From these
+records the rounds that drafting would have gone through follow. At a start ``i``, with stop
+probability ``tau`` and at most ``gamma`` tokens,
+
+- the draft has ``D_i`` tokens: up to and with the first whose probability is under ``tau``, at most
+  ``gamma``;
+- ``A_i`` of them are accepted: those before the first that is not the text's;
+- the text goes on at ``i + A_i + 1``, since the full model gives one more token;
+- the round costs ``D_i * c + V(D_i + 1)``, in full one-token steps.
+
+The predicted speed, over plain decoding, is the ratio of sums over rounds::
+
+    sum(A_i + 1) / sum(D_i * c + V(D_i + 1))
+
+With ``tau = 0`` and matches that are independent with chance ``alpha`` this is the expected
+speed-up of Leviathan et al. (arXiv 2211.17192), ``E / (gamma*c + V(gamma + 1))`` with
+``E = (1 - alpha^(gamma+1)) / (1 - alpha)``. Here nothing is taken to be independent: matches come
+in runs, and a round starts where the one before it ended, not anywhere.
+
+Approximations: what the masked model would be sure of after a wrong token is taken from the text's
+own continuation; it sees keys and values of its own as far back as the replay's stretch begins, not
+the draft; and the records are taken as a ring, so that no round is cut off by their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_conflayers.engine.session import LayerMask
+
+STOPS = (0.0, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15)
+_DOUBLINGS = 5
+ROUNDS = 2**_DOUBLINGS
+"""Rounds followed from every start, after as many that do not count."""
+
+
+class StepPrices(Protocol):
+    """What steps cost, over a full one-token step."""
+
+    def c(self, mask: LayerMask) -> float:
+        """A one-token step under a mask."""
+        ...
+
+    def v(self, n: int) -> float:
+        """A full step over n tokens with logits for all of them."""
+        ...
+
+
+class Record(NamedTuple):
+    """One replayed position.
+
+    Attributes:
+        matches: whether the masked model's most likely token is the text's.
+        probability: of that token, by the masked model.
+    """
+
+    matches: bool
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How fast drafting would be, and with which stop rule.
+
+    Attributes:
+        speed: tokens per second over plain decoding's.
+        stop_probability: a drafted token less likely than this ends the draft.
+        max_draft: most tokens in a draft.
+        acceptance: share of drafted tokens that are accepted.
+        tokens_per_round: accepted ones and the full model's own.
+    """
+
+    speed: float
+    stop_probability: float
+    max_draft: int
+    acceptance: float
+    tokens_per_round: float
+
+
+def predict(
+    records: Sequence[Record],
+    mask: LayerMask,
+    prices: StepPrices,
+    *,
+    stop_probability: float,
+    max_draft: int,
+) -> Prediction:
+    """The objective for one stop rule.
+
+    Args:
+        records: of a replay of the mask, in the order of the text; of several texts one after the
+            other.
+        max_draft: at least 1.
+    """
+    return _simulate(_Table(records), mask, prices, stop_probability, max_draft)
+
+
+def best_prediction(
+    records: Sequence[Record],
+    mask: LayerMask,
+    prices: StepPrices,
+    *,
+    stops: Sequence[float] = STOPS,
+    lengths: Sequence[int] = LENGTHS,
+) -> Prediction:
+    """The objective under the stop rule that is best for it: of equally fast ones, that with the
+    lowest stop probability and shortest drafts. It may be slower than plain decoding.
+
+    Args:
+        records: as for ``predict``, at least one.
+        stops, lengths: stop probabilities and draft lengths to choose from, at least one each.
+    """
+    table = _Table(records)
+    found = []
+    for stop in stops:
+        for length in lengths:
+            found.append(_simulate(table, mask, prices, stop, length))
+            if length >= table.longest_draft(stop):
+                break  # longer limits change nothing
+    return max(found, key=lambda prediction: prediction.speed)
+
+
+class _Table:
+    """The records as arrays, with how far each position is from what ends a draft."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.probabilities = np.array([record.probability for record in records])
+        self._until_wrong = _steps_until(np.array([not record.matches for record in records]))
+        self._until_unsure: dict[float, npt.NDArray[np.int64]] = {}
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def until_unsure(self, stop: float) -> npt.NDArray[np.int64]:
+        if stop not in self._until_unsure:
+            self._until_unsure[stop] = _steps_until(self.probabilities < stop)
+        return self._until_unsure[stop]
+
+    def longest_draft(self, stop: float) -> int:
+        """Most tokens that a draft has without a limit on its length."""
+        return int(self.until_unsure(stop).max()) + 1
+
+    def rounds(
+        self, stop: float, length: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Tokens drafted and tokens accepted of the round that starts at each position."""
+        drafted = np.minimum(self.until_unsure(stop) + 1, length)
+        return drafted, np.minimum(self._until_wrong, drafted)
+
+
+def _steps_until(there: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """For each position of a ring the steps to the next one that is there, 0 if it is itself; a
+    large number if none is."""
+    n = len(there)
+    places = np.flatnonzero(there)
+    if places.size == 0:
+        return np.full(n, np.iinfo(np.int32).max, dtype=np.int64)
+    following = np.searchsorted(places, np.arange(n))
+    ring = np.append(places, places[0] + n)
+    steps: npt.NDArray[np.int64] = ring[following] - np.arange(n)
+    return steps
+
+
+def _simulate(
+    table: _Table, mask: LayerMask, prices: StepPrices, stop: float, length: int
+) -> Prediction:
+    """Follows rounds from every start at once, by doubling: the sums over the rounds from a start
+    are those over the first half and those over as many from where these end. The first half of
+    all leads into the rounds that drafting settles in, so only the second counts."""
+    drafted, accepted = table.rounds(stop, length)
+    verify = np.array([prices.v(n + 1) for n in range(int(drafted.max()) + 1)])
+    seconds = drafted * prices.c(mask) + verify[drafted]
+    sums = np.stack([drafted, accepted, seconds])
+    ends = (np.arange(len(table)) + accepted + 1) % len(table)
+    for _ in range(_DOUBLINGS):
+        sums = sums + sums[:, ends]
+        ends = ends[ends]
+    all_drafted, all_accepted, all_seconds = sums[:, ends].mean(axis=1)
+    tokens = float(all_accepted) + ROUNDS
+    return Prediction(
+        speed=tokens / float(all_seconds),
+        stop_probability=stop,
+        max_draft=length,
+        acceptance=float(all_accepted / all_drafted),
+        tokens_per_round=tokens / ROUNDS,
+    )

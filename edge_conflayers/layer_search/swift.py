@@ -1,0 +1,219 @@
+"""SWIFT (arXiv 2410.06916): random sub-layer sets, every 25th by Bayesian optimisation, judged by
+matchness over the last generated tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_conflayers.decoding.round import Round
+from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.bayes import GaussianProcess, suggest
+from edge_conflayers.layer_search.masks import mask_from_json, mask_state
+from edge_conflayers.layer_search.matchness import matchness, replay_records
+from edge_conflayers.layer_search.sublayers import candidates, mask_of, members
+
+_STATE_KIND = "swift"
+
+
+@dataclass(frozen=True)
+class SwiftSettings:
+    """The published method's constants, under the defaults of its published scripts.
+
+    Raises BadInput when a value is out of its range.
+    """
+
+    skip_ratio: float = 0.45
+    """Share of the candidate sub-layers to skip."""
+    context_window: int = 32
+    """Generated tokens that a candidate is judged over."""
+    bayes_interval: int = 25
+    """Every so many candidates one comes from Bayesian optimisation."""
+    kappa: float = 2.5
+    """Standard deviations that its upper confidence bound adds."""
+    noise: float = 0.01
+    """Variance of matchness's noise, over that of matchness."""
+    max_score: float = 0.95
+    """Matchness above which the search stops."""
+    max_tolerance: int = 300
+    """Candidates in a row without gain after which the search stops."""
+    max_candidates: int = 1000
+    """Candidates in all after which the search stops."""
+    stop_threshold: float = 0.8
+    """A draft stops at the token whose top-1 probability is under this."""
+    max_draft: int = 25
+    """Most tokens drafted in a round."""
+    seed: int = 2024
+    """Of the random sets."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("skip_ratio", 0.0, 1.0),
+            ("context_window", 1, math.inf),
+            ("bayes_interval", 1, math.inf),
+            ("kappa", 0.0, math.inf),
+            ("noise", 1e-6, 1.0),
+            ("max_score", 0.0, 1.0),
+            ("max_tolerance", 1, math.inf),
+            ("max_candidates", 1, math.inf),
+            ("stop_threshold", 0.0, 1.0),
+            ("max_draft", 1, math.inf),
+            ("seed", 0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                limit = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+                raise BadInput(f"SWIFT setting {name} is {value}: give a value {limit}")
+
+    def size(self, n_layer: int) -> int:
+        """Sub-layers in every set, for a model of n_layer layers."""
+        return int(candidates(n_layer) * self.skip_ratio)
+
+
+class SwiftSearch:
+    """The published online search (a ``SkipSetSearch``): one candidate a round.
+
+    Starts with every second layer. A candidate replaces the set in use if its matchness is higher
+    than the highest so far.
+
+    Args:
+        n_layer: the model's layers.
+
+    Raises:
+        BadInput: a model with too few layers for a set.
+    """
+
+    def __init__(self, n_layer: int, settings: SwiftSettings | None = None) -> None:
+        self.settings = settings or SwiftSettings()
+        self.n_layer = n_layer
+        if self.settings.size(n_layer) < 1:
+            raise BadInput(
+                f"a share of {self.settings.skip_ratio} of the sub-layers of {n_layer} layers is"
+                " none: use --method plain"
+            )
+        self._mask = LayerMask.layers(range(1, n_layer - 1, 2))
+        self._matchness = 0.0
+        self._without_gain = 0
+        self._seen: list[tuple[LayerMask, float]] = []
+        self._generated = 0  # in the current text, so never part of the state
+
+    @property
+    def mask(self) -> LayerMask:
+        """The best set so far."""
+        return self._mask
+
+    @property
+    def matchness(self) -> float:
+        """That set's when it was found; 0 before any was judged."""
+        return self._matchness
+
+    @property
+    def judged(self) -> int:
+        """Candidates so far."""
+        return len(self._seen)
+
+    @property
+    def finished(self) -> bool:
+        settings = self.settings
+        return (
+            self._matchness > settings.max_score
+            or self._without_gain > settings.max_tolerance
+            or self.judged >= settings.max_candidates
+        )
+
+    def observe(self, round: Round) -> None:
+        """See ``SkipSetSearch.observe``."""
+        self._generated = round.generated
+
+    def advance(self, session: Session) -> None:
+        """Judges one candidate over the last generated tokens, if there are enough."""
+        window = self.settings.context_window
+        if self.finished or self._generated <= window + 1 or len(session) <= window:
+            return
+        candidate = self.propose()
+        records = replay_records(session, candidate, len(session) - window)
+        if records is not None:
+            self.judge(candidate, matchness(records))
+
+    def propose(self) -> LayerMask:
+        """The next candidate; the same until it is judged."""
+        n, size = candidates(self.n_layer), self.settings.size(self.n_layer)
+        number = self.judged + 1
+        seed = self.settings.seed + number
+        if number % self.settings.bayes_interval == 0 and self._seen:
+            sets = np.stack([members(mask, self.n_layer) for mask, _ in self._seen])
+            scores = [score for _, score in self._seen]
+            process = GaussianProcess(sets, scores, self.settings.noise)
+            chosen = np.flatnonzero(suggest(process, n, size, self.settings.kappa, seed))
+        else:
+            chosen = np.random.default_rng(seed).choice(n, size, replace=False)
+        return mask_of(map(int, chosen), self.n_layer)
+
+    def judge(self, candidate: LayerMask, score: float) -> None:
+        """Hears a candidate's matchness."""
+        self._seen.append((candidate, score))
+        if score > self._matchness:
+            self._mask, self._matchness = candidate, score
+            self._without_gain = 0
+        else:
+            self._without_gain += 1
+
+    def state(self) -> dict[str, Any]:
+        """Everything learned so far, JSON-able; ``from_state`` restores it exactly."""
+        return {
+            "kind": _STATE_KIND,
+            "n_layer": self.n_layer,
+            "mask": mask_state(self._mask),
+            "matchness": self._matchness,
+            "without_gain": self._without_gain,
+            "seen": [[_packed(mask, self.n_layer), score] for mask, score in self._seen],
+        }
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], n_layer: int, settings: SwiftSettings | None = None
+    ) -> SwiftSearch:
+        """A search that goes on where ``state`` was taken.
+
+        Raises:
+            BadInput: not a state of this search for a model of n_layer layers.
+        """
+        search = cls(n_layer, settings)
+        try:
+            if state["kind"] != _STATE_KIND or state["n_layer"] != n_layer:
+                raise ValueError("it is another search's or another model's")
+            search._mask = mask_from_json(state["mask"], n_layer)
+            search._matchness = _share(state["matchness"])
+            search._without_gain = int(state["without_gain"])
+            search._seen = [
+                (_unpacked(packed, n_layer), _share(score)) for packed, score in state["seen"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise BadInput(
+                f"the saved SWIFT state cannot be used ({reason}): start anew with --fresh"
+            ) from error
+        return search
+
+
+def _packed(mask: LayerMask, n_layer: int) -> str:
+    """A set in hexadecimal digits: a bit a candidate, the first lowest."""
+    return f"{sum(1 << int(i) for i in np.flatnonzero(members(mask, n_layer))):x}"
+
+
+def _unpacked(packed: Any, n_layer: int) -> LayerMask:
+    bits = int(packed, 16)
+    if bits < 0 or bits >> candidates(n_layer):
+        raise ValueError(f"{packed!r} is no set of a model of {n_layer} layers")
+    return mask_of((i for i in range(candidates(n_layer)) if bits >> i & 1), n_layer)
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} is not a share")
+    return float(value)

@@ -1,0 +1,1 @@
+"""Teaches the head and finds skip sets before they are needed."""

@@ -1,0 +1,204 @@
+"""Looks for skip sets before they are needed: writes texts for prompts of each kind, plainly, then
+searches over them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from edge_conflayers.costs.at_context import AtContext
+from edge_conflayers.costs.prices import Prices
+from edge_conflayers.decoding.speculate import generate
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
+from edge_conflayers.engine.session.replay import replay
+from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search import ranking
+from edge_conflayers.layer_search.kinds import Signature, mean_signature, signature
+from edge_conflayers.layer_search.matchness import replay_records
+from edge_conflayers.layer_search.measured import MeasuredSearch
+from edge_conflayers.layer_search.objective import Record, StepPrices
+from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
+
+LEAST_TEXT = 16
+"""Tokens under which a text says nothing."""
+_RANKED = 64  # tokens of a text that the first ranking looks at
+_WRITING = 0.4  # most of a kind's time that its texts take, if they get long enough in it
+_WHOLE_LAYER = LayerMask.layers({1})
+
+Prompts = Mapping[str, Sequence[Sequence[int]]]
+"""Of each kind, the tokens of its prompts."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where tuning is.
+
+    Attributes:
+        kind: that is being tuned.
+        seconds: since tuning began.
+        judged: sets of this kind so far.
+        best: of this kind so far.
+    """
+
+    kind: str
+    seconds: float
+    judged: int
+    best: SkipSet | None
+
+
+@dataclass
+class _Text:
+    """A text in the cache of a session of its own."""
+
+    session: Session
+    begin: int  # of what was generated
+
+    @property
+    def tokens(self) -> int:
+        return len(self.session) - self.begin
+
+
+def check_layers_can_be_dropped(model: Model) -> None:
+    """Finds out before anything is measured.
+
+    Raises:
+        BadInput: no layers of the model can be dropped.
+    """
+    if model.n_layer < 3:
+        raise BadInput(
+            f"{model.path} has {model.n_layer} layers; dropping layers needs at least 3, so there"
+            " is nothing to tune"
+        )
+    with Session(model, n_ctx=64, batch=32, threads=1) as session:
+        session.set_mask(_WHOLE_LAYER)
+        session.step([0])
+
+
+def tune(
+    model: Model,
+    prompts: Prompts,
+    sets: SkipSets,
+    prices: Prices,
+    *,
+    budget: float,
+    max_tokens: int,
+    saved_seconds: float = 0.0,
+    threads: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_better: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Searches a skip set for every kind of prompts.
+
+    Args:
+        prompts: at least one a kind; each with at least one token.
+        sets: what was found before, where each search starts and what it finds is put.
+        prices: what steps cost.
+        saved_seconds: what a draft vocabulary saves of a draft step.
+        budget: seconds; each kind gets an equal part of what is left when its turn comes, and at
+            least one set is judged.
+        max_tokens: most tokens of each text.
+        on_progress: called after every set that was judged.
+        on_better: called after ``sets`` has changed.
+
+    Returns:
+        The kinds that there was no text to judge by for: the model wrote too little, or more than
+        its sliding window lets be replayed.
+
+    Raises:
+        BadInput: no layers of the model can be dropped, or a prompt does not fit.
+    """
+    began = time.monotonic()
+    without_text = []
+    for number, (kind, texts) in enumerate(prompts.items()):
+        now = time.monotonic()
+        share = (began + budget - now) / (len(prompts) - number)
+        deadline = now + share
+        with ExitStack() as stack:
+            written = [
+                _write(
+                    model,
+                    prompt,
+                    max_tokens,
+                    threads,
+                    stack,
+                    now + share * _WRITING * (i + 1) / len(texts),
+                )
+                for i, prompt in enumerate(texts)
+            ]
+            usable = [text for text in written if text is not None]
+            if not usable:
+                without_text.append(kind)
+                continue
+            mean = mean_signature(signature(model.text(prompt)) for prompt in texts)
+            middle = sum(len(text.session) for text in usable) // len(usable)
+            search = _search(model, usable, sets, mean, AtContext(prices, middle, saved_seconds))
+            while (mask := search.propose()) is not None:
+                if search.judged > 0 and time.monotonic() > deadline:
+                    break
+                records = _replay(usable, mask, search.settings.stretch)
+                if search.judge(mask, records):
+                    _keep(sets, kind, mean, search)
+                    on_better()
+                best = next((each for each in sets if each.kind == kind), None)
+                on_progress(Progress(kind, time.monotonic() - began, search.judged, best))
+            _keep(sets, kind, mean, search)
+            on_better()
+    return without_text
+
+
+def _write(
+    model: Model,
+    prompt: Sequence[int],
+    max_tokens: int,
+    threads: int | None,
+    stack: ExitStack,
+    deadline: float,
+) -> _Text | None:
+    """A text for a prompt, greedily; None if it is too short or cannot be replayed. Past the
+    deadline it only gets as long as it must."""
+    # Replays need as much room again as the text.
+    n_ctx = len(prompt) + 2 * max_tokens
+    session = stack.enter_context(Session(model, n_ctx=n_ctx, threads=threads))
+    with closing(Sampler(model, SamplerSettings())) as sampler:
+        texts = generate(session, prompt, sampler, max_tokens=max_tokens)
+        with closing(texts):
+            for written, _ in enumerate(texts):
+                if written > LEAST_TEXT and time.monotonic() > deadline:
+                    break
+    text = _Text(session, len(prompt))
+    usable = text.tokens >= LEAST_TEXT and replay(session, NO_MASK, text.begin) is not None
+    return text if usable else None
+
+
+def _search(
+    model: Model, texts: Sequence[_Text], sets: SkipSets, mean: Signature, prices: StepPrices
+) -> MeasuredSearch:
+    """A search that starts from the sets of all kinds, the nearest first."""
+    known = sorted(sets, key=lambda each: -float(each.signature @ mean))
+    search = MeasuredSearch(model.n_layer, prices, others=[each.found.mask for each in known])
+    longest = max(texts, key=lambda text: text.tokens)
+    end = len(longest.session)
+    begin = max(longest.begin, end - _RANKED)
+    found = ranking.orders(longest.session, begin, end, search.savings())
+    if found is not None:
+        sets.orders = found
+    if sets.orders is not None:
+        search.set_orders(sets.orders)
+    return search
+
+
+def _replay(texts: Sequence[_Text], mask: LayerMask, stretch: int) -> list[Record]:
+    records: list[Record] = []
+    for text in texts:
+        found = replay_records(text.session, mask, text.begin, stretch=stretch)
+        records += found or []
+    return records
+
+
+def _keep(sets: SkipSets, kind: str, mean: Signature, search: MeasuredSearch) -> None:
+    if search.found is not None:
+        sets.keep(SkipSet(kind, mean, search.found, search.memory()))

@@ -1,0 +1,104 @@
+"""What auto learns from text to text, and keeps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from steps import Tiny, random_tokens
+
+from edge_conflayers.decoding.speculate import generate
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import Session
+from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.skip_sets import SkipSets
+from edge_conflayers.methods import MethodOptions, make_method
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Tiny) -> Model:
+    return tiny("llama", n_layer=6, layer_gain=0.2)
+
+
+def write(model: Model, method: Any, n: int = 80) -> Stats:
+    stats = Stats()
+    with Session(model, n_ctx=512, threads=1) as session:
+        method.prepare(session)
+        assert len(session) == 0
+        sampler = Sampler(model, SamplerSettings())
+        prompt = random_tokens(model, 30)
+        list(generate(session, prompt, sampler, drafter=method.drafter, max_tokens=n, stats=stats))
+        sampler.close()
+    return stats
+
+
+def test_what_was_learned_goes_on_in_another_process(model: Model) -> None:
+    method = make_method("auto", model)
+    stats = write(model, method)
+    assert stats.tokens == 80
+    assert sum(stats.drafter["rounds_by"].values()) == stats.rounds
+    state = json.loads(json.dumps(method.state()))
+    again = make_method("auto", model)
+    again.resume(state)
+    with Session(model, n_ctx=512, threads=1) as session:
+        again.prepare(session)
+        assert session.graph_stats().built == 0  # nothing is measured anew
+    assert again.state() == state
+
+
+def test_it_shares_its_profile_with_measured_and_tune(model: Model) -> None:
+    method = make_method("auto", model)
+    write(model, method)
+    state = method.state()
+    assert state is not None and state["prices"] is not None
+    measured = make_method("measured", model)
+    assert measured.settings() == method.settings()
+    measured.resume(state)
+    kept = measured.state()
+    assert kept is not None and kept["others"] == state["others"]
+    assert SkipSets.from_json(kept, model.n_layer).prices is not None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"others": {"auto": {}}},
+        {"others": {"auto": 3}},
+        {"n_layer": 99},
+        {"prices": {"at": []}},
+    ],
+)
+def test_a_damaged_state(model: Model, damage: dict[str, Any]) -> None:
+    method = make_method("auto", model)
+    write(model, method)
+    state = {**(method.state() or {}), **damage}
+    again = make_method("auto", model)
+    with pytest.raises(BadInput, match=r"fresh|measure"):
+        again.resume(state)
+
+
+def test_a_model_that_cannot_take_steps_back_is_decoded_plainly(tiny: Tiny) -> None:
+    recurrent = tiny("mamba")
+    method = make_method("auto", recurrent)
+    with Session(recurrent, n_ctx=64, threads=1) as session:
+        method.prepare(session)
+    assert method.drafter is None
+
+
+def test_a_short_context(model: Model) -> None:
+    method = make_method("auto", model)
+    with Session(model, n_ctx=16, threads=1) as session:
+        method.prepare(session)
+        sampler = Sampler(model, SamplerSettings())
+        prompt = random_tokens(model, 8)
+        assert len(list(generate(session, prompt, sampler, drafter=method.drafter))) == 9
+        sampler.close()
+
+
+def test_a_model_whose_layers_cannot_be_dropped(tiny: Tiny) -> None:
+    shallow = tiny("llama", n_layer=2, layer_gain=0.2)
+    stats = write(shallow, make_method("auto", shallow, MethodOptions()))
+    assert stats.tokens == 80 and "skip_set" not in stats.drafter

@@ -1,0 +1,133 @@
+"""Skip sets are found by their kind's signature and kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from edge_conflayers.engine.session import LayerMask
+from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.kinds import (
+    SAME_KIND,
+    SIGNATURE_SIZE,
+    mean_signature,
+    signature,
+    similarity,
+)
+from edge_conflayers.layer_search.measured import Found, Memory
+from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.layer_search.skip_sets import MOST_KINDS, SkipSet, SkipSets
+
+KINDS = {
+    "code": (
+        "def mean(values):\n    total = 0\n    for v in values:\n        total += v\n",
+        "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, x):",
+        "def read_lines(path):\n    with open(path) as f:\n        return [x.strip() for x in f]",
+    ),
+    "arithmetic": (
+        "A train travels 60 miles in 1.5 hours. How many miles does it travel in 4 hours?",
+        "Tom has 12 apples and gives 5 to Ann. How many apples does he have left?",
+        "A shirt costs $20 and a hat costs $8. How much do 3 shirts and 2 hats cost?",
+    ),
+    "summary": (
+        "Summarize: The council met on Monday to discuss the new bridge, which residents have"
+        " asked for since the old one was closed. The mayor said that work could begin in spring.",
+        "Summarize: The storm reached the coast on Friday evening, and officials asked people who"
+        " live near the river to leave their homes. Schools in the region were closed.",
+        "Summarize: The company said on Tuesday that it would open a second factory in the north,"
+        " which local leaders welcomed. Critics of the plan fear for the forest nearby.",
+    ),
+}
+
+
+def found(kind: str, text: str = "a text", speed: float = 1.2) -> SkipSet:
+    mask = LayerMask(attention=frozenset({1, 3}), mlp=frozenset({2}))
+    prediction = Prediction(speed, 0.5, 4, 0.9, 3.1)
+    memory = Memory(((0, True, 0.0125), (5, False, -0.25)), 3, 1.5)
+    return SkipSet(kind, signature(text), Found(mask, prediction, 0.8), memory)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_is_nearest_to_its_own_kind(kind: str) -> None:
+    *learned, asked = KINDS[kind]
+    sets = SkipSets(6)
+    for name, texts in KINDS.items():
+        one = found(name)
+        mean = mean_signature(map(signature, texts[:2]))
+        sets.keep(replace(one, signature=mean))
+    nearest = sets.nearest(signature(asked))
+    assert nearest is not None and nearest.kind == kind
+    assert similarity(signature(learned[0]), nearest.signature) > SAME_KIND
+
+
+def test_a_set_replaces_that_of_its_kind() -> None:
+    sets = SkipSets(6)
+    assert sets.nearest(signature("x")) is None
+    sets.keep(found("a", "def f(x): return x"))
+    sets.keep(found("b", "What is the capital of France?"))
+    sets.keep(found("a", "def f(x): return x", speed=1.5))
+    assert [(one.kind, one.found.prediction.speed) for one in sets] == [("b", 1.2), ("a", 1.5)]
+
+
+def test_the_longest_kept_kinds_go_first() -> None:
+    sets = SkipSets(6)
+    for i in range(MOST_KINDS + 3):
+        sets.keep(found(f"kind {i}"))
+    assert [one.kind for one in sets] == [f"kind {i}" for i in range(3, MOST_KINDS + 3)]
+
+
+def test_names_for_unnamed_kinds() -> None:
+    sets = SkipSets(6, [found("seen 1"), found("code"), found("seen 3")])
+    assert sets.unused_name() == "seen 2"
+
+
+def test_json_restores_the_sets() -> None:
+    texts = ("def f(x): return x", "Wo ist der Bahnhof?")
+    sets = SkipSets(6, map(found, "ab", texts), orders=[[3, 1, 0], [2]])
+    data = json.loads(json.dumps(sets.to_json()))
+    again = SkipSets.from_json(data, 6)
+    assert again.prices is None and again.orders == [[3, 1, 0], [2]]
+    for one, other in zip(sets, again, strict=True):
+        assert (one.kind, one.found, one.memory) == (other.kind, other.found, other.memory)
+        assert similarity(one.signature, other.signature) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("signature", "0.5 0.5"),
+        ("signature", " ".join(["nan"] * SIGNATURE_SIZE)),
+        ("mask", {"attention": [6], "mlp": []}),
+        ("mask", [1, 2]),
+        ("prediction", {"speed": 1.0}),
+        ("prediction", {**vars(found("a").found.prediction), "max_draft": 0}),
+        ("prediction", {**vars(found("a").found.prediction), "max_draft": 2.5}),
+        ("c", "cheap"),
+        ("kind", None),
+        ("gains", ["8 1 0.5"]),
+        ("gains", ["1 0.5"]),
+        ("seeds", -1),
+        ("credit", float("inf")),
+    ],
+)
+def test_damaged_sets_are_refused(name: str, value: object) -> None:
+    data = SkipSets(6, [found("a")]).to_json()
+    data["sets"][0][name] = value
+    with pytest.raises(BadInput, match="--fresh"):
+        SkipSets.from_json(data, 6)
+
+
+def test_orders_of_another_model_are_refused() -> None:
+    data = SkipSets(6, orders=[[7]]).to_json()
+    assert SkipSets.from_json(data, 6).orders == [[7]]
+    with pytest.raises(BadInput, match="no sub-layer"):
+        SkipSets.from_json({**data, "orders": ["8"]}, 6)
+
+
+def test_sets_of_another_model_are_refused() -> None:
+    with pytest.raises(BadInput, match="6 layers, not 8"):
+        SkipSets.from_json(SkipSets(6).to_json(), 8)
+    with pytest.raises(BadInput, match="missing"):
+        SkipSets.from_json({}, 8)

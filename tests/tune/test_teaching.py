@@ -1,0 +1,222 @@
+"""Texts side by side, and what they teach."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+from steps import RealModel, Tiny, open_session, random_tokens
+
+from edge_conflayers.decoding.speculate import generate
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session.head import drawn_from, keep_inner_state, output_state
+from edge_conflayers.methods import MethodOptions, make_method
+from edge_conflayers.tune import teaching
+from edge_conflayers.tune.parallel_texts import Asked, FinishedText, ParallelTexts, Token
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+@pytest.mark.parametrize("most", [1, 3, 5])
+def test_texts_are_those_of_their_prompts(tiny: Tiny, arch: str, most: int) -> None:
+    """Their states are those of a text alone, but for rounding; every one ends. Of prompts, tokens
+    are told as asked."""
+    model = tiny(arch, n_layer=5, quant="f32")
+    lengths, told_from = (4, 5, 7, 40, 50, 90, 9), (9, 0, 4, 0, 3, 20, 8)
+    asked = [
+        Asked(random_tokens(model, length, length), 12, told)
+        for length, told in zip(lengths, told_from, strict=True)
+    ]
+    told: dict[Asked, list[Token]] = {each: [] for each in asked}
+    finished: dict[Asked, list[int]] = {}
+    with ParallelTexts(model, most=most, room=256, threads=1) as texts:
+        for each in texts.write(iter(asked)):
+            if isinstance(each, FinishedText):
+                finished[each.asked] = each.tokens
+            else:
+                told[each.asked].append(each)
+    assert set(finished) == set(asked)
+    for each, tokens in finished.items():
+        assert len(tokens) <= 12
+        heard = [token.token for token in told[each] if token.drawn]
+        assert heard == tokens[: len(heard)] and len(tokens) - len(heard) <= 1
+        of_prompt = [token.token for token in told[each] if not token.drawn]
+        assert of_prompt == each.prompt[each.told_from + 1 :]
+        check_states(model, each.prompt[: len(each.prompt) - len(of_prompt)], told[each])
+
+
+def check_states(model: Model, before: list[int], told: list[Token]) -> None:
+    """Told tokens are those of a text that begins so."""
+    with open_session(model) as session:
+        keep_inner_state(session.context, 4)
+        session.read(before[:-1])
+        session.step(before[-1:])
+        for token in told:
+            state = drawn_from(session.context, -1, model.n_embd)
+            assert token.state == pytest.approx(state, abs=2e-2)
+            session.step([token.token])
+            after = output_state(session.context, -1, model.n_embd)
+            assert token.next_state == pytest.approx(after, abs=2e-2)
+
+
+def test_the_same_seed_writes_the_same(tiny: Tiny) -> None:
+    model = tiny("llama", n_layer=3)
+    asked = [Asked(random_tokens(model, 6, i), 10) for i in range(4)]
+
+    def tokens(seed: int) -> list[list[int]]:
+        with ParallelTexts(model, most=2, room=64, threads=1, seed=seed) as texts:
+            written = texts.write(iter(asked))
+            return [each.tokens for each in written if isinstance(each, FinishedText)]
+
+    assert tokens(1) == tokens(1) != tokens(2)
+
+
+def test_prompts_without_room_for_a_text_are_left_out(tiny: Tiny) -> None:
+    model = tiny("llama", n_layer=3)
+    asked = [Asked(random_tokens(model, n), 4) for n in (60, 0, 5)]
+    with ParallelTexts(model, most=2, room=64, threads=1) as texts:
+        ends = [each for each in texts.write(iter(asked)) if isinstance(each, FinishedText)]
+    assert len(ends) == 1
+
+
+def test_without_prompts_there_is_no_text(tiny: Tiny) -> None:
+    with ParallelTexts(tiny("llama", n_layer=3), most=2, room=64, threads=1) as texts:
+        assert list(texts.write(iter([]))) == []
+
+
+def test_without_a_usable_prompt_nothing_is_taught(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama", n_layer=3)
+    monkeypatch.setattr(teaching, "_opening", lambda model: None)
+    monkeypatch.setattr(model, "tokenize", lambda text, **options: [])
+    assert teaching.teach(model, [random_tokens(model, 400), []], seconds=60, threads=1) is None
+
+
+def test_an_interrupt_keeps_what_was_taught(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama", n_layer=3, layer_gain=0.1)
+
+    def interrupting(progress: teaching.Progress) -> None:
+        if progress.tokens >= limit:
+            raise KeyboardInterrupt
+
+    limit = 1500
+    taught = teaching.teach(
+        model, [random_tokens(model, 5)], seconds=60, threads=1, on_progress=interrupting
+    )
+    assert taught is not None and taught.interrupted and taught.tokens >= 1500
+    limit = 10
+    with pytest.raises(KeyboardInterrupt):
+        teaching.teach(
+            model, [random_tokens(model, 5)], seconds=60, threads=1, on_progress=interrupting
+        )
+
+
+def test_the_better_head_is_kept(tiny: Tiny) -> None:
+    model = tiny("llama", n_layer=3, layer_gain=0.05)
+
+    def teach(known: Any) -> teaching.Taught:
+        stop = 1500 if known is None else 1100
+
+        def enough(progress: teaching.Progress) -> None:
+            if progress.tokens >= stop:
+                raise KeyboardInterrupt
+
+        taught = teaching.teach(
+            model, [random_tokens(model, 5)], seconds=60, known=known, threads=1, on_progress=enough
+        )
+        assert taught is not None
+        return taught
+
+    first = teach(None)
+    useless = teaching.NextStateHead(np.zeros_like(first.head.weights))
+    assert teach(useless).head is not useless
+    assert 0 <= first.foreseen[0] <= first.foreseen[1] <= 1
+
+
+@pytest.mark.model
+def test_a_real_model_teaches_itself(
+    real_model: RealModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It foresees a good part of what it writes, and the text stays plain decoding's."""
+    monkeypatch.setattr("edge_conflayers.controller.auto.PAYS_FROM", 0.0)
+    model = real_model("smollm2-135m")
+    stop = 3000
+
+    def enough(progress: teaching.Progress) -> None:
+        if progress.tokens >= stop:
+            raise KeyboardInterrupt
+
+    chat = model.format_chat([{"role": "user", "content": "Tell me about the sea."}])
+    prompt = model.tokenize(chat, parse_special=True)
+    taught = teaching.teach(model, [prompt], seconds=300, threads=2, on_progress=enough)
+    assert taught is not None
+    assert taught.foreseen[0] > 0.1 and taught.foreseen[1] > 0.25
+    plain, stats = write(model, prompt, "plain", MethodOptions())
+    drafted, stats = write(model, prompt, "auto", MethodOptions(next_state=taught.head))
+    assert drafted == plain
+    assert "next-state" in stats.sources
+
+
+def write(
+    model: Model, prompt: list[int], name: str, options: MethodOptions
+) -> tuple[list[int], Stats]:
+    method, stats = make_method(name, model, options), Stats()
+    with Session(model, n_ctx=512, threads=2) as session:
+        method.prepare(session)
+        sampler = Sampler(model, SamplerSettings())
+        text = list(
+            generate(session, prompt, sampler, drafter=method.drafter, max_tokens=96, stats=stats)
+        )
+        sampler.close()
+    method.close()
+    return text, stats
+
+
+@pytest.mark.model
+def test_made_up_prompts_are_in_the_models_template(real_model: RealModel) -> None:
+    model = real_model("smollm2-135m")
+    before, _, after = model.format_chat([{"role": "user", "content": "x y"}]).partition("x y")
+    opening, ending = (model.tokenize(part, parse_special=True) for part in (before, after))
+    with ParallelTexts(model, threads=2) as texts:
+        school = teaching._School(texts, [])
+        answered = set()
+        for each in texts.write(school.questions()):
+            school.hear(each)
+            if isinstance(each, FinishedText) and each.asked.prompt != opening:
+                answered.add(tuple(each.asked.prompt))
+            if len(answered) == 12:
+                break
+    for prompt in answered:
+        assert list(prompt[: len(opening)]) == opening and list(prompt[-len(ending) :]) == ending
+        assert len(prompt) > len(opening) + len(ending)
+    assert school.lessons.written and len(school.lessons) > 100
+
+
+def test_the_users_prompts_are_answered_a_few_times_in_turn_with_others(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama", n_layer=3)
+    opening, prompts = [1, 2, 3], [[1, 2, 3, 40, 50], [1, 2, 3, 60]]
+    monkeypatch.setattr(teaching, "_opening", lambda model: opening)
+    with ParallelTexts(model, most=2, room=64, threads=1) as texts:
+        school = teaching._School(texts, [*prompts, [7] * 60])
+        asked = list(islice(school.questions(), 30))
+    of_user = [each for each in asked if each.prompt in prompts]
+    assert [each.prompt for each in of_user] == prompts * 4
+    assert [each.prompt for each in asked[:4]] == [prompts[0], opening, prompts[1], opening]
+    assert all(each.prompt == opening for each in asked[16:])
+    # What a prompt says is told once, the template never.
+    assert [each.told_from for each in of_user] == [3, 3, 5, 4, 5, 4, 5, 4]
+
+
+def test_without_a_template_texts_begin_anew(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama", n_layer=3)
+    monkeypatch.delitem(model.metadata, "tokenizer.chat_template", raising=False)
+    with ParallelTexts(model, most=2, room=64, threads=1) as texts:
+        questions = list(islice(teaching._School(texts, []).questions(), 3))
+    assert [each.prompt for each in questions] == [model.tokenize("")] * 3
