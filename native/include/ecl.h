@@ -1,15 +1,29 @@
 // The C API of the patched llama.cpp: layer masks, drafting, probes.
 //
-// A *mask* says for each layer which of its two sub-layers a decode step leaves out. It belongs to
-// the context and holds for every step until it is changed; without one, every function of llama.h
-// does what it does upstream, to the bit.
+// A *mask* says for each layer which of its two sub-layers a decode step leaves out. It belongs to the
+// context and holds for every step until it is changed. As long as a context has no mask, no probe, no
+// draft vocabulary, no tree and no kept inner state, a step of llama_decode or ecl_read runs upstream's
+// operations; on which CPU kernels is ecl_kernels.h's matter. ecl_step runs them so that each of up to 32
+// tokens gets the bits of a one-token step.
 //
-// Functions that return a status return 0 on success and otherwise the code of llama_decode:
-// 1 no room in the KV cache, 2 aborted, negative failed. ecl_last_error says why, in one line.
-// A context is used by one thread at a time, as upstream's.
+// A function that can fail returns a negative code of ecl_status.h, and ecl_last_error then says why in one
+// line. No function throws, and none ends the process for an argument that is null, negative or too large;
+// arrays are trusted to be as long as said here, and handles to be alive. Every call returns
+// ECL_BAD_ARGUMENT for a null context and for a null array that it needs.
+//
+// A context is used by one thread at a time, as upstream's. What a step left (logits, states, streams) is
+// there until the context's next step; states and streams are also gone when an adapter or a control vector
+// makes the context lay its memory out anew, and are then refused with ECL_NO_OUTPUT.
+//
+// Common arguments:
+//   tokens, n   n tokens of the vocabulary, at least one, at most the context's n_batch
+//   pos, seq    the first token's position, and the sequence; positions of a sequence have no gaps
+//   i           an output of the last step, as llama_get_logits_ith counts: a token of the batch, or from
+//               the end if negative
 #ifndef ECL_H
 #define ECL_H
 
+#include "ecl_status.h"
 #include "llama.h"
 
 #include <stdbool.h>
@@ -21,215 +35,243 @@ extern "C" {
 
 #define ECL_API LLAMA_API
 
-// Bits of one mask byte.
-#define ECL_DROP_ATTENTION 1
-#define ECL_DROP_FFN       2
+// ---- The library itself ----
+
+// Changes whenever a function, a struct or a code changes its meaning.
+#define ECL_ABI_VERSION 1
+
+// The ECL_ABI_VERSION that the library was built with.
+ECL_API int32_t ecl_abi_version(void);
+
+// The structs that a caller allocates.
+enum ecl_struct {
+    ECL_STRUCT_SAMPLER       = 0,  // ecl_sampler
+    ECL_STRUCT_STRETCH       = 1,  // ecl_stretch
+    ECL_STRUCT_DRAFT_OPTIONS = 2,  // ecl_draft_options
+    ECL_STRUCT_TERMS         = 3,  // ecl_terms (ecl_sources.h)
+    ECL_STRUCT_CHOICE        = 4,  // ecl_choice (ecl_sources.h)
+};
+
+// Writes a struct's size in bytes, then each field's offset in the order of its declaration, as far as
+// layout[n] has room. Returns how many numbers that are: one more than fields.
+ECL_API int32_t ecl_struct_layout(enum ecl_struct which, int32_t * layout, int32_t n);
+
+// Why the context's last call failed, in one line; empty if it did not. Valid until its next call.
+ECL_API const char * ecl_last_error(const struct llama_context * ctx);
+
+// Graphs built so far, the microseconds that took, and how many are alive now.
+ECL_API int32_t ecl_graph_stats(struct llama_context * ctx, int64_t * n_built, int64_t * build_us,
+                                int32_t * n_alive);
+
+// ---- Steps ----
 
 // Which logits a step keeps.
 enum ecl_outputs { ECL_OUTPUTS_NONE = 0, ECL_OUTPUTS_LAST = 1, ECL_OUTPUTS_ALL = 2 };
 
-// Where a probe reads the residual stream.
-enum ecl_stream { ECL_BEFORE_ATTENTION = 0, ECL_AFTER_ATTENTION = 1, ECL_AFTER_FFN = 2 };
+// Bits of one mask byte.
+#define ECL_DROP_ATTENTION 1
+#define ECL_DROP_FFN       2
 
-// Sets the mask of the steps to come: n_layer bytes of ECL_DROP_* bits, or NULL for none.
-// -1 if the architecture cannot be served at all; what only the graph can tell, the next step says.
+// Sets the mask of the steps to come: n_layer bytes of ECL_DROP_* bits, n_layer the model's; NULL for none.
+// ECL_NO_MASK if the architecture cannot be served at all; what only the graph can tell, the next step says.
 ECL_API int32_t ecl_set_mask(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer);
 
-// Decodes n tokens at positions pos, pos + 1, ... of one sequence. On the CPU each of up to 32 tokens
-// gets the bits of a one-token step.
+// Decodes n tokens. On the CPU each of up to 32 tokens gets the bits of a one-token step.
+// At most n_outputs_max tokens' logits can be kept. ECL_NO_ROOM: the cache is as it was.
 ECL_API int32_t ecl_step(struct llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos,
                          llama_seq_id seq, enum ecl_outputs outputs);
 
-// The same for a prompt, whose tokens' bits are those of a batch of this size.
+// The same for a prompt: each token gets the bits that it has in upstream's batch of n.
 ECL_API int32_t ecl_read(struct llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos,
                          llama_seq_id seq, enum ecl_outputs outputs);
-// 1 if trees of tokens can be decoded here with the bits of plain decoding; else 0, and ecl_last_error
-// says why. Every attention of the model must be our CPU kernel's: flash attention on, keys and values
-// in F16 or F32, no GPU. Builds a graph and runs nothing: the last step's logits stay, what a
-// probe left does not.
+
+// 1 if trees of tokens can be decoded here with the bits of plain decoding; else 0, and ecl_last_error says
+// why. Every attention of the model must be our CPU kernel's: flash attention on, keys and values in F16 or
+// F32, no GPU. Builds a graph and runs nothing: the last step's logits stay, its states and streams do not.
 ECL_API int32_t ecl_tree_supported(struct llama_context * ctx);
 
 #define ECL_MAX_TREE 32
 
-// Decodes n tokens, at most ECL_MAX_TREE, of which token i follows token parents[i] < i, or the
-// sequence's tokens before pos if parents[i] is -1. A token's logits have the bits of decoding its
-// branch token by token. Afterwards the sequence has the first row: tokens 0, 1, ... as long as each
-// follows the one before it, at positions pos, pos + 1, ...; the other tokens leave nothing.
-// While it runs, the n tokens take n cells.
+// Decodes n tokens, at most ECL_MAX_TREE and n_ubatch, of which token i follows token parents[i] < i, or the
+// sequence's tokens before pos if parents[i] is -1. A token's logits have the bits of decoding its branch
+// token by token. Afterwards the sequence has the first chain: tokens 0, 1, ... as long as each follows the
+// one before it, at positions pos, pos + 1, ...; the other tokens leave nothing. While it runs, the n tokens
+// take n cells. ECL_NO_TREE where ecl_tree_supported is 0.
 ECL_API int32_t ecl_step_tree(struct llama_context * ctx, const llama_token * tokens, const int32_t * parents,
                               int32_t n, llama_pos pos, llama_seq_id seq, enum ecl_outputs outputs);
 
-// The most likely token by the logits of output i (as llama_get_logits_ith counts) and, if
-// probability is not NULL, its softmax probability. Equal logits: the lowest token.
+// ---- Tokens from logits ----
+
+// The likeliest token by the logits of output i (of equal logits the lowest token) and, if probability is not
+// NULL, its softmax probability. ECL_NO_OUTPUT if no logits were kept for it.
 ECL_API llama_token ecl_argmax(struct llama_context * ctx, int32_t i, float * probability);
 
-// The k most likely tokens by the logits of output i, in descending order (equal logits: the lower
-// token first), and their softmax probabilities. Returns how many were written (k, or the size of the
-// vocabulary if that is less), or -1 if no logits were kept for output i.
+// The k likeliest tokens by the logits of output i, likeliest first (of equal logits the lower token), and
+// their softmax probabilities: tokens[k], probabilities[k]. Returns how many were written: k, or the size of
+// the vocabulary if that is less. ECL_NO_OUTPUT as above.
 ECL_API int32_t ecl_top_k(struct llama_context * ctx, int32_t i, int32_t k, llama_token * tokens,
                           float * probabilities);
 
-// How a token is drawn: by llama.cpp's samplers. chain NULL: the likeliest, of equals the first. A grammar,
-// if not NULL, is asked about the token that the chain selects, and about all if it forbids that one.
+// How a token is drawn: by llama.cpp's samplers.
 struct ecl_sampler {
-    struct llama_sampler * chain;
-    struct llama_sampler * grammar;
+    struct llama_sampler * chain;    // NULL: the likeliest token, of equals the lowest, whatever the grammar
+    struct llama_sampler * grammar;  // is asked about the token that the chain selects, and about all if it
+                                     // forbids that one; NULL: none
 };
 
-// The next token of the text, by output i of the last step; -1 if there is none, and ecl_last_error says why.
+// Draws the next token of the text by output i; chain and grammar accept it. ECL_NO_OUTPUT; ECL_FORBIDDEN if
+// the grammar allows no token; ECL_NO_TOKEN if the chain selects none.
 ECL_API llama_token ecl_draw(struct llama_context * ctx, int32_t i, const struct ecl_sampler * sampler);
-
-#define ECL_NO_TOKEN (-103)
 
 struct ecl_source;  // ecl_sources.h
 
-// Some tokens of plain decoding.
+// A stretch of plain decoding.
 struct ecl_stretch {
-    int32_t                     n_max;        // most tokens
-    double                      max_seconds;  // no step begins after so long, but for the first
-    struct ecl_source * const * following;    // [n_following] lookups, which take in each token
-    int32_t                     n_following;
-    double                      expected;     // with this probability of the next token one of them ends it
-    llama_token *               tokens;       // [n_max] that were drawn
-    double *                    seconds;      // [n_max] of each one's step
+    // Set by the caller:
+    int32_t                     max_tokens;        // most tokens to draw
+    double                      max_seconds;       // after which no step begins, except the first
+    struct ecl_source * const * lookups;           // [n_lookups], which take in each token
+    int32_t                     n_lookups;
+    double                      stop_probability;  // a lookup that expects the next token with at least this
+                                                   // probability ends the stretch
+    llama_token *               tokens;            // [max_tokens], is written
+    double *                    seconds;           // [max_tokens], is written: of each token's step
+    // Set by ecl_write:
     int32_t                     n_drawn;
-    bool                        called;       // whether a lookup has ended it
+    bool                        found_match;       // whether a lookup has ended it
 };
 
 // Decodes n_pending tokens at positions pos, pos + 1, ..., draws the next one, decodes that, and so on, each as
 // ecl_step and ecl_draw do, until the stretch or an end-of-text token ends it. The last one drawn is not
-// decoded. Returns the status of the first step, or ECL_NO_TOKEN if no token can be drawn after it; the
-// sequence is then as it was. What fails later ends the stretch.
+// decoded. Returns what the first step or draw returns if it fails; the sequence is then as it was. What
+// fails later ends the stretch.
 ECL_API int32_t ecl_write(struct llama_context * ctx, const llama_token * pending, int32_t n_pending, llama_pos pos,
                           llama_seq_id seq, const struct ecl_sampler * sampler, struct ecl_stretch * stretch);
 
-// How far ecl_draft goes. Set every field through ecl_draft_default_options and change what differs.
+// ---- Drafts by some of the layers ----
+
+// How far ecl_draft goes. Take ecl_draft_default_options and change what differs.
 struct ecl_draft_options {
-    int32_t n_max;             // most tokens; default 16
-    float   stop_probability;  // a token less likely than this is kept as the last; default 0: never
-    float   stop_path;         // drafting goes on while the product of the tokens' chances of acceptance
-                               // is at least this; default 0: always
-    float   least_path;        // a token that makes that product less than this is not kept, unless it is
-                               // the first, and ends the draft; default 0: never
-    const float * acceptance;  // chance of acceptance of a token whose probability p falls in bin
-                               // floor(p * n_acceptance); default NULL: p itself
-    int32_t n_acceptance;      // bins; default 0
-    bool    full_vocabulary;   // leave the draft vocabulary alone; default false
-    bool    keep;              // the cache keeps what was read, pending tokens and drafted ones; only
-                               // without a mask; default false
-    int32_t n_runners_up;      // of each drafted token, how many of the next likeliest to write;
-                               // default 0
+    int32_t       max_draft;         // most tokens; default 16
+    float         stop_probability;  // a token less likely than this is kept as the last; default 0: never
+    float         stop_path;         // drafting goes on while the product of the tokens' chances of acceptance
+                                     // is at least this; default 0: always
+    float         min_path;          // a token that makes that product less than this is not kept, unless it
+                                     // is the first, and ends the draft; default 0: never
+    const float * acceptance;        // [n_acceptance]: the chance of acceptance of a token whose probability p
+                                     // falls in bin floor(p * n_acceptance)
+    int32_t       n_acceptance;      // default 0: the chance is p itself
+    bool          full_vocabulary;   // choose among all tokens although there is a draft vocabulary; default false
+    bool          keep_cells;        // the cache keeps what was decoded, pending tokens and drafted ones; only
+                                     // without a mask; default false
+    int32_t       n_runners_up;      // of each drafted token, how many of the next likeliest to write; default 0
 };
 ECL_API struct ecl_draft_options ecl_draft_default_options(void);
 
-// Drafts greedily under a mask what follows n_pending tokens at positions pos, pos + 1, ..., one token
-// at a time, until the options or an end-of-text token end it. Leaves the cache, unless options->keep,
-// and the mask as they were. Writes at most options->n_max tokens and their probabilities, each with its
-// runners-up after it, likeliest first (-1 where the vocabulary has no more): n_max * (1 + n_runners_up)
-// of both. Returns the number of drafted tokens, or a negative status (1 and 2 above as -101 and -102).
+// Drafts greedily under a mask what follows n_pending tokens at positions pos, pos + 1, ..., one token at a
+// time, until the options or an end-of-text token end it. Leaves the mask, and the cache unless keep_cells, as
+// they were. drop, n_layer: as in ecl_set_mask. Writes tokens[max_draft * (1 + n_runners_up)] and as many
+// probabilities: each drafted token and after it its runners-up, likeliest first (-1 where the vocabulary has
+// no more). Returns the number of drafted tokens: fewer where the cache is full, ECL_NO_ROOM if not even one
+// fits. ECL_NO_MASK, ECL_NO_DRAFT_VOCABULARY if the graph cannot be served.
 ECL_API int32_t ecl_draft(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer,
                           const llama_token * pending, int32_t n_pending, llama_pos pos, llama_seq_id seq,
                           const struct ecl_draft_options * options, llama_token * tokens, float * probabilities);
 
-// Drafts choose among these n tokens only (each counts once, in any order) and compute no other
-// logits; n = 0: among all. Each token's logit has the bits that it has among all; probabilities are
-// those of a softmax over these tokens, and so a little higher. Copies the tokens' rows of the LM head
-// (n times its bytes a row, rounded up to 32 rows) next to it, which takes milliseconds to tenths of a
-// second. -1 if the head's rows cannot be had or there is no memory, and the context is then without
-// a draft vocabulary; what only the graph can tell, the next draft says.
+// Drafts choose among these n tokens only (each counts once, in any order) and compute no other logits; n = 0:
+// among all. On the same device each token's logit has the bits that it has among all; probabilities are those
+// of a softmax over these tokens, and so not lower. Copies the tokens' rows of the LM head, rounded up to 32
+// rows, into a buffer of the same kind, which takes milliseconds to tenths of a second.
+// ECL_NO_DRAFT_VOCABULARY if the rows cannot be read, a token is outside the vocabulary, or memory is short; the
+// context is then without a draft vocabulary. What only the graph can tell, the next draft says.
 ECL_API int32_t ecl_set_draft_vocabulary(struct llama_context * ctx, const llama_token * tokens, int32_t n);
 
-// The logits of the draft vocabulary, by ascending token, that the last step of a draft computed; NULL
-// if it had none. Their number is that of the vocabulary. Valid until the next call on the context.
-ECL_API const float * ecl_draft_logits(const struct llama_context * ctx);
-
-// A next-state head: a matrix of n_embd rows and 3 * n_embd columns that takes the hidden state which a
-// token was drawn from, followed by the inner state of the same place and the token's embedding, to the
-// hidden state of the next step. NULL for none.
-ECL_API int32_t ecl_set_next_state(struct llama_context * ctx, const float * weights);
-
-// The hidden state (n_embd floats) that the logits of output i of the last step were computed from, as
-// the LM head takes it.
-ECL_API int32_t ecl_output_state(struct llama_context * ctx, int32_t i, float * state);
-
-// Steps from now on keep the inner state of a layer, for ecl_inner_state; -1: of none. A layer without
-// one is no error here.
-ECL_API int32_t ecl_keep_inner_state(struct llama_context * ctx, int32_t layer);
-
-// The inner state (n_embd floats) at the token whose logits are output i of the last step: what entered
-// the layer, divided by its root mean square. Steps over more than 32 tokens and masked ones have none.
-ECL_API int32_t ecl_inner_state(struct llama_context * ctx, int32_t i, float * state);
-
-// A token's row of the embedding table: n_embd floats.
-ECL_API int32_t ecl_token_embedding(struct llama_context * ctx, llama_token token, float * embedding);
-
-// The k tokens of the draft vocabulary that are likeliest to follow a token drawn from a state (n_embd
-// floats of the hidden state, then as many of the inner one), by the
-// next-state head and the LM head, likeliest first, and their probabilities by a softmax over the draft
-// vocabulary. Returns how many were written, or -1. The last step's logits stay.
-ECL_API int32_t ecl_next_tokens(struct llama_context * ctx, const float * state, llama_token token, int32_t k,
-                                llama_token * tokens, float * probabilities);
-
-// One step of the full model that also measures every sub-layer's output, where the tensors live:
-// attention[l] and ffn[l] become its confidence, 1 - H / log(n_embd), averaged over the step's tokens
-// (the last layer: over its last token alone), NaN for a layer without that sub-layer.
-// n may not exceed the context's n_ubatch.
-ECL_API int32_t ecl_probe(struct llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos,
-                          llama_seq_id seq, float * attention, float * ffn, int32_t n_layer);
-
-// The residual stream around one layer in the step that ecl_probe ran last: n_tokens * n_embd floats,
-// token by token. Returns the number of tokens, or -1 if this architecture has no such place.
-// Valid until the context's next step.
-ECL_API int32_t ecl_probe_stream(struct llama_context * ctx, int32_t layer, enum ecl_stream where, float * out,
-                                 int32_t n_floats);
-
-// Decodes n tokens of which the first layers are done already: the first layer that the mask does not
-// drop starts from states (n * n_embd floats, token by token) and not from the tokens' embeddings.
-// -1 if the architecture hands more than the residual stream from layer to layer.
-// n may not exceed the context's n_ubatch.
-ECL_API int32_t ecl_step_states(struct llama_context * ctx, const llama_token * tokens, const float * states,
-                                int32_t n, llama_pos pos, llama_seq_id seq, enum ecl_outputs outputs);
-
-// Drafts as ecl_draft does with the layers from exit_layer on dropped (an early exit after exit_layer
-// layers, 0 < exit_layer < n_layer, with the model's own norm and head). states becomes what leaves
-// those layers for every one of the n_pending + n tokens, the last drafted one included
-// ((n_pending + n_max) * n_embd floats). The cache's positions are given back.
+// Drafts as ecl_draft does with the layers from exit_layer on dropped: an early exit after exit_layer layers,
+// 0 < exit_layer < n_layer, with the model's own norm and head. n_pending is at most n_ubatch. Writes
+// tokens[max_draft], probabilities[max_draft], and what leaves layer exit_layer - 1 for each of the pending and
+// drafted tokens, the last one included: states[(n_pending + max_draft) * n_embd]. The cache is as it was.
+// Returns the number of drafted tokens. ECL_NO_MASK if the architecture cannot be served.
 ECL_API int32_t ecl_draft_exit(struct llama_context * ctx, int32_t exit_layer, const llama_token * pending,
-                               int32_t n_pending, llama_pos pos, llama_seq_id seq, int32_t n_max,
+                               int32_t n_pending, llama_pos pos, llama_seq_id seq, int32_t max_draft,
                                float stop_probability, llama_token * tokens, float * probabilities,
                                float * states);
 
-// Decodes the first n of the tokens (pending and drafted) of the context's last ecl_draft_exit, keeping
-// all logits. The layers before the exit are not run again: their results are states, as that call
-// gave them, and their keys and values, which still are in the cells that these positions get again.
-// Where that is not certain (other tokens, another step in between, other cells, a mask is set) it is a
-// full step. reused says which it was.
+// Decodes the first n of the tokens (pending and drafted) of the context's last ecl_draft_exit and keeps all
+// logits, which have the bits of ecl_step's. The layers before the exit are not run again: their results are
+// states[n * n_embd], as that call gave them, and their keys and values are still in the cells that these
+// positions get again. Where that is not certain (other tokens, a step in between, other cells, a mask, another
+// adapter) it is a full step. reused becomes 1 or 0, and says which it was.
 ECL_API int32_t ecl_verify_exit(struct llama_context * ctx, int32_t exit_layer, const llama_token * tokens,
                                 const float * states, int32_t n, llama_pos pos, llama_seq_id seq,
                                 int32_t * reused);
+
+// ---- The next-state head ----
+
+// Sets a next-state head: a matrix of n_embd rows and 3 * n_embd columns, n_weights in all, row by row. It
+// takes the hidden state which a token was drawn from, the inner state of the same place and the token's
+// embedding, in this order, to the hidden state of the next step. NULL for none. ECL_NO_NEXT_STATE if the
+// model's embeddings have another width, or memory is short.
+ECL_API int32_t ecl_set_next_state(struct llama_context * ctx, const float * weights, int64_t n_weights);
+
+// The hidden state that the logits of output i of the last step were computed from, as the LM head takes it:
+// state[n_embd]. ECL_NO_OUTPUT if no logits were kept for it or the state is gone; ECL_NO_NEXT_STATE if the
+// graph has no such state.
+ECL_API int32_t ecl_output_state(struct llama_context * ctx, int32_t i, float * state);
+
+// Steps from now on keep the inner state of a layer, for ecl_inner_state; -1: of none. A layer whose input the
+// graph does not show is no error here.
+ECL_API int32_t ecl_keep_inner_state(struct llama_context * ctx, int32_t layer);
+
+// The inner state at the token whose logits are output i of the last step: what entered the layer, divided by
+// its root mean square: state[n_embd]. Steps over more than 32 tokens, masked ones and drafts in a draft
+// vocabulary have none: ECL_NO_OUTPUT.
+ECL_API int32_t ecl_inner_state(struct llama_context * ctx, int32_t i, float * state);
+
+// A token's row of the embedding table: embedding[n_embd]. ECL_NO_NEXT_STATE if it cannot be read.
+ECL_API int32_t ecl_token_embedding(struct llama_context * ctx, llama_token token, float * embedding);
+
+// The k tokens of the draft vocabulary that are likeliest to follow a token drawn from a state, by the
+// next-state head and the LM head, likeliest first, and their probabilities by a softmax over the draft
+// vocabulary: tokens[k], probabilities[k]. state: ecl_output_state's, then ecl_inner_state's, 2 * n_embd floats.
+// Returns how many were written. What the last step left stays. ECL_NO_NEXT_STATE if there is no head or no
+// draft vocabulary, or the LM head is not in memory that the CPU computes in.
+ECL_API int32_t ecl_next_tokens(struct llama_context * ctx, const float * state, llama_token token, int32_t k,
+                                llama_token * tokens, float * probabilities);
+
+// ---- Searches for skip sets ----
+
+// Where a probe reads the residual stream.
+enum ecl_stream { ECL_BEFORE_ATTENTION = 0, ECL_AFTER_ATTENTION = 1, ECL_AFTER_FFN = 2 };
+
+// One step of the full model, over at most n_ubatch tokens, that also measures every sub-layer's output:
+// attention[l] and ffn[l], n_layer of each, become its confidence, 1 - H / log(n_embd) with the entropy H in
+// nats of a softmax over it, averaged over the step's tokens (in the last layer over the last token alone); NaN
+// for a layer without that sub-layer. Keeps the last token's logits. ECL_NO_MASK if it cannot be served.
+ECL_API int32_t ecl_probe(struct llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos,
+                          llama_seq_id seq, float * attention, float * ffn, int32_t n_layer);
+
+// The residual stream around one layer in the step that ecl_probe ran last, token by token: n_tokens * n_embd
+// floats, for which out has room for n_floats. Returns the number of tokens: after the last layer's attention
+// that is 1. ECL_NO_OUTPUT if this architecture has no such place, or the stream is gone.
+ECL_API int32_t ecl_probe_stream(struct llama_context * ctx, int32_t layer, enum ecl_stream where, float * out,
+                                 int32_t n_floats);
 
 // Which residual streams ecl_branches gives, if not that of one layer as it leaves it.
 #define ECL_STREAM_NONE (-1)
 #define ECL_STREAM_ALL  (-2)  // of every layer as it enters it
 
-// Runs n tokens at positions pos, pos + 1, ... n_branches times side by side under a mask, each branch
-// after the first pos tokens of sequence seq, whose own cells from pos on it does not see. states, if not
-// NULL, is what each token of each branch starts from (n_branches * n * n_embd floats, branch by branch).
-// The branches' logits are kept as outputs says, branch by branch ("last": of each branch). The streams
-// asked for are written layer by layer, n_branches * n * n_embd floats each; what leaves the last layer
-// can be had with ECL_OUTPUTS_ALL only. The sequence stays as it is; sequences seq + 1 to seq + n_branches must be unused.
-// n_branches * n may not exceed the context's n_ubatch.
+// Runs n tokens at positions pos, pos + 1, ... n_branches times side by side under a mask, each branch after
+// the first pos tokens of sequence seq, whose own cells from pos on it does not see. n_branches * n is at most
+// n_ubatch; sequences seq + 1 to seq + n_branches must be unused. drop, n_layer: as in ecl_set_mask. states: what
+// each token of each branch starts from instead of its embedding, n_branches * n * n_embd floats, branch by
+// branch; NULL for none. The branches' logits are kept as outputs says, branch by branch (ECL_OUTPUTS_LAST: of
+// each branch). stream: the layer whose stream to write, as it leaves the layer, or one of the above. Each stream
+// has n_branches * n * n_embd floats; what leaves the last layer can be had with ECL_OUTPUTS_ALL only. The
+// sequence stays as it is. ECL_NO_ROOM if the cache has no room; ECL_NO_MASK if it cannot be served.
 ECL_API int32_t ecl_branches(struct llama_context * ctx, const uint8_t * drop, int32_t n_layer,
                              const llama_token * tokens, const float * states, int32_t n, int32_t n_branches,
                              llama_pos pos, llama_seq_id seq, int32_t stream, enum ecl_outputs outputs,
                              float * streams);
-
-// Graphs built so far, the time that took in microseconds, and how many are alive now.
-ECL_API void ecl_graph_stats(const struct llama_context * ctx, int64_t * n_built, int64_t * build_us,
-                             int32_t * n_alive);
-
-// Why the last call failed, in one line; empty if it did not.
-ECL_API const char * ecl_last_error(const struct llama_context * ctx);
 
 #ifdef __cplusplus
 }

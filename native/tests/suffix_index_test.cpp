@@ -1,5 +1,5 @@
 // The suffix index against a search of the texts, and the time it takes.
-#include "ecl_suffix_index.h"
+#include "sources/suffix_index.h"
 
 #include <algorithm>
 #include <chrono>
