@@ -63,6 +63,14 @@ bool is_tree(const double * probabilities, const int32_t * parents, int32_t n) {
     return n >= 0;
 }
 
+ecl::proposal tree_of(const llama_token * tokens, const double * probabilities, const int32_t * parents, int32_t n) {
+    ecl::proposal tree;
+    for (int32_t i = 0; i < n; ++i) {
+        tree.add(tokens[i], probabilities[i], parents[i]);
+    }
+    return tree;
+}
+
 // Whether these are different tokens of a vocabulary, of kinds that there are.
 bool is_entry(const llama_token * tokens, const uint8_t * kinds, int32_t n_vocab) {
     for (int32_t i = 0; i < ECL_RECYCLING_WIDTH; ++i) {
@@ -101,14 +109,17 @@ ecl_source * ecl_given_new(const llama_token * tokens, const double * probabilit
         return nullptr;
     }
     return guarded(
-        [&] {
-            ecl::proposal tree;
-            for (int32_t i = 0; i < n; ++i) {
-                tree.add(tokens[i], probabilities[i], parents[i]);
-            }
-            return handle(std::make_unique<ecl::given_source>(std::move(tree)));
-        },
+        [&] { return handle(std::make_unique<ecl::given_source>(tree_of(tokens, probabilities, parents, n))); },
         static_cast<ecl_source *>(nullptr));
+}
+
+int32_t ecl_given_set(ecl_source * source, const llama_token * tokens, const double * probabilities,
+                      const int32_t * parents, int32_t n) {
+    auto * given = dynamic_cast<ecl::given_source *>(source_of(source));
+    if (given == nullptr || !is_tree(probabilities, parents, n)) {
+        return -1;
+    }
+    return guarded([&] { return given->set(tree_of(tokens, probabilities, parents, n)), 0; }, -1);
 }
 
 void ecl_source_free(ecl_source * source) {
