@@ -16,8 +16,8 @@ from scripted import RandomSkipSetDrafter, ScriptedDrafter, TreeDrafter, partly_
 from steps import RealModel, Tiny, random_tokens
 
 from edge_conflayers.controller.auto import AutoDrafter
-from edge_conflayers.controller.controller import Caution
-from edge_conflayers.controller.loss_budget import Allowance
+from edge_conflayers.controller.loss_budget import BudgetSettings
+from edge_conflayers.controller.policy import Policy
 from edge_conflayers.costs.at_context import AtContext
 from edge_conflayers.costs.prices import Prices, PricesAt
 from edge_conflayers.decoding.drafter import Drafter
@@ -135,7 +135,7 @@ def auto(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     promised = Prediction(2.0, 0.0, max_draft=6, acceptance=0.9, tokens_per_round=5.0)
     found = Found(LayerMask.layers(range(1, model.n_layer - 1, 2)), promised, c=0.5)
     sets = SkipSets(model.n_layer, [SkipSet("any", signature("any"), found)], prices)
-    return AutoDrafter(model, sets, Caution(Allowance(share=1e9)))
+    return AutoDrafter(model, sets, Policy(BudgetSettings(of_elapsed=1e9)))
 
 
 def foreseeing(model: Model, text: Sequence[int], prompt: int) -> Drafter:
@@ -146,7 +146,7 @@ def foreseeing(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     return AutoDrafter(
         model,
         SkipSets(model.n_layer, prices=prices),
-        Caution(Allowance(share=1e9), least_chance=0.0),
+        Policy(BudgetSettings(of_elapsed=1e9), min_acceptance=0.0),
         next_state=NextStateHead(weights),
     )
 

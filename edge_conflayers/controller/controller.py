@@ -1,323 +1,333 @@
-"""Each round: who drafts, how much, or nobody, by expected tokens per second.
+"""The controller: each round, who drafts, how much, or nobody, by expected tokens per second.
 
-Time is worth a rate of tokens, that of the text so far and at least plain decoding's. A draft's
-gain is the tokens that it is expected to add less what its time is worth; the draft of the highest
-gain is taken, if that is positive (so the long-run rate is the highest: renewal reward).
+A second must bring what this text has brought lately, and at least what plain decoding brings. A
+draft's gain is the tokens that it is expected to add, less what its time is worth; the draft with
+the highest gain is taken if that is positive, which maximises the long-run rate (renewal reward).
 
-The aim: no text takes more than a fiftieth longer than by plain decoding. A draft that may lose
-time is only tried when the loss fits what may be lost (``account.py``). Where looking for
-candidates takes time that is noticed, rounds go by without (``looks.py``): nobody is asked, and
-what became of them is heard of at the next look.
+No text should take more than 2 % longer than by plain decoding: a draft that may lose time is made
+only within the loss budget (``loss_budget.py``), and sources are polled only as often as that is
+not noticed (``polling.py``).
 """
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
-from edge_conflayers.controller.acceptance import AcceptanceChances
+from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.controller.arm import Arm
-from edge_conflayers.controller.candidate_tree import Candidates
-from edge_conflayers.controller.layers_arm import SkipSetArm
-from edge_conflayers.controller.loss_budget import Account, Allowance, Shadow, undisturbed
-from edge_conflayers.controller.polling import Looks
+from edge_conflayers.controller.candidate_tree import CandidateTree
+from edge_conflayers.controller.layers_arm import LayersArm
+from edge_conflayers.controller.loss_budget import LossBudget, without_hold_ups
+from edge_conflayers.controller.policy import Policy
+from edge_conflayers.controller.polling import Polling
+from edge_conflayers.controller.shadow_draft import ShadowDraft
 from edge_conflayers.controller.step_times import StepTimes
-from edge_conflayers.decoding.drafter import Pause
+from edge_conflayers.decoding.drafter import BackOff
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.drafters.source import CandidateSource, FollowingSource
-from edge_conflayers.engine.draft import ROOT, Draft
+from edge_conflayers.drafters.lookup import LookupSource
+from edge_conflayers.drafters.source import CandidateSource
+from edge_conflayers.engine.draft import NO_DRAFT, ROOT, Draft
 from edge_conflayers.engine.session import Session
 
-_CURIOUS = 0.1  # of what time is worth, when something is tried all the same
-_NO_DRAFT = Draft()
+_RETRY_PRICE = 0.1  # of its time's worth that a retried draft must bring; not tuned
 
 
 @dataclass(frozen=True)
-class Caution:
-    """How drafts are held back that may not pay.
+class Lineup:
+    """Who may draft in one text.
 
     Attributes:
-        allowance: what may be lost on them.
-        search_share: of the time that drafts have saved, what a search for skip sets may take.
-        margin: by what factor the gain of candidates has to exceed what their time is worth in
-            plain decoding: the best of many is seldom as good as it looks, and what is spent on
-            doubtful ones is missing for the next, likelier ones.
-        risk: of what may be lost, how much one draft of more than one candidate may risk if what
-            was won is less than that: a text that begins with a bad one has something left for the
-            next.
-        arm_margin: the same as ``margin`` of a drafter that takes time, known by its recent drafts.
-        arm_risk: of what may be lost, how much one draft of such a drafter may risk, since a single
-            one costs as much as many candidates.
-        reserve: one-token steps of what may be lost that are for candidates alone.
-        least_chance: of a candidate, for the same reason.
-        longest_doubt: rounds without a draft after which they are tried all the same.
+        sources: propose candidates without a step of any model.
+        layers: drafts with layers dropped; None if there is no skip set to use or search for.
+        others: more drafters that take time.
+        policy: how cautiously.
     """
 
-    allowance: Allowance = field(default_factory=Allowance)
-    search_share: float = 0.1
-    margin: float = 2.0
-    risk: float = 1 / 3
-    arm_margin: float = 1.15
-    arm_risk: float = 1 / 3
-    reserve: float = 0.0
-    least_chance: float = 0.1
-    longest_doubt: int = 48
+    sources: Sequence[CandidateSource]
+    layers: LayersArm | None = None
+    others: Sequence[Arm] = ()
+    policy: Policy = field(default_factory=Policy)
 
 
-FORESEEING = Caution(margin=1.5, risk=1 / 2, reserve=1.0, least_chance=0.04)
-"""Where tokens are foreseen in any text, a bad beginning is often made good."""
-
-
-class Controller:
-    """A drafter that chooses among drafters.
+class Controller(ABC):
+    """Chooses among drafters, text after text.
 
     Args:
-        times: of full steps; kept up to date.
-        sources: propose candidates at no cost.
-        layers: drafts with layers dropped; None if the model or the profile has no skip set.
-        others: more drafters that take time.
-        calibration: chances of acceptance, kept up to date.
+        times: of full-model steps; kept up to date.
+        acceptance: rates of proposed tokens; kept up to date.
         clock: seconds, for tests.
     """
 
     def __init__(
         self,
         times: StepTimes,
-        sources: Sequence[CandidateSource],
-        layers: SkipSetArm | None = None,
+        acceptance: AcceptanceRates | None = None,
         *,
-        others: Sequence[Arm] = (),
-        calibration: AcceptanceChances | None = None,
-        caution: Caution | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.times = times
-        self.layers = layers
-        self._arms: list[Arm] = [*others] if layers is None else [layers, *others]
-        self.calibration = calibration or AcceptanceChances()
-        self._caution = caution or Caution()
+        self.acceptance = acceptance or AcceptanceRates()
         self._clock = clock
-        for source in sources:
-            if source.calibrated:
-                self.calibration.trust(source.name)
-        self._candidates = Candidates(sources, times, self.calibration)
-        self._always_learning = tuple(source for source in sources if source.learns_always)
-        following = [source for source in sources if isinstance(source, FollowingSource)]
-        self._looks = Looks(following)
-        self._all_follow = len(following) == len(sources) > 0
-        self._unheard: list[Round] = []  # that went by without a look
-        self._account = Account(self._caution.allowance)
+        self._polling = Polling()
         self._rounds_by: Counter[str] = Counter()
-        self._chain = True
-        self._searched = 0.0  # seconds, in this text
-        self._since_draft = 0  # rounds
-        self._shadow: Shadow | None = None
-        self._looking = 0.0  # seconds in this round, less what sources weigh themselves
-        self._others_asked = True  # whether others than sources have to be asked next time
+        self._unheard: list[Round] = []  # skipped rounds that nothing was learned from yet
+        self._take(Lineup(()), chain=True)
+
+    @abstractmethod
+    def line_up(self, session: Session, prompt: Sequence[int]) -> Lineup:
+        """Says who may draft in the text that begins now, whose prompt the session holds. Begins
+        the text for ``times`` and for what else it knows of."""
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
-        self._account = Account(self._caution.allowance)
-        self.calibration.begin_text()
-        self._searched = 0.0
-        self._since_draft = 0
-        self._shadow = None
-        self._looks.begin()
-        self._unheard.clear()
-        self._chain = not session.verifies_trees  # finding out builds a graph
-        for source in self._candidates.sources:
+        """See ``Drafter.begin``."""
+        lineup = self.line_up(session, prompt)
+        for arm in _arms(lineup):
+            arm.begin(session, prompt)
+        for source in lineup.sources:
+            if source.self_calibrated:
+                self.acceptance.self_calibrate(source.name)
+        self.acceptance.begin_text()
+        self._take(lineup, chain=not session.verifies_trees)
+        for source in lineup.sources:
             source.observe(session, ())
 
-    def pause(self) -> Pause | None:
-        pause = self._looks.pause()
-        if pause is not None and self._always_learning:  # from every round's logits
-            return replace(pause, rounds=1)
-        return pause
+    def _take(self, lineup: Lineup, *, chain: bool) -> None:
+        """Starts a text with this line-up; ``chain``: trees are not verified."""
+        self._policy = lineup.policy
+        self._budget = LossBudget(lineup.policy.budget)
+        self._sources = tuple(lineup.sources)
+        self._tree = CandidateTree(self._sources, self.times, self.acceptance)
+        self._always_learning = tuple(each for each in self._sources if each.learns_always)
+        self._layers = lineup.layers
+        self._arms = _arms(lineup)
+        lookups = [each for each in self._sources if isinstance(each, LookupSource)]
+        self._polling.begin_text(lookups)
+        self._only_lookups = len(lookups) == len(self._sources) > 0
+        self._chain = chain
+        self._unheard.clear()
+        self._rounds_by.clear()
+        self._searched = 0.0  # seconds spent on searching in this text
+        self._since_draft = 0  # rounds
+        self._shadow: ShadowDraft | None = None
+        self._deciding = 0.0  # seconds in this round, less what sources weigh themselves
+        self._arms_due = True  # whether arms have to be asked next time
 
-    def passed(self, session: Session, rounds: Sequence[Round], called: bool) -> None:
+    # Each round, from here on: back_off, then skipped, or draft and learn.
+
+    def back_off(self) -> BackOff | None:
+        """See ``PollingDrafter.back_off``."""
+        back_off = self._polling.back_off()
+        if back_off is not None and self._always_learning:  # from every round's logits
+            return replace(back_off, rounds=1)
+        return back_off
+
+    def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:
+        """See ``PollingDrafter.skipped``."""
         for source in self._always_learning:
             for round in rounds:
                 source.learn(session, round)
         self._unheard.extend(rounds)
-        self._looks.passed(rounds, called)
+        self._polling.skipped(rounds, woken)
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+        """See ``Drafter.draft``."""
         began = self._clock()
         self._hear_skipped()
-        times = self.times
-        spare = self._account.spare(times.t1)
-        draft, gain = _NO_DRAFT, 0.0
-        rate = self._rate(self._caution.margin)
-        if not self._looks.followed:
-            for source in self._candidates.sources:
+        if not self._polling.followed:
+            for source in self._sources:
                 source.observe(session, pending)
-        if not times.plain_due:
-            risk = self._account.at_risk(times.t1, self._caution.risk)
-            one_candidate = min(self._at_risk(len(pending), 1), spare)
-            draft, gain = self._free(len(pending), limit, max(risk, one_candidate))
-        weighed = sum(source.weighed_seconds for source in self._candidates.sources)
-        self._looking = self._clock() - began - weighed
-        self._others_asked = limit <= 0 or times.plain_due
-        if self._others_asked or not self._arms:
-            return draft
-        arm_rate = self._rate(self._caution.arm_margin)
-        # As the arms reckon theirs.
-        gain += (rate - arm_rate) * self._at_risk(len(pending), len(draft.tokens))
-        risk = self._caution.arm_risk * (spare - self._caution.reserve * times.t1)
-        chosen = None
-        for arm in self._arms:
-            plan = arm.plan(arm_rate, times, len(pending), limit, risk)
-            self._others_asked = self._others_asked or plan.limit > 0
-            if plan.gain > gain:
-                gain, chosen = plan.gain, (arm, plan.limit)
-        if chosen is not None:
-            arm, most = chosen
-            draft = arm.draft(session, pending, most, arm_rate, times)
+        may_draft = limit > 0 and not self.times.plain_due
+        draft, gain, weighed = NO_DRAFT, 0.0, 0.0
+        if may_draft:
+            for source in self._sources:
+                weighed += source.look_ahead()
+            draft, gain = self._best_candidates(len(pending), limit)
+        self._deciding = self._clock() - began - weighed
+        self._arms_due = not may_draft
+        if may_draft and self._arms:
+            draft = self._best_arm(session, pending, limit, draft, gain)
         return draft
 
-    def _rate(self, margin: float) -> float:
-        """Tokens that a second is worth to a draft."""
-        return max(margin / self.times.t1, self._account.rate(self.times.t1))
+    def _best_candidates(self, n_pending: int, limit: int) -> tuple[Draft, float]:
+        """The candidates worth verifying within the loss budget, and their gain in tokens."""
+        policy, t1 = self._policy, self.times.t1
+        tokens_per_second, min_acceptance = self._worth(policy.margin), policy.min_acceptance
+        if self._retrying:
+            tokens_per_second, min_acceptance = _RETRY_PRICE * tokens_per_second, 0.0
 
-    def _at_risk(self, n_pending: int, drafted: int) -> float:
+        def choose(budget: float) -> tuple[Draft, float]:
+            return self._tree.choose(
+                n_pending,
+                limit,
+                tokens_per_second=tokens_per_second,
+                budget=budget,
+                min_acceptance=min_acceptance,
+                chain=self._chain,
+            )
+
+        best = choose(inf)
+        n = len(best[0].tokens)
+        if n == 0:
+            return best
+        # A single candidate may always be tried if anything may be lost.
+        one = min(self._verify_seconds(n_pending, 1), self._budget.left(t1))
+        budget = max(self._budget.for_one_draft(t1, policy.draft_share), one)
+        seconds = self._verify_seconds(n_pending, n)
+        if seconds <= budget:
+            return best
+        affordable = choose(budget)
+        if not affordable[0].tokens and self._shadow is None:
+            self._shadow = ShadowDraft(best[0], t1 + seconds)
+        return affordable
+
+    def _best_arm(
+        self, session: Session, pending: Sequence[int], limit: int, draft: Draft, gain: float
+    ) -> Draft:
+        """Drafts by the arm of the highest gain, if that is more than the candidates'."""
+        policy, times = self._policy, self.times
+        worth = self._worth(policy.arm_margin)
+        # The candidates' gain at the arms' price of time.
+        dearer = self._worth(policy.margin) - worth
+        gain += dearer * self._verify_seconds(len(pending), len(draft.tokens))
+        left = self._budget.left(times.t1) - policy.reserve * times.t1
+        chosen: tuple[Arm, int] | None = None
+        for arm in self._arms:
+            plan = arm.plan(
+                *(times, len(pending), limit),
+                tokens_per_second=worth,
+                budget=policy.arm_share * left,
+            )
+            self._arms_due = self._arms_due or plan.limit > 0
+            if plan.gain > gain:
+                gain, chosen = plan.gain, (arm, plan.limit)
+        if chosen is None:
+            return draft
+        arm, most = chosen
+        return arm.draft(session, pending, most, times, worth)
+
+    def _worth(self, margin: float) -> float:
+        """Tokens that a second must bring to a draft."""
+        t1 = self.times.t1
+        return max(margin / t1, self._budget.tokens_per_second(t1))
+
+    def _verify_seconds(self, n_pending: int, drafted: int) -> float:
         """Seconds of verifying a draft, which are lost if none of it is accepted."""
         return self.times.step(n_pending + drafted) - self.times.step(n_pending)
 
     @property
-    def _doubtful(self) -> bool:
-        """Whether to try what would not pay: a source may have become better."""
-        return self._since_draft >= self._caution.longest_doubt
-
-    def _free(self, n_pending: int, limit: int, spare: float) -> tuple[Draft, float]:
-        """The candidates worth verifying in ``spare`` seconds, which are lost if none is accepted,
-        and their gain in tokens."""
-        rate, least_chance = self._rate(self._caution.margin), self._caution.least_chance
-        if self._doubtful:
-            rate, least_chance = _CURIOUS * rate, 0.0
-
-        def choose(spare: float) -> tuple[Draft, float]:
-            return self._candidates.choose(
-                n_pending,
-                limit,
-                rate=rate,
-                spare=spare,
-                least_chance=least_chance,
-                chain=self._chain,
-            )
-
-        draft, gain = choose(inf)
-        if not draft.tokens:
-            return draft, gain
-        at_risk = self._at_risk(n_pending, len(draft.tokens))
-        if at_risk <= spare:
-            return draft, gain
-        affordable = choose(spare)
-        if not affordable[0].tokens and self._shadow is None:
-            self._shadow = Shadow(draft, self.times.t1 + at_risk)
-        return affordable
+    def _retrying(self) -> bool:
+        return self._since_draft >= self._policy.retry_after
 
     def learn(self, session: Session, round: Round) -> None:
+        """See ``Drafter.learn``."""
         began = self._clock()
-        for source in self._candidates.sources:
+        for source in self._sources:
             source.learn(session, round)
         learned = self._clock()
         self._hear(round, learned - began)
         t1 = self.times.t1
-        self._looks.made(
+        self._polling.polled(
             round,
-            self._looking + self._clock() - learned,
+            self._deciding + self._clock() - learned,
             t1,
-            may_draft=self._account.spare(t1) > 0,
-            bar=self._least_worth() if self._all_follow and not self._others_asked else None,
+            may_draft=self._budget.left(t1) > 0,
+            wake_at=self._wake_at() if self._only_lookups and not self._arms_due else None,
         )
-        if self.layers is not None:
-            self._search(session)
+        if self._layers is not None:
+            self._search_on(session, self._layers)
 
-    def _least_worth(self) -> float:
-        """The probability from which on a candidate may be worth its verification, once time is
-        worth no more than plain decoding's."""
-        curious = _CURIOUS if self._doubtful else 1.0
-        return curious * self._caution.margin * (self.times.v(2) - 1.0)
+    def _wake_at(self) -> float:
+        """The probability from which on a candidate may be worth verifying, once a second is worth
+        no more than by plain decoding."""
+        price = _RETRY_PRICE if self._retrying else 1.0
+        return price * self._policy.margin * (self.times.v(2) - 1.0)
 
     def _hear_skipped(self) -> None:
-        """What became of the rounds without a look, one-token steps all of them."""
+        """Learns from the rounds that went by, which were one-token steps."""
         skipped = self._unheard
         if not skipped:
             return
         self._since_draft += len(skipped)
         self._rounds_by["plain"] += len(skipped)
         self.times.observe_plain(round.verify_seconds for round in skipped)
-        most = self.times.t1
-        seconds = sum(undisturbed(round.verify_seconds, most) for round in skipped)
-        self._account.add_plain(seconds, 0.0, len(skipped))
+        t1 = self.times.t1
+        seconds = sum(without_hold_ups(round.verify_seconds, t1) for round in skipped)
+        self._budget.add_plain(seconds, 0.0, len(skipped))
         for round in skipped:
-            self._follow(round)
+            self._follow_shadow(round)
         skipped.clear()
 
     def _hear(self, round: Round, learning: float) -> None:
-        """What became of a round, from which the sources took ``learning`` seconds to learn."""
+        """Learns from a round, from which the sources took ``learning`` seconds to learn."""
         began = self._clock()
-        self._follow(round)
+        self._follow_shadow(round)
         if round.drafted:
-            self._observe_chances(round.draft, round.path, (ROOT, *round.path))
+            self._count_accepted(round.draft, round.path, (ROOT, *round.path))
         self._since_draft = 0 if round.drafted else self._since_draft + 1
         self._rounds_by[round.draft.source(0) if round.drafted else "plain"] += 1
         verified = len(round.pending) + round.drafted
         self.times.observe(verified, round.verify_seconds)
         for arm in self._arms:
             arm.observe(round)
-        verify_seconds = undisturbed(round.verify_seconds, self.times.step(verified))
+        verifying = without_hold_ups(round.verify_seconds, self.times.step(verified))
         overhead = round.draft_seconds + learning + self._clock() - began
         if verified == 1:
-            self._account.add_plain(verify_seconds + overhead, overhead)
+            self._budget.add_plain(verifying + overhead, overhead)
         else:
-            self._account.add(round.accepted + 1, verify_seconds + overhead, self.times.t1)
+            self._budget.add_draft(round.accepted + 1, verifying + overhead, self.times.t1)
 
-    def _search(self, session: Session) -> None:
-        """Goes on searching for skip sets with time that drafts have won."""
-        assert self.layers is not None
-        for_search = self._caution.search_share * self._account.won - self._searched
-        if for_search <= 0:
-            return
-        cost = self.layers.search_seconds(self.times.t1)
-        if cost is None or cost > for_search:
-            return
-        began = self._clock()
-        self.layers.advance(session)
-        spent = self._clock() - began
-        self._searched += spent
-        self._account.spend(spent)
-
-    def _follow(self, round: Round) -> None:
+    def _follow_shadow(self, round: Round) -> None:
         shadow = self._shadow
         if shadow is None or round.drafted > 0:
-            self._shadow = None  # not the text as it would have gone on
+            self._shadow = None  # the text has not gone on token by token
             return
         shadow.follow(round.token)
-        if shadow.tells(self.times.t1):
+        if shadow.is_decided(self.times.t1):
             self._shadow = None
-            self._observe_chances(shadow.draft, shadow.path, shadow.tried)
-            self._account.add_evidence(shadow.won(self.times.t1), self.times.t1)
+            self._count_accepted(shadow.draft, shadow.path, shadow.tried)
+            self._budget.add_evidence(shadow.won(self.times.t1), self.times.t1)
 
-    def _observe_chances(self, draft: Draft, path: Sequence[int], tried: Sequence[int]) -> None:
-        """Of every candidate that followed a node in ``tried``, whether it was drawn."""
+    def _count_accepted(self, draft: Draft, path: Sequence[int], tried: Sequence[int]) -> None:
+        """Counts every candidate that followed a node in ``tried`` as accepted or not."""
         accepted = set(path)
         for i in range(len(draft.tokens)):
             if draft.parent(i) in tried:
-                self.calibration.observe(draft.source(i), draft.probabilities[i], i in accepted)
+                self.acceptance.observe(draft.source(i), draft.probabilities[i], i in accepted)
+
+    def _search_on(self, session: Session, layers: LayersArm) -> None:
+        """Goes on searching for skip sets with time that drafts have saved."""
+        for_search = self._policy.search_share * self._budget.won - self._searched
+        if for_search <= 0:
+            return
+        expected = layers.search_seconds(self.times.t1)
+        if expected is None or expected > for_search:
+            return
+        began = self._clock()
+        layers.advance(session)
+        spent = self._clock() - began
+        self._searched += spent
+        self._budget.spend(spent)
 
     def report(self) -> dict[str, Any]:
+        """See ``Drafter.report``."""
         self._hear_skipped()
         report: dict[str, Any] = {
             "rounds_by": dict(self._rounds_by),
             "t1_ms": self.times.t1 * 1e3,
             "v": {n: self.times.v(n) for n in (2, 4, 8, 16)},
-            "won_seconds": self._account.won,
-            "overhead_ms": self._looks.usual_seconds * 1e3,
+            "won_seconds": self._budget.won,
+            "overhead_ms": self._polling.usual_seconds * 1e3,
         }
         for arm in self._arms:
             report.update(arm.report())
         return report
+
+
+def _arms(lineup: Lineup) -> list[Arm]:
+    return [*lineup.others] if lineup.layers is None else [lineup.layers, *lineup.others]

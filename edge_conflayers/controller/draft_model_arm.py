@@ -1,4 +1,4 @@
-"""A second model as the controller weighs it."""
+"""The arm that drafts with a second model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from edge_conflayers.controller.acceptance import AcceptanceChances
-from edge_conflayers.controller.arm import Expectations, Plan, Prior
+from edge_conflayers.controller.acceptance import AcceptanceRates
+from edge_conflayers.controller.arm import Plan, Prior
+from edge_conflayers.controller.expected_gain import ExpectedGain
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.draft_model import NAME
@@ -20,36 +21,31 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import NO_MASK, Session
 from edge_conflayers.errors import BadInput
 
-_VOCABULARY = 16384  # tokens; of an LM head over 150,000 it leaves a tenth
-_MOST_UNREAD = 16  # tokens that are read together with the last one
-_DRAFTED, _ACCEPTED = 3.0, 2.0  # tokens a round, before there were any
+_VOCABULARY = 16384  # tokens that it drafts among: a tenth of a head over 150,000; not tuned
+_MAX_UNREAD = 16  # tokens of the text that it reads together with the last one; not tuned
+# What is expected before the first draft; its time is measured. Not tuned.
+_DRAFTED, _ACCEPTED = 3.0, 2.0
 
 
 class DraftModelArm:
-    """A second model as the controller weighs it. It drafts from a draft vocabulary.
+    """Drafts with a second model, from a draft vocabulary.
 
     Args:
         model: as for DraftModelDrafter.
-        calibration: chances of acceptance by probability, kept by the controller.
-        max_draft: most tokens in a draft.
+        acceptance: rates by probability, kept up to date by the controller.
+        max_draft: most tokens in a draft; not tuned.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        calibration: AcceptanceChances,
-        *,
-        max_draft: int = 15,
-    ) -> None:
+    def __init__(self, model: Model, acceptance: AcceptanceRates, *, max_draft: int = 15) -> None:
         self.model = model
         self._own = OwnSession(model)
         self._vocabulary = DraftVocabulary(model, size=_VOCABULARY)
-        self._expected = Expectations(NAME, calibration, max_draft)
+        self._gain = ExpectedGain(NAME, acceptance, max_draft)
         self._shortened = True  # whether it drafts from that vocabulary
         self._timed = False
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
-        """A text begins, whose prompt the session holds."""
+        """See ``Arm.begin``."""
         own = self._own.session_for(session)
         follow(own, session.tokens)
         if self._shortened:
@@ -61,29 +57,44 @@ class DraftModelArm:
                 self._shortened = False
                 own.set_draft_vocabulary(())
         if self._timed:
-            self._expected.begin_text()
+            self._gain.begin_text()
         else:
-            self._expected.restart(Prior(_ACCEPTED, _DRAFTED, seconds=_draft_one(own)))
+            self._gain.restart(Prior(_ACCEPTED, _DRAFTED, seconds=_draft_one(own)))
             self._timed = True
 
-    def plan(self, rate: float, times: StepTimes, n_pending: int, limit: int, spare: float) -> Plan:
+    def plan(
+        self,
+        times: StepTimes,
+        n_pending: int,
+        limit: int,
+        *,
+        tokens_per_second: float,
+        budget: float,
+    ) -> Plan:
         """See ``Arm.plan``."""
-        return self._expected.plan(rate, times, n_pending, limit, spare)
+        return self._gain.plan(
+            times, n_pending, limit, tokens_per_second=tokens_per_second, budget=budget
+        )
 
     def draft(
-        self, session: Session, pending: Sequence[int], limit: int, rate: float, times: StepTimes
+        self,
+        session: Session,
+        pending: Sequence[int],
+        limit: int,
+        times: StepTimes,
+        tokens_per_second: float,
     ) -> Draft:
         """See ``Arm.draft``."""
         own = self._own.session_for(session)
         text = [*session.tokens, *pending]
         if len(text) > own.n_ctx or not align(own, text):
             return Draft()
-        if len(text) - len(own) > _MOST_UNREAD:
+        if len(text) - len(own) > _MAX_UNREAD:
             own.read(text[len(own) : -1])
-        draft = self._expected.draft(
+        draft = self._gain.draft(
             *(own, NO_MASK, text[len(own) :], limit),
-            rate=rate,
             times=times,
+            tokens_per_second=tokens_per_second,
             n_pending=len(pending),
             keep=True,
         )
@@ -92,7 +103,7 @@ class DraftModelArm:
 
     def observe(self, round: Round) -> None:
         """See ``Arm.observe``."""
-        self._expected.observe(round)
+        self._gain.observe(round)
         own = self._own.session
         if own is not None:
             with contextlib.suppress(BadInput):

@@ -1,4 +1,4 @@
-"""Drafts with layers dropped, as the controller weighs them."""
+"""The arm that drafts with layers dropped, and improves its skip set."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_conflayers.controller.acceptance import AcceptanceChances
-from edge_conflayers.controller.arm import NOTHING, Expectations, Plan, Prior
+from edge_conflayers.controller.acceptance import AcceptanceRates
+from edge_conflayers.controller.arm import NO_PLAN, Plan, Prior
+from edge_conflayers.controller.expected_gain import ExpectedGain
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.layers import NAME, report_of
@@ -16,18 +17,20 @@ from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.layer_search import SkipSetSearch
 
-_FIRST_ADVANCE = 20.0  # one-token steps; a search's first step ranks all sub-layers
+# One-token steps that a search's first advance is expected to take, as it ranks all sub-layers; not
+# tuned.
+_FIRST_ADVANCE = 20.0
 
 
-class SkipSetArm:
+class LayersArm:
     """Drafts under the mask that a search has found.
 
     Args:
-        search: gives the mask and goes on improving it. When, is decided here: it hears of a round
-            only before it goes on.
-        prior: of the search's present mask.
-        calibration: chances of acceptance by probability, kept by the controller.
-        max_draft: most tokens in a draft.
+        search: gives the mask. The controller decides when it goes on, and it hears of the last
+            round only then.
+        prior: what is expected of a mask.
+        acceptance: rates by probability, kept up to date by the controller.
+        max_draft: most tokens in a draft; not tuned.
         clock: seconds, for tests.
     """
 
@@ -35,46 +38,70 @@ class SkipSetArm:
         self,
         search: SkipSetSearch,
         prior: Callable[[LayerMask], Prior],
-        calibration: AcceptanceChances,
+        acceptance: AcceptanceRates,
         *,
         max_draft: int = 12,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.search = search
-        self._prior_of = prior
+        self._prior = prior
+        self._acceptance = acceptance
+        self._max_draft = max_draft
         self._clock = clock
+        self._start()
+
+    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+        """See ``Arm.begin``; the search knows the text already."""
+        self._start()
+        self._follow_search()
+
+    def _start(self) -> None:
         self._mask = LayerMask()
-        self._expected = Expectations(NAME, calibration, max_draft)
+        self._gain = ExpectedGain(NAME, self._acceptance, self._max_draft)
         self._advance_seconds: deque[float] = deque(maxlen=5)
         self._last: Round | None = None
-        self._follow_search()
 
     def _follow_search(self) -> None:
         if self.search.mask != self._mask:
             self._mask = self.search.mask
-            self._expected.restart(self._prior_of(self._mask))
+            self._gain.restart(self._prior(self._mask))
 
-    def plan(self, rate: float, times: StepTimes, n_pending: int, limit: int, spare: float) -> Plan:
+    def plan(
+        self,
+        times: StepTimes,
+        n_pending: int,
+        limit: int,
+        *,
+        tokens_per_second: float,
+        budget: float,
+    ) -> Plan:
         """See ``Arm.plan``."""
         if not self._mask:
-            return NOTHING
-        return self._expected.plan(rate, times, n_pending, limit, spare)
+            return NO_PLAN
+        return self._gain.plan(
+            times, n_pending, limit, tokens_per_second=tokens_per_second, budget=budget
+        )
 
     def draft(
-        self, session: Session, pending: Sequence[int], limit: int, rate: float, times: StepTimes
+        self,
+        session: Session,
+        pending: Sequence[int],
+        limit: int,
+        times: StepTimes,
+        tokens_per_second: float,
     ) -> Draft:
         """See ``Arm.draft``."""
-        return self._expected.draft(
+        return self._gain.draft(
             *(session, self._mask, pending, limit),
-            rate=rate,
             times=times,
+            tokens_per_second=tokens_per_second,
             n_pending=len(pending),
         )
 
     def observe(self, round: Round) -> None:
         """See ``Arm.observe``."""
         self._last = round
-        self._expected.observe(round)
+        self._gain.observe(round)
 
     def search_seconds(self, t1: float) -> float | None:
         """What going on with the search is expected to take; None if it has ended."""

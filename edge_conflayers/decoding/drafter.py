@@ -1,4 +1,4 @@
-"""What the loop asks of whoever drafts."""
+"""What the loop asks of a drafter."""
 
 from __future__ import annotations
 
@@ -35,39 +35,31 @@ class Drafter(Protocol):
         ...
 
 
-class Follower(Protocol):
-    """A lookup of the library, which follows the text without Python."""
-
-    @property
-    def handle(self) -> Any:
-        """The library's own pointer."""
-        ...
-
-
 @dataclass(frozen=True)
-class Pause:
-    """Rounds that a drafter lets go by. They are decoded plainly, several in one call.
+class BackOff:
+    """Rounds in which a drafter is not asked. They are decoded plainly, several in one call.
 
     Attributes:
-        rounds: at most.
-        following: take in the text meanwhile; as soon as one has something, the pause is over.
-        expected: how likely the next token has to be for that.
+        rounds: at most so many.
+        watch: handles of the library's lookups, which follow the text meanwhile; the first that
+            has something ends the back-off.
+        wake_at: probability of a lookup's next token from which on it does.
     """
 
     rounds: int
-    following: Sequence[Follower] = ()
-    expected: float = 1.0
+    watch: Sequence[Any] = ()
+    wake_at: float = 1.0
 
 
 @runtime_checkable
-class PausingDrafter(Drafter, Protocol):
+class PollingDrafter(Drafter, Protocol):
     """A drafter that need not be asked in every round."""
 
-    def pause(self) -> Pause | None:
-        """Asked before each round; if it pauses, ``draft`` and ``learn`` are not called."""
+    def back_off(self) -> BackOff | None:
+        """Called before each round. If rounds go by, ``draft`` and ``learn`` are not called."""
         ...
 
-    def passed(self, session: Session, rounds: Sequence[Round], called: bool) -> None:
-        """Called after rounds of a pause, with whether a source has ended it. The session's logits
-        are those of the last one."""
+    def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:
+        """Called after rounds that went by, with whether a lookup has ended the back-off. The
+        session's logits are those of the last one."""
         ...

@@ -1,4 +1,4 @@
-"""What became of a draft: one round of draft and verification."""
+"""One round: a draft, its verification, and what was drawn."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from edge_conflayers.engine.draft import Draft
 
 @dataclass(frozen=True)
 class Round:
-    """One draft and its verification.
+    """One round of drafting and verifying.
 
-    While a drafter learns from a round, ``session.logits(i)`` and its relatives are those of
+    While a drafter learns from a round, ``session.logits(i)`` and the like are those after
     ``[*pending, *draft.tokens][i]``.
 
     Attributes:
-        pending: tokens of the text that were verified together with the draft, at least one: the
-            last drawn, after those of a branch whose cells could not stay.
-        draft: what was proposed to follow them.
+        pending: the end of the text, at least one token, which was verified together with the
+            draft: the token drawn last, preceded by those of a branch whose cells could not stay.
+        draft: what was proposed to follow.
         path: indices into ``draft.tokens`` of the accepted tokens, in the order of the text.
         token: what the full model drew after the accepted ones.
         generated: tokens of the text so far, ``token`` included.
@@ -42,5 +42,5 @@ class Round:
 
     @property
     def drawn(self) -> tuple[int, ...]:
-        """What the round added to the text."""
+        """The tokens that the round added to the text."""
         return (*(self.draft.tokens[i] for i in self.path), self.token)

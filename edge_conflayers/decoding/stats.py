@@ -18,13 +18,20 @@ class Stats:
     """What one generation did and what it cost, in seconds of wall time.
 
     Attributes:
-        verify_seconds: steps of the full model, plain ones included.
-        begin_seconds: of the drafter's preparation, after the prompt; not part of ``seconds``.
-        search_seconds: everything that was spent on learning, skip sets and the rest.
-        rounds: steps of the full model after the prompt.
+        prompt_tokens, tokens: tokens read and written.
+        rounds: full-model steps after the prompt.
         drafted, accepted: tokens, over all rounds.
-        sources: of each token of the text, who proposed it; "full" for the full model's own.
-        record: of each round, what was drafted and accepted, and its seconds.
+        prompt_seconds: reading the prompt.
+        begin_seconds: the drafter's preparation after the prompt; not part of ``seconds``.
+        seconds: writing the text, which the next four are part of.
+        draft_seconds: drafting.
+        verify_seconds: full-model steps, plain ones included.
+        search_seconds: learning from rounds, and searching for skip sets.
+        sample_seconds: drawing tokens.
+        finish_reason: why the text ends.
+        drafter: the drafter's report.
+        sources: who proposed each token of the text; "full" for the full model itself.
+        record: what each round drafted and accepted, and its seconds.
     """
 
     prompt_tokens: int = 0
@@ -44,8 +51,13 @@ class Stats:
     sources: list[str] = field(default_factory=list)
     record: list[dict[str, Any]] = field(default_factory=list)
 
-    def count(self, round: Round) -> None:
-        """A round that is over."""
+    def add_token(self, source: str) -> None:
+        """Counts one more token of the text."""
+        self.tokens += 1
+        self.sources.append(source)
+
+    def add_round(self, round: Round) -> None:
+        """Records a round that is over."""
         draft = round.draft
         self.record.append(
             {
@@ -81,14 +93,18 @@ class Stats:
 
 
 class Clock:
-    """Adds the time since it was last read to one field of the statistics."""
+    """Adds the time since it was last read to a field of the statistics."""
 
     def __init__(self, stats: Stats) -> None:
         self.stats = stats
         self.last = time.perf_counter()
 
+    def resume(self) -> None:
+        """Goes on, after whoever takes the tokens has had the time."""
+        self.last = time.perf_counter()
+
     def charge(self, name: str) -> float:
-        """The seconds that were added."""
+        """Adds the time to this field; returns it."""
         now = time.perf_counter()
         spent, self.last = now - self.last, now
         setattr(self.stats, name, getattr(self.stats, name) + spent)

@@ -1,4 +1,4 @@
-"""Drafts that no model is run for."""
+"""Drafts from one source of candidates, without a step of any model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from edge_conflayers.engine.session import Session
 
 
 class FreeDrafter:
-    """Drafts what a source holds likely enough: a tree if the session verifies trees, else a chain.
+    """Drafts the likeliest candidates: a tree if the session verifies trees, else a chain.
 
     Args:
         source: where the candidates come from.
-        least: probability under which a token, with all before it, is not drafted. A drafted token
-            gains its probability in tokens and costs what one more token costs in a step: a tenth
-            to a quarter of the step, usually.
-        max_draft: most tokens in a draft.
+        least: probability under which a token, with all before it, is not drafted. One more token
+            usually adds a tenth to a quarter to a step. Not tuned.
+        max_draft: most tokens in a draft; not tuned.
     """
 
     def __init__(self, source: CandidateSource, *, least: float = 0.3, max_draft: int = 16) -> None:
@@ -32,6 +31,7 @@ class FreeDrafter:
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         self.source.observe(session, pending)
+        self.source.look_ahead()
         return self.source.candidates(
             min(limit, self.max_draft),
             least=self.least,

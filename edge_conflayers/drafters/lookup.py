@@ -1,4 +1,5 @@
-"""Drafts looked up in the text itself: what followed when its last tokens occurred before.
+"""Lookup: what followed when the text's last tokens occurred before (SuffixDecoding, arXiv
+2411.04975).
 
 The library keeps and searches the texts (``native/src/ecl_lookup.h``); here it follows a session.
 """
@@ -18,24 +19,29 @@ from edge_conflayers.errors import EdgeConflayersError
 
 NAME = "lookup"
 
-_CHECKED = 32  # tokens compared to see whether a text goes on as it was known
-# What is known of the texts before the present one is given up when there are more tokens.
-_MOST_TOKENS = 65_536
+_CHECKED = 32  # last known tokens compared to see whether a text goes on from there; not tuned
+# Tokens known of all texts after which earlier ones are forgotten; not tuned.
+_MAX_TOKENS = 65_536
 _NO_MEMORY = "there is no memory for the text to look tokens up in"
 
 
 class LookupSource(NativeSource):
-    """Candidates from earlier places of this text and of those before it."""
+    """Candidates from earlier places of this text and of those before it.
 
-    calibrated = True
+    It can also watch a text in the library, token by token (``Session.write``); it is told of
+    those tokens afterwards.
+    """
+
+    self_calibrated = True
 
     def __init__(self) -> None:
-        super().__init__(NAME, binding.ecl_lookup_new(_MOST_TOKENS))
-        self._earlier = 0  # tokens of the texts before that it knows
+        super().__init__(NAME, binding.ecl_lookup_new(_MAX_TOKENS))
+        self._earlier = 0  # known tokens of earlier texts
         self._text: list[int] = []
         self._session: weakref.ref[Session] | None = None
 
     def observe(self, session: Session, pending: Sequence[int]) -> None:
+        """See ``CandidateSource.observe``."""
         known, length = len(self._text), len(session) + len(pending)
         same = self._session is not None and self._session() is session and known <= length
         checked = max(0, known - _CHECKED)
@@ -48,18 +54,22 @@ class LookupSource(NativeSource):
         self.restart(_end(session, pending, 0))
 
     def restart(self, tokens: Sequence[int]) -> None:
-        """Takes in another text; the ones before it stay known, unless they are too many."""
+        """Starts another text; the ones before it stay known, unless they are too many."""
         known = self._take_in(binding.ecl_lookup_restart, tokens)
         self._text = list(tokens)
         self._earlier = known - len(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
-        """Takes in how the text goes on, and learns from which matches it did as before."""
+        """Takes in how the text goes on, and learns how often matches of each length come true."""
         self._take_in(binding.ecl_lookup_extend, tokens)
         self._text += tokens
 
     def follow(self, token: int) -> float:
-        """See ``FollowingSource.follow``."""
+        """Takes in one token, which comes right after what was observed or followed last.
+
+        Returns:
+            The probability of the likeliest candidate to follow it; 0 if there is none.
+        """
         self._text.append(token)
         probability: float = binding.ecl_lookup_follow(self.handle, token)
         if probability < 0:
@@ -67,15 +77,15 @@ class LookupSource(NativeSource):
         return probability
 
     def followed(self, tokens: Sequence[int]) -> None:
-        """See ``FollowingSource.followed``."""
+        """Hears of tokens that the library has taken in."""
         self._text += tokens
 
     def learn(self, session: Session, round: Round) -> None:
-        """What there is to learn is in the text."""
+        """Does nothing: all there is to learn is in the text."""
 
     @property
     def n_known(self) -> int:
-        """Tokens of all texts that it knows."""
+        """Known tokens of all texts."""
         return self._earlier + len(self._text)
 
     def _take_in(self, take_in: Any, tokens: Sequence[int]) -> int:

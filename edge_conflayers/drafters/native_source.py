@@ -1,4 +1,4 @@
-"""Sources of candidates that the library keeps."""
+"""Sources whose candidates the library holds."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.errors import EdgeConflayersError
 
-MOST_CANDIDATES = 24
-"""Of one source."""
+MAX_CANDIDATES = 24
+"""Most candidates of one source: as many as the largest verification holds."""
 
 
 class NativeSource:
-    """A ``CandidateSource`` that the library keeps, but for following a session. It takes
-    microseconds.
+    """A ``CandidateSource`` but for following a text and learning; asking it takes microseconds.
 
     Args:
         name: the ``source`` of its drafted tokens.
         handle: an ``ecl_source``, which is freed with this object.
     """
 
-    weighed_seconds = 0.0
-    calibrated = False
+    self_calibrated = False
     learns_always = False
 
     def __init__(self, name: str, handle: int | None) -> None:
@@ -33,8 +31,12 @@ class NativeSource:
         self.handle = handle
         weakref.finalize(self, binding.ecl_source_free, handle).atexit = False
 
+    def look_ahead(self) -> float:
+        """See ``CandidateSource.look_ahead``; the library works them out when it is asked."""
+        return 0.0
+
     def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
-        """As ``CandidateSource.candidates``."""
+        """See ``CandidateSource.candidates``."""
         limit = max(limit, 0)
         tokens, parents = (ctypes.c_int32 * limit)(), (ctypes.c_int32 * limit)()
         probabilities = (ctypes.c_double * limit)()
@@ -49,20 +51,23 @@ class NativeSource:
 
 
 class GivenSource(NativeSource):
-    """Always proposes out of one draft.
+    """Proposes out of the draft that it was given last; of none at first."""
 
-    Raises:
-        ValueError: a node before its parent, or a probability that cannot be.
-    """
+    def __init__(self, name: str) -> None:
+        super().__init__(name, binding.ecl_given_new(None, None, None, 0))
 
-    def __init__(self, name: str, draft: Draft) -> None:
+    def give(self, draft: Draft) -> None:
+        """Replaces the draft.
+
+        Raises:
+            ValueError: a node before its parent, or a probability outside (0, 1].
+        """
         n = len(draft.tokens)
-        handle = binding.ecl_given_new(
+        if binding.ecl_given_set(
+            self.handle,
             (ctypes.c_int32 * n)(*draft.tokens),
             (ctypes.c_double * n)(*draft.probabilities),
             (ctypes.c_int32 * n)(*(draft.parent(i) for i in range(n))),
             n,
-        )
-        if not handle:
+        ):
             raise ValueError("no tree of candidates")
-        super().__init__(name, handle)

@@ -1,4 +1,5 @@
-"""Drafts recycled from the full model's own runners-up (Token Recycling, arXiv 2408.08696).
+"""Recycling: what the full model held likely after the same tokens before (Token Recycling, arXiv
+2408.08696).
 
 The library keeps the tables and walks through them (``native/src/ecl_recycling.h``); here they
 learn from a session, and are saved.
@@ -26,40 +27,42 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 NAME = "recycling"
 
 WIDTH = binding.RECYCLING_WIDTH
-"""Successors kept of each entry."""
+"""Successors that an entry holds."""
 
 _KINDS = binding.RECYCLING_KINDS
-_CAPACITY = 20_000  # entries of each table; those of the least recently seen tokens go first
+_CAPACITY = 20_000  # entries of a table; the least recently updated go first. Not tuned
 _NO_TOKEN = -1
-_MOST_ROWS = 32  # tokens verified together
+_MAX_VERIFIED = 32  # tokens verified together
 _ENTRY_BYTES = 8 + WIDTH * (4 + 1)
 
 _TABLES = {"by_one": binding.RECYCLING_BY_ONE, "by_two": binding.RECYCLING_BY_TWO}
 
 
 class RecyclingSource(NativeSource):
-    """Candidates from what the full model held likely after the same tokens before.
+    """Candidates from the full model's likeliest tokens after the same one or two tokens.
 
     Args:
-        capacity: most entries of each table.
+        capacity: most entries of a table.
     """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
         super().__init__(NAME, binding.ecl_recycling_new(capacity))
         self._capacity = capacity
-        self._before = _NO_TOKEN  # of the last two tokens of the text
-        self._text = (ctypes.c_int32 * (_MOST_ROWS + 2))()
-        self._logits = (ctypes.c_void_p * _MOST_ROWS)()
+        self._before = _NO_TOKEN  # the text's last token but one
+        self._text = (ctypes.c_int32 * (_MAX_VERIFIED + 2))()
+        self._logits = (ctypes.c_void_p * _MAX_VERIFIED)()
 
     def observe(self, session: Session, pending: Sequence[int]) -> None:
+        """See ``CandidateSource.observe``."""
         before, last = [_NO_TOKEN, _NO_TOKEN, *session.tokens[-2:], *pending][-2:]
         self._before = before
         binding.ecl_recycling_observe(self.handle, before, last)
 
     def learn(self, session: Session, round: Round) -> None:
+        """See ``CandidateSource.learn``."""
         pending, tokens = round.pending, round.draft.tokens
         # What follows a wrong token is seldom asked for, so only the text is learned from.
-        nodes = (ROOT, *round.path)[:_MOST_ROWS]
+        nodes = (ROOT, *round.path)[:_MAX_VERIFIED]
         handle, first, n = session.handle, len(pending), len(nodes)
         for i, node in enumerate(nodes):
             self._logits[i] = binding.logits_address(handle, first + node)
@@ -73,9 +76,9 @@ class RecyclingSource(NativeSource):
     def state(self) -> dict[str, Any]:
         """The tables, JSON-able; at most 3 MB.
 
-        Of each, the entries as text, at most 64 characters each (keys, least recently updated
-        first, then tokens, then kinds, little-endian, deflated, base64), and how often successors
-        of each kind came true.
+        A table is its entries as one string, at most 64 characters an entry (keys, least recently
+        updated first, then tokens, then kinds; little-endian, deflated, base64), and how often
+        successors of each kind came true.
         """
         return {name: self._table_state(table) for name, table in _TABLES.items()}
 
@@ -95,7 +98,7 @@ class RecyclingSource(NativeSource):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], n_vocab: int) -> RecyclingSource:
-        """A source that goes on from ``state``.
+        """Restores what ``state`` returned.
 
         Raises:
             BadInput: it is not such a state, or not of a model with this vocabulary.

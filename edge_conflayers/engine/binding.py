@@ -295,6 +295,7 @@ _array = ctypes.c_void_p  # any array of the right element type
 ecl_lookup_new = _declare("ecl_lookup_new", _source, _int)
 ecl_recycling_new = _declare("ecl_recycling_new", _source, _int)
 ecl_given_new = _declare("ecl_given_new", _source, _tokens, _doubles, _tokens, _int)
+ecl_given_set = _declare("ecl_given_set", _int, _source, _tokens, _doubles, _tokens, _int)
 ecl_source_free = _declare("ecl_source_free", None, _source)
 ecl_source_candidates = _declare(
     "ecl_source_candidates",

@@ -81,3 +81,7 @@ class Draft:
             if self.tokens[index] == token and self.parent(index) == parent:
                 return index
         return None
+
+
+NO_DRAFT = Draft()
+"""Nothing to verify: a round of plain decoding."""

@@ -50,7 +50,7 @@ class NextStateHead:
         weights: float32 [n_embd, 3 * n_embd]: W.
         written: how often each token occurred in the texts that it was taught by.
         chances: of what it foresees in other texts: by bins of its own probability, how many
-            tokens and how many of them were right, as ``AcceptanceChances`` counts.
+            tokens and how many of them were right, as ``AcceptanceRates`` counts.
     """
 
     weights: Floats

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from edge_conflayers.controller.acceptance import AcceptanceChances
+from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.next_state import NAME
 from edge_conflayers.engine.model import Model
@@ -176,7 +176,7 @@ class _School:
         set_next_state(context, head.weights)
         pairs = list(islice(self._followed(), _MOST_TESTED))
         hits = np.zeros(_WIDTH)
-        chances = AcceptanceChances()
+        chances = AcceptanceRates()
         for token, follower in pairs:
             guesses, probabilities = next_tokens(context, token.state, token.token, _WIDTH)
             found = np.array(guesses) == follower

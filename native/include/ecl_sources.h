@@ -27,11 +27,15 @@ ECL_API struct ecl_source * ecl_lookup_new(int32_t max_tokens);
 // `capacity` keys in each of its two tables; those seen longest ago are replaced first.
 ECL_API struct ecl_source * ecl_recycling_new(int32_t capacity);
 
-// A source that always proposes tokens of one tree of n tokens, of which token i follows token
+// A source that proposes out of one tree of n tokens, of which token i follows token
 // parents[i] < i, or the text itself if that is -1, with probabilities[i] in (0, 1]. Siblings are
 // different tokens.
 ECL_API struct ecl_source * ecl_given_new(const llama_token * tokens, const double * probabilities,
                                           const int32_t * parents, int32_t n);
+
+// Replaces the tree of a source made by ecl_given_new. Returns 0, or ECL_BAD_ARGUMENT and leaves the tree as it was.
+ECL_API int32_t ecl_given_set(struct ecl_source * source, const llama_token * tokens, const double * probabilities,
+                              const int32_t * parents, int32_t n);
 
 ECL_API void ecl_source_free(struct ecl_source * source);
 

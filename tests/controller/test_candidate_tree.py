@@ -6,18 +6,29 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_conflayers.controller.acceptance import AcceptanceChances
-from edge_conflayers.controller.candidate_tree import Candidates
+from edge_conflayers.controller.acceptance import AcceptanceRates
+from edge_conflayers.controller.candidate_tree import CandidateTree
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.drafters.native_source import GivenSource
 from edge_conflayers.engine.draft import ROOT, Draft
 
 Path = tuple[int, ...]
+FREE: dict[str, Any] = {
+    **{"tokens_per_second": 0.0, "budget": 1.0},
+    **{"min_acceptance": 0.0, "chain": False},
+}
+
+
+def source_of(name: str, draft: Draft) -> GivenSource:
+    source = GivenSource(name)
+    source.give(draft)
+    return source
 
 
 def free(n: int) -> float:
@@ -30,24 +41,29 @@ def choose(
     counts: Iterable[int] = range(1, 32),
     *,
     step: Callable[[int], float] = free,
-    chances: AcceptanceChances | None = None,
+    acceptance: AcceptanceRates | None = None,
     pending: int = 1,
     limit: int = 31,
     rate: float = 0.0,
-    spare: float = math.inf,
-    least_chance: float = 0.0,
+    budget: float = math.inf,
+    min_acceptance: float = 0.0,
     chain: bool = False,
 ) -> tuple[Draft, float]:
     """The choice among drafts of "a", "b", ..."""
     times = StepTimes(1.0, {pending + n: step(n) for n in range(1, 33)})
-    candidates = Candidates(
-        [GivenSource(name, draft) for name, draft in zip("abc", drafts, strict=False)],
+    candidates = CandidateTree(
+        [source_of(name, draft) for name, draft in zip("abc", drafts, strict=False)],
         times,
-        chances or AcceptanceChances(),
+        acceptance or AcceptanceRates(),
         [pending + n for n in counts],
     )
     return candidates.choose(
-        pending, limit, rate=rate, spare=spare, least_chance=least_chance, chain=chain
+        pending,
+        limit,
+        tokens_per_second=rate,
+        budget=budget,
+        min_acceptance=min_acceptance,
+        chain=chain,
     )
 
 
@@ -84,12 +100,12 @@ def path_chances(draft: Draft) -> dict[Path, float]:
     return dict(zip(paths(draft), found, strict=True))
 
 
-def ranked(drafts: Sequence[Draft], chances: AcceptanceChances | None = None) -> dict[Path, float]:
+def ranked(drafts: Sequence[Draft], acceptance: AcceptanceRates | None = None) -> dict[Path, float]:
     """Every node of the merged tree, likeliest first, and its chance: what one more is worth."""
     order: dict[Path, float] = {}
     before = 0.0
     for n in itertools.count(1):
-        draft, gain = choose(drafts, (n,), chances=chances)
+        draft, gain = choose(drafts, (n,), acceptance=acceptance)
         if not draft.tokens:
             return order
         (new,) = set(paths(draft)) - set(order)
@@ -132,17 +148,19 @@ def test_sources_err_independently() -> None:
     assert known[(5, 6)] == ("a", 0.9) and known[(8,)] == ("b", 0.5)
 
 
-def test_chances_are_calibrated() -> None:
-    chances = AcceptanceChances()
+def test_acceptance_rates_count() -> None:
+    acceptance = AcceptanceRates()
     draft = Draft((5, 6), (0.5, 0.3))
-    assert ranked([draft], chances) == pytest.approx({(5,): 0.5, (5, 6): 0.15})
+    assert ranked([draft], acceptance) == pytest.approx({(5,): 0.5, (5, 6): 0.15})
     for i in range(36):
-        chances.observe("a", 0.5, i % 6 > 0)
+        acceptance.observe("a", 0.5, i % 6 > 0)
     half = (30 + 4 * 0.5) / 40
-    assert ranked([draft], chances) == pytest.approx({(5,): half, (5, 6): half * 0.3})
-    candidates = Candidates([GivenSource("a", draft)], StepTimes(1.0, {2: 1.0}), chances)
-    chances.observe("a", 0.3, False)  # it goes on being heard
-    _, gain = candidates.choose(1, 2, rate=0.0, spare=1.0, least_chance=0.0, chain=False)
+    assert ranked([draft], acceptance) == pytest.approx({(5,): half, (5, 6): half * 0.3})
+    candidates = CandidateTree([source_of("a", draft)], StepTimes(1.0, {2: 1.0}), acceptance)
+    acceptance.observe("a", 0.3, False)  # it goes on being heard
+    _, gain = candidates.choose(
+        1, 2, tokens_per_second=0.0, budget=1.0, min_acceptance=0.0, chain=False
+    )
     assert gain == pytest.approx(half * (1 + 4 * 0.3 / 5))
 
 
@@ -194,8 +212,8 @@ SURE = Draft(tuple(range(9)), (1.0,) * 9)
         (range(1, 10), {"limit": 3}, 3),
         (range(1, 10), {"limit": 0}, 0),
         (range(1, 10), {"pending": 3}, 9),
-        (range(1, 10), {"spare": 0.45, "step": lambda n: 1 + n / 10}, 4),
-        (range(1, 10), {"spare": 0.0, "step": lambda n: 1 + n / 10}, 0),
+        (range(1, 10), {"budget": 0.45, "step": lambda n: 1 + n / 10}, 4),
+        (range(1, 10), {"budget": 0.0, "step": lambda n: 1 + n / 10}, 0),
         (range(1, 10), {"rate": 1.0, "step": lambda n: 1 + n / 10 + 4 * (n > 6)}, 6),
         (range(1, 10), {"rate": 5.0, "step": lambda n: 1 + n}, 0),
     ],
@@ -208,8 +226,8 @@ def test_how_many(counts: Sequence[int], settings: dict[str, object], n: int) ->
 
 def test_unlikely_nodes_are_left_out() -> None:
     draft = Draft((1, 2, 3, 4), (0.9, 0.5, 0.5, 0.1), (ROOT, 0, 1, ROOT))
-    assert choose([draft], least_chance=0.3)[0].tokens == (1, 2)
-    assert choose([draft], least_chance=0.95)[0] == Draft()
+    assert choose([draft], min_acceptance=0.3)[0].tokens == (1, 2)
+    assert choose([draft], min_acceptance=0.95)[0] == Draft()
     assert len(choose([draft])[0].tokens) == 4
 
 
@@ -228,6 +246,8 @@ def test_no_candidates(drafts: list[Draft]) -> None:
 
 
 def test_more_pending_tokens_than_a_step_takes() -> None:
-    candidates = Candidates([GivenSource("a", SURE)], StepTimes(1.0, {2: 1.0}), AcceptanceChances())
-    draft, _ = candidates.choose(99, 5, rate=0.0, spare=1.0, least_chance=0.0, chain=False)
+    candidates = CandidateTree([source_of("a", SURE)], StepTimes(1.0, {2: 1.0}), AcceptanceRates())
+    draft, _ = candidates.choose(
+        99, 5, tokens_per_second=0.0, budget=1.0, min_acceptance=0.0, chain=False
+    )
     assert draft.tokens == ()

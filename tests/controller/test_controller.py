@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 
-from edge_conflayers.controller.acceptance import AcceptanceChances
+from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.controller.arm import Prior
-from edge_conflayers.controller.controller import Caution, Controller
-from edge_conflayers.controller.layers_arm import SkipSetArm
-from edge_conflayers.controller.loss_budget import Allowance
+from edge_conflayers.controller.controller import Controller, Lineup
+from edge_conflayers.controller.layers_arm import LayersArm
+from edge_conflayers.controller.loss_budget import BudgetSettings
+from edge_conflayers.controller.policy import Policy
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.decoding.round import Round
+from edge_conflayers.drafters.native_source import GivenSource
 from edge_conflayers.engine.draft import ROOT, Draft
 from edge_conflayers.engine.session import LayerMask
 
 V = {2: 1.1, 4: 1.25, 8: 1.5, 16: 2.4}
 T1 = 0.04
 VOCABULARY = 50
-STRETCH = 5  # rounds of a pause in one call
+STRETCH = 5  # plain rounds in one call
 
 
 @dataclass
@@ -52,12 +54,8 @@ class World:
         return seconds
 
 
-class Guesser:
-    """Knows the text and proposes it, right with one chance, claiming another."""
-
-    weighed_seconds = 0.0
-    calibrated = False
-    learns_always = False
+class Guesser(GivenSource):
+    """Knows the text and proposes it, right with one probability, claiming another."""
 
     def __init__(
         self,
@@ -68,9 +66,9 @@ class Guesser:
         name: str = "guess",
         seconds: float = 0.0,
     ) -> None:
+        super().__init__(name)
         self.world, self.right, self.claims, self.length = world, right, claims, length
         self.seconds = seconds
-        self.name = name
         self.at = 0
         self.asked = 0
         self.heard: list[Round] = []
@@ -78,15 +76,15 @@ class Guesser:
     def observe(self, session: Any, pending: Sequence[int]) -> None:
         self.at = len(session) + len(pending)
 
-    def candidates(self, limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+    def look_ahead(self) -> float:
         self.asked += 1
         self.world.now += self.seconds
         tokens = [
             token if self.world.rng.random() < self.right else (token + 1) % VOCABULARY
-            for token in self.world.text[self.at : self.at + min(limit, self.length)]
+            for token in self.world.text[self.at : self.at + self.length]
         ]
-        n = len(tokens)
-        return Draft(tuple(tokens), (self.claims,) * n, (), (self.name,) * n)
+        self.give(Draft(tuple(tokens), (self.claims,) * len(tokens)))
+        return 0.0
 
     def learn(self, session: Any, round: Round) -> None:
         self.heard.append(round)
@@ -111,10 +109,10 @@ def play(world: World, controller: Controller, n: int) -> tuple[float, list[Roun
     plain = 0.0
     written = 1
     while written < n:
-        if (pause := controller.pause()) is not None:
-            assert not pause.following
+        if (back_off := controller.back_off()) is not None:
+            assert not back_off.watch
             passed: list[Round] = []
-            while len(passed) < min(pause.rounds, STRETCH, n - written):
+            while len(passed) < min(back_off.rounds, STRETCH, n - written):
                 verify = world.spend(T1 * StepTimes(T1, V).v(len(pending)))
                 world.tokens += pending
                 token = world.text[written]
@@ -123,7 +121,7 @@ def play(world: World, controller: Controller, n: int) -> tuple[float, list[Roun
                 pending = [token]
                 plain += T1 * (1 + world.noise / 2)
             rounds += passed
-            controller.passed(world, passed, False)  # type: ignore[arg-type]
+            controller.skipped(world, passed, False)  # type: ignore[arg-type]
             continue
         limit = min(n - written - 1, 31 - len(pending))
         before = world.now
@@ -154,8 +152,20 @@ def world(seed: int = 0, n: int = 600, **settings: Any) -> World:
     return World([rng.randrange(VOCABULARY) for _ in range(n + 40)], rng=rng, **settings)
 
 
-def controller(w: World, *sources: Guesser, **rest: Any) -> Controller:
-    return Controller(StepTimes(T1, V), sources, clock=w.clock, **rest)
+class Fixed(Controller):
+    """Under which the same drafters take part in every text."""
+
+    lineup = Lineup(())
+
+    def line_up(self, session: Any, prompt: Sequence[int]) -> Lineup:
+        self.times.begin_text(T1, V)
+        return self.lineup
+
+
+def controller(w: World, *sources: Guesser, **rest: Any) -> Fixed:
+    found = Fixed(StepTimes(T1, V), clock=w.clock)
+    found.lineup = Lineup(sources, **rest)
+    return found
 
 
 @pytest.mark.parametrize("claims", [0.05, 0.5, 0.95])
@@ -185,15 +195,15 @@ def test_looking_is_rarer_where_it_is_noticed_until_something_is_found(
     found_from = 300
     asked_early = 0
 
-    def candidates(limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+    def look_ahead() -> float:
         nonlocal asked_early
         if guesser.at >= found_from:
             guesser.right, guesser.claims = 1.0, 0.95
         else:
             asked_early += 1
-        return Guesser.candidates(guesser, limit, least=least, chain=chain)
+        return Guesser.look_ahead(guesser)
 
-    guesser.candidates = candidates  # type: ignore[method-assign]
+    guesser.look_ahead = look_ahead  # type: ignore[method-assign]
     _, rounds = play(w, controller(w, guesser), 600)
     assert 0.8 * share * found_from < asked_early <= share * found_from
     late = [round for round in rounds if round.generated > found_from + 8]
@@ -212,11 +222,11 @@ def test_looking_in_vain_is_bounded_by_time_not_by_rounds(look: float) -> None:
 @pytest.mark.parametrize("risk", [0.1, 0.25])
 def test_one_draft_risks_a_share_of_what_may_be_lost_until_something_is_won(risk: float) -> None:
     w = world()
-    caution = Caution(Allowance(share=0.0, steps=1.2), risk=risk)
-    _, rounds = play(w, controller(w, Guesser(w, 1.0, 0.95), caution=caution), 100)
+    policy = Policy(BudgetSettings(of_elapsed=0.0, first_steps=1.2), draft_share=risk)
+    _, rounds = play(w, controller(w, Guesser(w, 1.0, 0.95), policy=policy), 100)
     drafted = [round.drafted for round in rounds if round.drafted]
     at_risk = [StepTimes(T1, V).step(1 + n) - T1 for n in drafted]
-    assert at_risk[0] <= risk * caution.allowance.steps * T1 < at_risk[1]
+    assert at_risk[0] <= risk * policy.budget.first_steps * T1 < at_risk[1]
 
 
 def test_what_was_slept_through_is_heard_of_at_last() -> None:
@@ -240,8 +250,8 @@ def test_where_nothing_may_be_lost_sources_are_asked_seldom() -> None:
     """Right after every bad draft, not only after a while without any."""
     w = world()
     guesser = Guesser(w, 0.0, 0.9, seconds=0.02 * T1)
-    caution = Caution(Allowance(share=0.0, steps=0.0))
-    c = controller(w, guesser, caution=caution)
+    policy = Policy(BudgetSettings(of_elapsed=0.0, first_steps=0.0))
+    c = controller(w, guesser, policy=policy)
     ratio, rounds = play(w, c, 300)
     assert guesser.asked < 0.3 * len(rounds) and ratio < 1.007
 
@@ -283,11 +293,11 @@ def test_a_text_that_begins_badly() -> None:
     c = controller(w, guesser)
     right_from = 300
 
-    def candidates(limit: int, *, least: float = 0.0, chain: bool = False) -> Draft:
+    def look_ahead() -> float:
         guesser.right = 0.0 if guesser.at < right_from else 0.95
-        return Guesser.candidates(guesser, limit, least=least, chain=chain)
+        return Guesser.look_ahead(guesser)
 
-    guesser.candidates = candidates  # type: ignore[method-assign]
+    guesser.look_ahead = look_ahead  # type: ignore[method-assign]
     ratio, rounds = play(w, c, 900)
     early = [r for r in rounds if r.generated < right_from]
     late = [r for r in rounds if r.generated > right_from + 60]
@@ -328,7 +338,7 @@ def test_trees_of_two_sources() -> None:
     assert ratio < 0.6
 
 
-def with_layers(w: World, right: float, promised: float) -> Controller:
+def with_layers(w: World, right: float, promised: float, *sources: Guesser, **rest: Any) -> Fixed:
     def draft(mask: LayerMask, pending: Sequence[int], *, limit: int, **_: Any) -> Draft:
         at = len(w.tokens) + len(pending)
         n = min(limit, 5)
@@ -339,10 +349,12 @@ def with_layers(w: World, right: float, promised: float) -> Controller:
         return Draft(tuple(tokens), (0.9,) * n)
 
     w.draft = draft  # type: ignore[attr-defined]
-    calibration = AcceptanceChances()
+    acceptance = AcceptanceRates()
     prior = Prior(accepted=promised, drafted=5, seconds=0.5 * T1)
-    arm = SkipSetArm(Layers(), lambda mask: prior, calibration, clock=w.clock)  # type: ignore[arg-type]
-    return controller(w, layers=arm, calibration=calibration)
+    arm = LayersArm(Layers(), lambda mask: prior, acceptance, clock=w.clock)  # type: ignore[arg-type]
+    found = Fixed(StepTimes(T1, V), acceptance, clock=w.clock)
+    found.lineup = Lineup(sources, arm, **rest)
+    return found
 
 
 def test_layers_that_pay() -> None:
@@ -376,12 +388,9 @@ def test_a_reserve_is_for_candidates_alone() -> None:
     first = {}
     for reserve in (0.0, 2.0):
         w = world()
-        c = with_layers(w, 0.97, 4.5)
-        caution = Caution(Allowance(steps=3.0), reserve=reserve)
+        policy = Policy(BudgetSettings(first_steps=3.0), reserve=reserve)
         guesser = Guesser(w, 0.5, 0.5, length=1)
-        c = Controller(
-            c.times, (guesser,), c.layers, calibration=c.calibration, caution=caution, clock=w.clock
-        )
+        c = with_layers(w, 0.97, 4.5, guesser, policy=policy)
         _, rounds = play(w, c, 200)
         by = [r.draft.source(0) if r.drafted else "plain" for r in rounds]
         first[reserve] = by.index("layers"), by.index("guess")
@@ -390,9 +399,7 @@ def test_a_reserve_is_for_candidates_alone() -> None:
 
 def test_lookups_are_preferred_where_they_are_right() -> None:
     w = world()
-    c = with_layers(w, 0.97, 4.5)
-    guesser = Guesser(w, 0.95, 0.9)
-    c = Controller(c.times, (guesser,), c.layers, calibration=c.calibration, clock=w.clock)
+    c = with_layers(w, 0.97, 4.5, Guesser(w, 0.95, 0.9))
     ratio, rounds = play(w, c, 400)
     assert ratio < 0.4
     assert sum(r.draft.source(0) == "guess" for r in rounds if r.drafted) > 0.9 * len(rounds)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_conflayers.controller.acceptance import AcceptanceChances
-from edge_conflayers.controller.reach import RECENT_DRAFTS, Reach
+from edge_conflayers.controller.acceptance import AcceptanceRates
+from edge_conflayers.controller.draft_lengths import RECENT_DRAFTS, DraftLengths
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.errors import BadInput
 
@@ -95,101 +95,101 @@ def test_impossible_times(t1: float, v: dict[int, float]) -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_chances_begin_as_stated(p: float, q: float) -> None:
-    calibration = AcceptanceChances()
-    assert calibration.chance("anyone", p) == pytest.approx(p)
+    calibration = AcceptanceRates()
+    assert calibration.rate("anyone", p) == pytest.approx(p)
     calibration.observe("another", q, accepted=True)
-    assert calibration.chance("anyone", p) == pytest.approx(p)
+    assert calibration.rate("anyone", p) == pytest.approx(p)
 
 
 def test_chances_become_what_happens() -> None:
-    calibration = AcceptanceChances()
+    calibration = AcceptanceRates()
     source = random.Random(0)
     for _ in range(2000):
         calibration.observe("liar", 0.95, source.random() < 0.2)
         calibration.observe("modest", 0.3, source.random() < 0.9)
-    assert calibration.chance("liar", 0.95) == pytest.approx(0.2, abs=0.1)
-    assert calibration.chance("modest", 0.3) == pytest.approx(0.9, abs=0.1)
-    assert calibration.chance("liar", 0.3) == pytest.approx(0.3)
+    assert calibration.rate("liar", 0.95) == pytest.approx(0.2, abs=0.1)
+    assert calibration.rate("modest", 0.3) == pytest.approx(0.9, abs=0.1)
+    assert calibration.rate("liar", 0.3) == pytest.approx(0.3)
     assert calibration.table("liar")[7] == pytest.approx(0.2, abs=0.1)
 
 
 def test_chances_in_other_texts_are_a_beginning() -> None:
-    elsewhere = AcceptanceChances()
+    elsewhere = AcceptanceRates()
     for i in range(400):
         elsewhere.observe("liar", 0.95, accepted=i % 4 == 0)
-    calibration = AcceptanceChances()
+    calibration = AcceptanceRates()
     lines = calibration.lines("liar")
     calibration.expect("liar", elsewhere.counts("liar"))
-    assert calibration.chance("liar", 0.95) == pytest.approx(0.25, abs=0.12)
+    assert calibration.rate("liar", 0.95) == pytest.approx(0.25, abs=0.12)
     assert lines[14] == calibration.lines("liar")[14] > 0  # whoever reads them hears of it
-    assert calibration.chance("liar", 0.3) == pytest.approx(0.3)
+    assert calibration.rate("liar", 0.3) == pytest.approx(0.3)
     for _ in range(60):
         calibration.observe("liar", 0.95, accepted=True)
-    assert calibration.chance("liar", 0.95) > 0.75  # a text's own count for more
+    assert calibration.rate("liar", 0.95) > 0.75  # a text's own count for more
     calibration.expect("liar", elsewhere.counts("liar"))
-    assert calibration.chance("liar", 0.95) > 0.75  # it is known by now
+    assert calibration.rate("liar", 0.95) > 0.75  # it is known by now
     calibration.expect("another", ())
-    assert calibration.chance("another", 0.4) == pytest.approx(0.4)
+    assert calibration.rate("another", 0.4) == pytest.approx(0.4)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=60), st.floats(0, 1))
 def test_chances_of_a_trusted_source_are_what_it_says_but_for_a_factor(
     seen: list[tuple[float, bool]], p: float
 ) -> None:
-    chances = AcceptanceChances()
+    chances = AcceptanceRates()
     lines = chances.lines("lookup")
-    chances.trust("lookup")
-    assert chances.chance("lookup", p) == pytest.approx(p)
+    chances.self_calibrate("lookup")
+    assert chances.rate("lookup", p) == pytest.approx(p)
     for probability, accepted in seen:
         chances.observe("lookup", probability, accepted)
-    factor = chances.chance("lookup", 0.5) / 0.5
+    factor = chances.rate("lookup", 0.5) / 0.5
     assert 0 < factor <= 1
-    assert chances.chance("lookup", p) == pytest.approx(factor * p)
+    assert chances.rate("lookup", p) == pytest.approx(factor * p)
     assert (
         list(lines)
         == list(chances.lines("lookup"))
-        == list(AcceptanceChances.from_state(chances.state()).lines("lookup"))
+        == list(AcceptanceRates.from_state(chances.state()).lines("lookup"))
     )
 
 
 def test_a_trusted_source_that_promises_too_much() -> None:
-    chances = AcceptanceChances()
-    chances.trust("lookup")
+    chances = AcceptanceRates()
+    chances.self_calibrate("lookup")
     for i in range(400):
         chances.observe("lookup", 0.8, i % 5 < 2)
-    assert chances.chance("lookup", 0.8) == pytest.approx(0.4, abs=0.03)
-    assert chances.chance("lookup", 0.2) == pytest.approx(0.1, abs=0.01)
+    assert chances.rate("lookup", 0.8) == pytest.approx(0.4, abs=0.03)
+    assert chances.rate("lookup", 0.2) == pytest.approx(0.1, abs=0.01)
     for _ in range(1500):
         chances.observe("lookup", 0.8, True)
-    assert chances.chance("lookup", 0.8) == pytest.approx(0.8)
+    assert chances.rate("lookup", 0.8) == pytest.approx(0.8)
 
 
 def test_what_was_counted_before_a_source_was_trusted_is_forgotten() -> None:
     """Profiles of earlier versions have counts of lookups."""
-    chances = AcceptanceChances()
+    chances = AcceptanceRates()
     for _ in range(50):
         chances.observe("lookup", 0.9, False)
-    resumed = AcceptanceChances.from_state(chances.state())
-    resumed.trust("lookup")
+    resumed = AcceptanceRates.from_state(chances.state())
+    resumed.self_calibrate("lookup")
     resumed.expect("lookup", chances.counts("lookup"))
-    assert resumed.chance("lookup", 0.9) == pytest.approx(0.9)
+    assert resumed.rate("lookup", 0.9) == pytest.approx(0.9)
     assert resumed.state()["counts"] == {}
 
 
 def test_old_counts_fade() -> None:
-    calibration = AcceptanceChances()
+    calibration = AcceptanceRates()
     for _ in range(3000):
         calibration.observe("lookup", 0.8, accepted=False)
     for _ in range(300):
         calibration.observe("lookup", 0.8, accepted=True)
-    assert calibration.chance("lookup", 0.8) > 0.6
+    assert calibration.rate("lookup", 0.8) > 0.6
 
 
 def test_calibration_state() -> None:
-    calibration = AcceptanceChances()
+    calibration = AcceptanceRates()
     for i in range(50):
         calibration.observe("lookup", i / 50, i % 3 == 0)
-    again = AcceptanceChances.from_state(calibration.state())
+    again = AcceptanceRates.from_state(calibration.state())
     assert again.state() == calibration.state()
     assert again.table("lookup") == calibration.table("lookup")
 
@@ -211,18 +211,18 @@ def test_calibration_state() -> None:
 )
 def test_a_damaged_calibration_state(state: dict[str, object]) -> None:
     with pytest.raises(BadInput, match="--fresh"):
-        AcceptanceChances.from_state(state)
+        AcceptanceRates.from_state(state)
 
 
 def test_reach_starts_from_what_is_expected() -> None:
-    drafted, accepted = Reach(4.0, 2.5).expected(500)
+    drafted, accepted = DraftLengths(4.0, 2.5).expected(500)
     assert drafted == pytest.approx(4.0) and accepted == pytest.approx(2.5)
-    assert Reach(4.0, 2.5).expected(1) == pytest.approx((1.0, 2.5 / (1 + 0.75 * 2.5)))
-    assert Reach(0.0, 0.0).expected(3) == (1.0, 0.0)
+    assert DraftLengths(4.0, 2.5).expected(1) == pytest.approx((1.0, 2.5 / (1 + 0.75 * 2.5)))
+    assert DraftLengths(0.0, 0.0).expected(3) == (1.0, 0.0)
 
 
 def test_reach_by_position() -> None:
-    reach = Reach(3.0, 2.0)
+    reach = DraftLengths(3.0, 2.0)
     for _ in range(RECENT_DRAFTS):
         reach.observe(8, 3, 1)
     drafted, accepted = zip(*(reach.expected(n) for n in (1, 2, 3, 4, 8)), strict=True)
@@ -232,7 +232,7 @@ def test_reach_by_position() -> None:
 
 
 def test_drafts_that_were_cut_short_say_nothing_of_later_positions() -> None:
-    cut, ended = Reach(3.0, 2.0), Reach(3.0, 2.0)
+    cut, ended = DraftLengths(3.0, 2.0), DraftLengths(3.0, 2.0)
     for _ in range(RECENT_DRAFTS):
         cut.observe(2, 2, 2)
         ended.observe(8, 2, 2)
@@ -242,7 +242,7 @@ def test_drafts_that_were_cut_short_say_nothing_of_later_positions() -> None:
 
 
 def test_reach_forgets_the_oldest_draft() -> None:
-    reach, other = Reach(3.0, 2.0), Reach(3.0, 2.0)
+    reach, other = DraftLengths(3.0, 2.0), DraftLengths(3.0, 2.0)
     reach.observe(8, 4, 0)
     for each in (reach, other):
         each.observe(8, 3, 3)
@@ -259,7 +259,7 @@ def test_reach_forgets_the_oldest_draft() -> None:
 def test_longer_drafts_bring_no_less(
     drafts: list[tuple[int, int, int]], drafted: float, accepted: float
 ) -> None:
-    reach = Reach(drafted, accepted)
+    reach = DraftLengths(drafted, accepted)
     for limit, left, of_them in drafts:
         n = max(1, limit - left)
         reach.observe(limit, n, min(n, of_them))
@@ -271,16 +271,16 @@ def test_longer_drafts_bring_no_less(
 
 
 def test_what_other_texts_taught_of_a_trusted_source_counts_for_little() -> None:
-    chances = AcceptanceChances()
-    chances.trust("lookup")
+    chances = AcceptanceRates()
+    chances.self_calibrate("lookup")
     for _ in range(100):
         chances.observe("lookup", 0.8, False)
-    known = chances.chance("lookup", 0.8)
+    known = chances.rate("lookup", 0.8)
     chances.begin_text()
-    assert known < chances.chance("lookup", 0.8) == pytest.approx(0.8 * 2 / 14)
+    assert known < chances.rate("lookup", 0.8) == pytest.approx(0.8 * 2 / 14)
     for _ in range(10):
         chances.observe("lookup", 0.8, True)
-    after_ten = chances.chance("lookup", 0.8)
+    after_ten = chances.rate("lookup", 0.8)
     assert after_ten == pytest.approx(0.8 * 12 / 22)
     chances.begin_text()
-    assert chances.chance("lookup", 0.8) == pytest.approx(0.8 * (10 * 12 / 20 + 2) / 14)
+    assert chances.rate("lookup", 0.8) == pytest.approx(0.8 * (10 * 12 / 20 + 2) / 14)

@@ -10,7 +10,7 @@ import pytest
 from scripted import RandomSkipSetDrafter, Script, ScriptedDrafter, TreeDrafter, partly_right
 from steps import Tiny, random_tokens
 
-from edge_conflayers.decoding.drafter import Drafter, Pause
+from edge_conflayers.decoding.drafter import BackOff, Drafter
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
@@ -254,8 +254,8 @@ def test_stopping_early_leaves_a_session_that_can_go_on(
         assert rest == text[taken:]
 
 
-class Pauses(ScriptedDrafter):
-    """Lets some rounds go by between its drafts."""
+class BacksOff(ScriptedDrafter):
+    """Backs off for some rounds between its drafts."""
 
     def __init__(self, script: Script, prompt: int, seed: int) -> None:
         super().__init__(script, prompt)
@@ -263,11 +263,11 @@ class Pauses(ScriptedDrafter):
         self.left = 0
         self.passed_by = 0
 
-    def pause(self) -> Pause | None:
-        return Pause(self.left) if self.left > 0 else None
+    def back_off(self) -> BackOff | None:
+        return BackOff(self.left) if self.left > 0 else None
 
-    def passed(self, session: Session, rounds: Sequence[Round], called: bool) -> None:
-        assert 1 <= len(rounds) <= self.left and not called
+    def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:
+        assert 1 <= len(rounds) <= self.left and not woken
         assert not any(each.drafted or each.path for each in rounds)
         self.rounds += rounds
         self.left -= len(rounds)
@@ -283,11 +283,13 @@ class Pauses(ScriptedDrafter):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_pauses_give_the_same_text(model: Model, plain: Callable[..., Any], sampler: str) -> None:
+def test_backing_off_gives_the_same_text(
+    model: Model, plain: Callable[..., Any], sampler: str
+) -> None:
     expected = plain(sampler, 60)
     for seed in range(6):
         script = scripts(expected[0], model.n_vocab)[("right", "partly-right", "wrong")[seed % 3]]
-        drafter = Pauses(script, PROMPT, seed)
+        drafter = BacksOff(script, PROMPT, seed)
         found = write(model, SAMPLERS[sampler], drafter, max_tokens=60)
         check(found, expected)
         stats = found[1]
@@ -303,17 +305,17 @@ def test_pauses_give_the_same_text(model: Model, plain: Callable[..., Any], samp
 
 
 @verifies_trees
-def test_pauses_after_branches(model: Model, plain: Callable[..., Any]) -> None:
-    """Rounds of a pause may begin with several tokens that are not in the cache."""
+def test_backing_off_after_branches(model: Model, plain: Callable[..., Any]) -> None:
+    """Skipped rounds may begin with several tokens that are not in the cache."""
 
-    class PausesInTrees(Pauses):
+    class BacksOffInTrees(BacksOff):
         def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
             return self.trees.draft(session, pending, limit)
 
     text = plain("sampled", 60)[0]
     began_with_several = 0
     for seed in range(8):
-        drafter = PausesInTrees(lambda known, limit: (), PROMPT, seed)
+        drafter = BacksOffInTrees(lambda known, limit: (), PROMPT, seed)
         drafter.trees = TreeDrafter(text, PROMPT, seed, most=8)  # type: ignore[attr-defined]
         check(write(model, SAMPLERS["sampled"], drafter, max_tokens=60), plain("sampled", 60))
         began_with_several += sum(len(r.pending) > 1 and not r.drafted for r in drafter.rounds)
@@ -361,18 +363,20 @@ def check_interrupted(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("pauses", [False, True])
+@pytest.mark.parametrize("backs_off", [False, True])
 def test_an_interrupt_in_plain_decoding_loses_nothing(
     model: Model,
     plain: Callable[..., Any],
     when: str,
-    pauses: bool,
+    backs_off: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     text = plain("greedy", 40)[0]
     with Session(model, n_ctx=256, threads=1) as session:
         sampler = Sampler(model, SamplerSettings())
-        drafter = Pauses(lambda known, n: text[known : known + 4], PROMPT, 5) if pauses else None
+        drafter = (
+            BacksOff(lambda known, n: text[known : known + 4], PROMPT, 5) if backs_off else None
+        )
         write, calls = session.write, 0
 
         def interrupted(*arguments: Any, **rest: Any) -> Any:

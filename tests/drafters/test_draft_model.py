@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from steps import Tiny, TinyPath, random_tokens
 
-from edge_conflayers.controller.acceptance import AcceptanceChances
+from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.controller.auto import AutoDrafter
 from edge_conflayers.controller.draft_model_arm import DraftModelArm
 from edge_conflayers.controller.step_times import StepTimes
@@ -183,7 +183,7 @@ TIMES = StepTimes(1.0, {2: 1.01, 8: 1.02})
 
 
 def arm_drafts(arm: DraftModelArm, session: Session, pending: list[int], limit: int) -> list[int]:
-    return list(arm.draft(session, pending, limit, 0.0, TIMES).tokens)
+    return list(arm.draft(session, pending, limit, TIMES, 0.0).tokens)
 
 
 @settings(
@@ -199,7 +199,7 @@ def arm_drafts(arm: DraftModelArm, session: Session, pending: list[int], limit: 
 def test_the_arm_drafts_its_models_greedy_text_wherever_the_text_goes(
     model: Model, smaller: Model, texts: list[tuple[list[int], int]]
 ) -> None:
-    arm = DraftModelArm(smaller, AcceptanceChances())
+    arm = DraftModelArm(smaller, AcceptanceRates())
     with Session(model, n_ctx=64, threads=1) as session:
         session.read(texts[0][0][:-1])
         arm.begin(session, texts[0][0][:-1])
@@ -213,7 +213,7 @@ def test_the_arm_drafts_its_models_greedy_text_wherever_the_text_goes(
 
 def test_the_arm_drafts_only_what_the_model_has(tiny_path: TinyPath, model: Model) -> None:
     with Model(tiny_path("llama", n_vocab=400)) as padded:
-        arm = DraftModelArm(padded, AcceptanceChances())
+        arm = DraftModelArm(padded, AcceptanceRates())
         prompts = [random_tokens(model, 8, seed) for seed in range(8)]
         choices = [greedy(padded, prompt, 1)[0] for prompt in prompts]
         assert any(choice >= model.n_vocab for choice in choices), "the case to be tested"
@@ -229,7 +229,7 @@ def test_the_arm_drafts_only_what_the_model_has(tiny_path: TinyPath, model: Mode
 
 
 def test_the_arm_near_the_end_of_the_context(model: Model, smaller: Model) -> None:
-    arm = DraftModelArm(smaller, AcceptanceChances())
+    arm = DraftModelArm(smaller, AcceptanceRates())
     with Session(model, n_ctx=256, threads=1) as session:
         text = random_tokens(model, 256)
         session.read(text[:254])

@@ -160,7 +160,7 @@ def test_matches_do_not_span_texts() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "_MOST_TOKENS", 10)
+    monkeypatch.setattr(lookup, "_MAX_TOKENS", 10)
     source = LookupSource()
     source.observe(Text([1, 2, 3, 4, 5]), [6])
     source.observe(Text([9, 9, 9, 3]), [4])

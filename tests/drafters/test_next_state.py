@@ -48,6 +48,11 @@ def source_of(model: Model, clock: Any = lambda: 0.0) -> NextStateSource:
     return NextStateSource(NextStateHead(weights), clock=clock)
 
 
+def foreseen_by(source: NextStateSource, limit: int, **rest: Any) -> Draft:
+    source.look_ahead()
+    return source.candidates(limit, **rest)
+
+
 @contextmanager
 def begun(model: Model, clock: Any = lambda: 0.0) -> Iterator[tuple[Session, NextStateSource]]:
     """A session that has read a prompt and one token, and a source that follows it."""
@@ -56,7 +61,7 @@ def begun(model: Model, clock: Any = lambda: 0.0) -> Iterator[tuple[Session, Nex
         source = source_of(model, clock)
         assert source.begin(session, StepTimes(1.0, V))
         source.observe(session, [4])
-        assert source.candidates(8).tokens == ()  # prompts keep no state
+        assert foreseen_by(source, 8).tokens == ()  # prompts keep no state
         session.step([4])
         source.learn(session, Round((4,), Draft(), (), 5, 2))
         yield session, source
@@ -68,7 +73,7 @@ def rounds(session: Session, source: NextStateSource, tokens: list[int]) -> list
     drawn = tokens[0]
     for generated, token in enumerate(tokens[1:], start=len(session) - source._prompt + 2):
         source.observe(session, [drawn])
-        proposed.append(source.candidates(8))
+        proposed.append(foreseen_by(source, 8))
         session.step([drawn])
         source.learn(session, Round((drawn,), Draft(), (), token, generated))
         drawn = token
@@ -80,12 +85,12 @@ def test_siblings_follow_the_token_just_drawn(
 ) -> None:
     with begun(model) as (session, source):
         source.observe(session, [42])
-        draft = source.candidates(3)
+        draft = foreseen_by(source, 3)
         assert draft.tokens == (10, 11, 12) and draft.parents == (ROOT,) * 3
         assert draft.probabilities == LIKELIHOODS[:3] and set(draft.sources) == {"next-state"}
-        assert source.candidates(8, least=0.15).tokens == (10, 11)
-        assert source.candidates(8, chain=True).tokens == (10,)
-        assert source.candidates(0).tokens == ()
+        assert foreseen_by(source, 8, least=0.15).tokens == (10, 11)
+        assert foreseen_by(source, 8, chain=True).tokens == (10,)
+        assert foreseen_by(source, 0).tokens == ()
         assert foreseen == [(42, 2 * model.n_embd)]  # once a round
 
 
@@ -95,10 +100,10 @@ def test_a_state_holds_for_the_token_drawn_from_it_only(
     with begun(model) as (session, source):
         session.step([5])
         source.observe(session, [6])  # a round went by that it did not hear of
-        assert source.candidates(8).tokens == ()
+        assert foreseen_by(source, 8).tokens == ()
         source.learn(session, Round((5,), Draft(), (), 6, 3))
         source.observe(session, [6])
-        assert source.candidates(8).tokens == (10, 11, 12, 13)
+        assert foreseen_by(source, 8).tokens == (10, 11, 12, 13)
 
 
 def test_after_a_branch_it_is_the_branchs_state(model: Model, monkeypatch: Any) -> None:
@@ -117,13 +122,13 @@ def test_after_a_branch_it_is_the_branchs_state(model: Model, monkeypatch: Any) 
         session.rollback(len(prompt) + 1)
         source.learn(session, Round((a,), draft, (1,), d, 3))
         source.observe(session, [c, d])
-        source.candidates(1)
+        foreseen_by(source, 1)
         session.rollback(len(prompt))
         session.step([a])
         session.step([c])
         source.learn(session, Round((c,), Draft(), (), d, 3))
         source.observe(session, [d])
-        source.candidates(1)
+        foreseen_by(source, 1)
     assert (states[0] == states[1]).all()
 
 
@@ -131,7 +136,7 @@ def test_tokens_without_any_chance_are_left_out(model: Model, monkeypatch: Any) 
     monkeypatch.setattr(module, "next_tokens", lambda *rest: ([7, 8, 9], [1.0, 0.0, 0.0]))
     with begun(model) as (session, source):
         source.observe(session, [3])
-        assert source.candidates(8).tokens == (7,)
+        assert foreseen_by(source, 8).tokens == (7,)
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -170,7 +175,7 @@ def test_what_cannot_be_served_is_not_used(model: Model, monkeypatch: pytest.Mon
         source = source_of(model)
         assert source.begin(session, StepTimes(1.0, V))
         source.observe(session, [3])
-        assert source.candidates(4).tokens == ()
+        assert foreseen_by(source, 4).tokens == ()
         monkeypatch.setattr(module, "set_next_state", refused)
         assert not source_of(model).begin(session, StepTimes(1.0, V))
 

@@ -39,10 +39,16 @@ def tree(table: Table) -> Draft:
     return Draft(tokens, chances, parents)
 
 
+def source_of(draft: Draft) -> GivenSource:
+    source = GivenSource("x")
+    source.give(draft)
+    return source
+
+
 @given(tables(), st.integers(0, 12), st.sampled_from([0.0, 0.05, 0.3]))
 def test_the_likeliest_nodes(table: Table, limit: int, least: float) -> None:
     whole = tree(table)
-    draft = GivenSource("x", whole).candidates(limit, least=least)
+    draft = source_of(whole).candidates(limit, least=least)
     check_tree(draft, limit)
     expected = sorted((p for p in path_probabilities(whole) if p >= least), reverse=True)[:limit]
     assert sorted(path_probabilities(draft), reverse=True) == pytest.approx(expected)
@@ -51,7 +57,7 @@ def test_the_likeliest_nodes(table: Table, limit: int, least: float) -> None:
 
 @given(tables(), st.integers(0, 6))
 def test_a_chain_takes_the_likeliest_of_each(table: Table, limit: int) -> None:
-    draft = GivenSource("x", tree(table)).candidates(limit, chain=True)
+    draft = source_of(tree(table)).candidates(limit, chain=True)
     expected, token = [], 0
     while len(expected) < min(limit, DEPTH) and table[token]:
         token = max(table[token], key=lambda each: each[1])[0]
@@ -62,7 +68,7 @@ def test_a_chain_takes_the_likeliest_of_each(table: Table, limit: int) -> None:
 
 @given(tables(), st.integers(1, 12))
 def test_the_likeliest_child_comes_right_after_its_parent(table: Table, limit: int) -> None:
-    draft = GivenSource("x", tree(table)).candidates(limit)
+    draft = source_of(tree(table)).candidates(limit)
     for parent in range(ROOT, len(draft.tokens)):
         children = [i for i in range(len(draft.tokens)) if draft.parent(i) == parent]
         if children:
@@ -72,9 +78,9 @@ def test_the_likeliest_child_comes_right_after_its_parent(table: Table, limit: i
 
 
 def test_nothing() -> None:
-    assert GivenSource("x", Draft()).candidates(8) == Draft()
-    assert GivenSource("x", Draft((1,), (0.5,))).candidates(0) == Draft()
-    assert GivenSource("x", Draft((1,), (0.5,))).candidates(-1) == Draft()
+    assert source_of(Draft()).candidates(8) == Draft()
+    assert source_of(Draft((1,), (0.5,))).candidates(0) == Draft()
+    assert source_of(Draft((1,), (0.5,))).candidates(-1) == Draft()
 
 
 @pytest.mark.parametrize(
@@ -89,4 +95,15 @@ def test_nothing() -> None:
 )
 def test_what_is_no_tree(draft: Draft) -> None:
     with pytest.raises(ValueError, match="tree"):
-        GivenSource("x", draft)
+        source_of(draft)
+
+
+def test_the_last_draft_counts() -> None:
+    source = GivenSource("x")
+    assert source.candidates(8) == Draft()
+    source.give(Draft((1, 2), (0.5, 0.5)))
+    source.give(Draft((3,), (0.25,)))
+    assert source.candidates(8).tokens == (3,)
+    with pytest.raises(ValueError, match="tree"):
+        source.give(Draft((1,), (0.0,)))
+    assert source.candidates(8).tokens == (3,)

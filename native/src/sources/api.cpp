@@ -72,6 +72,18 @@ bool is_tree(const double * probabilities, const int32_t * parents, int32_t n) {
     return true;
 }
 
+ecl::proposal tree_of(const llama_token * tokens, const double * probabilities, const int32_t * parents, int32_t n) {
+    require_array(tokens, n);
+    require_array(probabilities, n);
+    require_array(parents, n);
+    ecl::require(is_tree(probabilities, parents, n), "this is no tree");
+    ecl::proposal tree;
+    for (int32_t i = 0; i < n; ++i) {
+        tree.add(tokens[i], probabilities[i], parents[i]);
+    }
+    return tree;
+}
+
 // Whether these are different tokens of a vocabulary, of kinds that there are.
 bool is_entry(const llama_token * tokens, const uint8_t * kinds, int32_t n_vocab) {
     for (int32_t i = 0; i < ECL_RECYCLING_WIDTH; ++i) {
@@ -134,16 +146,14 @@ ecl_source * ecl_recycling_new(int32_t capacity) {
 
 ecl_source * ecl_given_new(const llama_token * tokens, const double * probabilities, const int32_t * parents,
                            int32_t n) {
-    return made([&] {
-        require_array(tokens, n);
-        require_array(probabilities, n);
-        require_array(parents, n);
-        ecl::require(is_tree(probabilities, parents, n), "this is no tree");
-        ecl::proposal tree;
-        for (int32_t i = 0; i < n; ++i) {
-            tree.add(tokens[i], probabilities[i], parents[i]);
-        }
-        return std::make_unique<ecl::given_source>(std::move(tree));
+    return made([&] { return std::make_unique<ecl::given_source>(tree_of(tokens, probabilities, parents, n)); });
+}
+
+int32_t ecl_given_set(ecl_source * source, const llama_token * tokens, const double * probabilities,
+                      const int32_t * parents, int32_t n) {
+    return guarded([&] {
+        as<ecl::given_source>(source).set(tree_of(tokens, probabilities, parents, n));
+        return ECL_OK;
     });
 }
 

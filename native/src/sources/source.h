@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace ecl {
@@ -54,10 +55,12 @@ class source {
     virtual void successors(place from, double min_probability, std::vector<successor> & found) const = 0;
 };
 
-// Always proposes tokens of the same tree.
+// Proposes out of the tree that it was given last.
 class given_source : public source {
   public:
     explicit given_source(proposal tree);
+
+    void set(proposal proposed) { tree = std::move(proposed); }
 
   protected:
     place end() const override { return { no_parent, 0 }; }
