@@ -14,7 +14,7 @@ from edge_conflayers.controller.controller import FORESEEING, Caution, Controlle
 from edge_conflayers.controller.draft_model_arm import DraftModelArm
 from edge_conflayers.controller.layers_arm import SkipSetArm
 from edge_conflayers.controller.step_times import StepTimes
-from edge_conflayers.costs.at_context import AtContext
+from edge_conflayers.costs.model import CostsAtContext
 from edge_conflayers.decoding.drafter import Pause
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.draft_vocabulary import (
@@ -47,7 +47,7 @@ class AutoDrafter:
 
     Args:
         model: whose texts.
-        sets: prices of its steps, which must be there, and skip sets, which are kept up to date.
+        sets: costs of its steps, which must be there, and skip sets, which are kept up to date.
         caution: of the controllers; None for what the sources call for.
         draft_model: drafts as well; stays open as long as the drafter.
         next_state: foresees tokens as well.
@@ -62,10 +62,10 @@ class AutoDrafter:
         draft_model: Model | None = None,
         next_state: NextStateHead | None = None,
     ) -> None:
-        assert sets.prices is not None
+        assert sets.costs is not None
         self._sets = sets
-        self._prices = sets.prices
-        self._at_context = AtContext(sets.prices)
+        self._costs = sets.costs
+        self._at_context = CostsAtContext(sets.costs)
         self._model = model
         self._caution = caution
         self._lookup = LookupSource()
@@ -79,7 +79,7 @@ class AutoDrafter:
         self._controller: Controller | None = None
         self._short = False  # whether drafts choose from the draft vocabulary
         self._search: SearchByKind | None = None
-        if sets.prices.maskable:
+        if sets.costs.maskable:
             with contextlib.suppress(BadInput):  # too few layers
                 self._search = SearchByKind(
                     sets, self._at_context, MeasuredSettings(share=math.inf)
@@ -91,14 +91,14 @@ class AutoDrafter:
         if sets.savings is None and self._search is not None and len(sets) > 0:
             session.clear()
             sets.savings = measure_savings(session, self._vocabulary, repeat=3)
-        size = typical_size(sets.savings or {}, self._vocabulary, self._prices, 0)
+        size = typical_size(sets.savings or {}, self._vocabulary, self._costs, 0)
         self._at_context.saved_seconds = (sets.savings or {}).get(size, 0.0)
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
         context = len(session)
-        prices = self._prices
-        v = {n: prices.v(n, context) for n in _VERIFIED}
-        times = self._times = StepTimes(prices.t1(context), v, self._times)
+        costs = self._costs
+        v = {n: costs.v(n, context) for n in _VERIFIED}
+        times = self._times = StepTimes(costs.t1(context), v, self._times)
         foresight = self._foresight if times.t1 >= PAYS_FROM else None
         if foresight is not None and not foresight.begin(session, times):
             foresight = None
@@ -151,13 +151,13 @@ class AutoDrafter:
             vocabulary.expect(self._foresight.head.written)
         size = FORESEEN_AMONG
         if mask:
-            t1 = self._prices.t1(context)
+            t1 = self._costs.t1(context)
             size = best_size(
                 self._sets.savings or {},
                 vocabulary.coverage,
-                draft_seconds=self._prices.c(mask, context) * t1,
+                draft_seconds=self._costs.c(mask, context) * t1,
                 t1_seconds=t1,
-                v=lambda n: self._prices.v(n, context),
+                v=lambda n: self._costs.v(n, context),
             )
             if foresees and not 0 < size <= 2 * FORESEEN_AMONG:
                 size = FORESEEN_AMONG
@@ -182,7 +182,7 @@ class AutoDrafter:
         return Prior(
             accepted=accepted * self._vocabulary.coverage(size),
             drafted=accepted / prediction.acceptance if prediction.acceptance > 0 else 0.0,
-            seconds=AtContext(self._prices, context, saved).c(mask) * self._prices.t1(context),
+            seconds=CostsAtContext(self._costs, context, saved).c(mask) * self._costs.t1(context),
         )
 
     def pause(self) -> Pause | None:
