@@ -12,7 +12,8 @@ import pytest
 from steps import RealModel, Tiny, assert_same_bits, decode, open_session, random_tokens
 from test_identity import SAMPLERS, write
 
-from edge_conflayers.costs.by_weights import LayerCosts, costs_by_weights
+from edge_conflayers.costs.by_weights import costs_by_weights
+from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.drafter import Drafter
 from edge_conflayers.drafters.early_exit import (
     DelDrafter,
@@ -32,7 +33,7 @@ from edge_conflayers.layer_search.states import NoRoom, StateRunner
 from edge_conflayers.methods import make_method
 
 # Costs at which drafting always pays, so that it is tried.
-CHEAP = LayerCosts(0.08, 0.08, lambda n: 1.0)
+CHEAP = StepCosts((Measurement(1, 1.0, 0.08, 0.08, {2: 1.0}),))
 
 
 def layerskip(model: Model) -> Drafter:
@@ -41,7 +42,7 @@ def layerskip(model: Model) -> Drafter:
 
 def eager_del(model: Model) -> Drafter:
     settings = DelSettings(shadow_interval=2, shadow_tokens=5, max_draft=6, first_threshold=0.01)
-    return DelDrafter(model.n_layer, settings, price=lambda layer, gamma: 1.0 + 0.01 * layer)
+    return DelDrafter(model.n_layer, settings, cost=lambda layer, gamma: 1.0 + 0.01 * layer)
 
 
 def clasp(model: Model) -> Drafter:
@@ -140,10 +141,10 @@ def test_recurrent_models_are_refused_by_name(tiny: Tiny, name: str) -> None:
 
 def test_costs_by_weights(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=6)
-    costs = costs_by_weights(model)
+    costs = CostsAtContext(costs_by_weights(model))
     whole = model.n_layer * (costs.attention + costs.mlp)
     assert 0 < costs.attention < costs.mlp and 0.5 < whole < 1.0
-    assert costs.verify(1) == 1.0 < costs.verify(2)
+    assert costs.v(1) == 1.0 < costs.v(2)
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])

@@ -18,8 +18,7 @@ from steps import RealModel, Tiny, random_tokens
 from edge_conflayers.controller.auto import AutoDrafter
 from edge_conflayers.controller.loss_budget import BudgetSettings
 from edge_conflayers.controller.policy import Policy
-from edge_conflayers.costs.at_context import AtContext
-from edge_conflayers.costs.prices import Prices, PricesAt
+from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.drafter import Drafter
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
@@ -114,10 +113,10 @@ def swift(model: Model, text: Sequence[int], prompt: int) -> Drafter:
 
 
 def measured(model: Model, text: Sequence[int], prompt: int) -> Drafter:
-    """A candidate a round, on prices under which drafting always pays."""
-    prices = AtContext(Prices((PricesAt(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
+    """A candidate a round, on costs under which drafting always pays."""
+    costs = CostsAtContext(StepCosts((Measurement(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
     settings = MeasuredSettings(window=16, share=math.inf)
-    return MeasuredDrafter(SearchByKind(SkipSets(model.n_layer), prices, settings))
+    return MeasuredDrafter(SearchByKind(SkipSets(model.n_layer), costs, settings))
 
 
 def lookup(model: Model, text: Sequence[int], prompt: int) -> Drafter:
@@ -131,10 +130,10 @@ def recycling(model: Model, text: Sequence[int], prompt: int) -> Drafter:
 
 def auto(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     """The controller, free to lose time, with a skip set that is said to be good."""
-    prices = Prices((PricesAt(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),))
+    costs = StepCosts((Measurement(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),))
     promised = Prediction(2.0, 0.0, max_draft=6, acceptance=0.9, tokens_per_round=5.0)
     found = Found(LayerMask.layers(range(1, model.n_layer - 1, 2)), promised, c=0.5)
-    sets = SkipSets(model.n_layer, [SkipSet("any", signature("any"), found)], prices)
+    sets = SkipSets(model.n_layer, [SkipSet("any", signature("any"), found)], costs)
     return AutoDrafter(model, sets, Policy(BudgetSettings(of_elapsed=1e9)))
 
 
@@ -142,10 +141,10 @@ def foreseeing(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     """The controller with a next-state head that knows nothing and is asked all the same."""
     rng = np.random.default_rng(prompt)
     weights = rng.normal(size=(model.n_embd, 3 * model.n_embd)).astype(np.float32)
-    prices = Prices((PricesAt(1, 1.0, attention=0.0, mlp=0.0, v={2: 1.001}),))
+    costs = StepCosts((Measurement(1, 1.0, attention=0.0, mlp=0.0, v={2: 1.001}),))
     return AutoDrafter(
         model,
-        SkipSets(model.n_layer, prices=prices),
+        SkipSets(model.n_layer, costs=costs),
         Policy(BudgetSettings(of_elapsed=1e9), min_acceptance=0.0),
         next_state=NextStateHead(weights),
     )

@@ -51,25 +51,25 @@ def cost(
         Session(loaded, n_ctx=context + ROOM, threads=threads) as session,
         click.progressbar(length=repeat, label="measuring", file=sys.stderr) as bar,
     ):
-        costs = measure(
+        report = measure(
             session, context=context, repeat=repeat, on_progress=lambda done, total: bar.update(1)
         )
     kernels = binding.kernels()
     if json_file is not None:
-        about = reports.about(path, costs.threads)
-        reports.write_json(json_file, {**about, "kernels": kernels, **costs.to_json()})
-    print_table(("step", "over T1", "ms"), list(rows(costs)))
-    if not costs.c:
+        about = reports.about(path, report.threads)
+        reports.write_json(json_file, {**about, "kernels": kernels, **report.to_json()})
+    print_table(("step", "over T1", "ms"), list(rows(report)))
+    if not report.c:
         click.echo(f"layers of architecture '{loaded.architecture}' cannot be dropped")
     served: dict[str, list[str]] = {}
     for weight_format, kernel in kernels["formats"].items():
         served.setdefault(kernel, []).append(weight_format)
     for kernel, formats in served.items():
         click.echo(f"kernels: {kernel} for {', '.join(formats)}")
-    switch = costs.graph_switch
+    switch = report.graph_switch
     click.echo(
         f"switching graphs: {switch.graphs_built:.2f} built, {switch.build_ms:.3f} ms building,"
         f" {switch.wall_ms:.3f} ms in all"
     )
-    if costs.memory_gb_per_s is not None:
-        click.echo(f"memory read by {costs.threads} threads: {costs.memory_gb_per_s:.1f} GB/s")
+    if report.memory_gb_per_s is not None:
+        click.echo(f"memory read by {report.threads} threads: {report.memory_gb_per_s:.1f} GB/s")

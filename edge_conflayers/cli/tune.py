@@ -73,7 +73,7 @@ def tune(
     What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
-    from edge_conflayers.costs.prices import measure_prices, session_to_measure_in
+    from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
     from edge_conflayers.drafters.draft_vocabulary import (
         DraftVocabulary,
         measure_savings,
@@ -100,26 +100,26 @@ def tune(
         taught: Taught | None = None
         without_text: list[str] = []
         try:
-            if sets.prices is None or sets.savings is None:  # `run` measures only some, quickly
+            if sets.costs is None or sets.savings is None:  # `run` measures only some, quickly
                 click.echo("measuring what steps cost", err=True)
                 with session_to_measure_in(loaded, threads) as session:
-                    sets.prices = measure_prices(session, quick=False)
+                    sets.costs = measure_costs(session, quick=False)
                     sets.savings = measure_savings(session, DraftVocabulary(loaded))
                 store.save(key, sets.to_json())
-            if sets.prices.t1(0) >= PAYS_FROM:
+            if sets.costs.t1(0) >= PAYS_FROM:
                 seconds = budget * _TEACHING
                 taught = _teach(store, loaded, every, seconds, threads, raw=raw, fresh=fresh)
                 if taught is not None and taught.interrupted:
                     raise KeyboardInterrupt
                 budget -= seconds
             savings = sets.savings or {}
-            size = typical_size(savings, DraftVocabulary(loaded), sets.prices, 0)
+            size = typical_size(savings, DraftVocabulary(loaded), sets.costs, 0)
             with _Bar("searching", budget) as bar:
                 without_text = tune_kinds(
                     loaded,
                     prompts,
                     sets,
-                    sets.prices,
+                    sets.costs,
                     budget=budget,
                     max_tokens=predict,
                     saved_seconds=savings.get(size, 0.0),

@@ -15,7 +15,7 @@ from edge_conflayers.controller.draft_model_arm import DraftModelArm
 from edge_conflayers.controller.layers_arm import LayersArm
 from edge_conflayers.controller.policy import WITH_NEXT_STATE, Policy
 from edge_conflayers.controller.step_times import StepTimes
-from edge_conflayers.costs.at_context import AtContext
+from edge_conflayers.costs.model import CostsAtContext
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.draft_vocabulary import (
     DraftVocabulary,
@@ -35,7 +35,7 @@ from edge_conflayers.layer_search.measured import MeasuredSettings
 from edge_conflayers.layer_search.skip_sets import SkipSets
 from edge_conflayers.next_state.head import FORESEEN_AMONG, NextStateHead
 
-_VERIFIED = (2, 4, 8, 16)  # tokens whose V(n) is taken from the prices
+_VERIFIED = (2, 4, 8, 16)  # tokens whose V(n) is taken from the costs
 # Seconds of a one-token step from which on recycling pays: it learns from every step's logits,
 # which takes 40 us, and beside lookups it brings 1 % (1.5B, 53 recorded texts, 2026-11-23).
 _RECYCLING_PAYS_FROM = 0.02
@@ -47,7 +47,7 @@ class AutoDrafter(Controller):
 
     Args:
         model: whose texts.
-        sets: prices of its steps, which must be there, and skip sets, which are kept up to date.
+        sets: costs of its steps, which must be there, and skip sets, which are kept up to date.
         policy: None for what the sources of a text call for.
         draft_model: drafts as well; stays open as long as the drafter.
         next_state: proposes tokens as well.
@@ -62,22 +62,22 @@ class AutoDrafter(Controller):
         draft_model: Model | None = None,
         next_state: NextStateHead | None = None,
     ) -> None:
-        assert sets.prices is not None
+        assert sets.costs is not None
         self._sets = sets
-        self._prices = sets.prices
+        self._costs = sets.costs
         self._context = 0  # tokens before the text
         self._short = False  # whether drafts choose from the draft vocabulary
         super().__init__(StepTimes(*self._step_times()))
         self._fixed_policy = policy
         self._model = model
-        self._at_context = AtContext(sets.prices)
+        self._at_context = CostsAtContext(sets.costs)
         self._vocabulary = DraftVocabulary(model)
         self._lookup = LookupSource()
         self._recycling = RecyclingSource()
         self._next_state = None if next_state is None else NextStateSource(next_state)
         self._draft_model = draft_model
         self._search: SearchByKind | None = None
-        if sets.prices.maskable:
+        if sets.costs.maskable:
             with contextlib.suppress(BadInput):  # too few layers
                 self._search = SearchByKind(
                     sets, self._at_context, MeasuredSettings(share=math.inf)
@@ -98,7 +98,7 @@ class AutoDrafter(Controller):
         if sets.savings is None and self._search is not None and len(sets) > 0:
             session.clear()
             sets.savings = measure_savings(session, self._vocabulary, repeat=3)
-        size = typical_size(sets.savings or {}, self._vocabulary, self._prices, 0)
+        size = typical_size(sets.savings or {}, self._vocabulary, self._costs, 0)
         self._at_context.saved_seconds = (sets.savings or {}).get(size, 0.0)
 
     def line_up(self, session: Session, prompt: Sequence[int]) -> Lineup:
@@ -121,9 +121,9 @@ class AutoDrafter(Controller):
         return Lineup(sources, self._layers_arm, others, self._fixed_policy or policy)
 
     def _step_times(self) -> tuple[float, dict[int, float]]:
-        """T1 and V(n) by the prices, at the text's context."""
-        prices, context = self._prices, self._context
-        return prices.t1(context), {n: prices.v(n, context) for n in _VERIFIED}
+        """T1 and V(n) by the costs, at the text's context."""
+        costs, context = self._costs, self._context
+        return costs.t1(context), {n: costs.v(n, context) for n in _VERIFIED}
 
     def _begin_next_state(self, session: Session) -> NextStateSource | None:
         """The next-state source, if it pays and can serve this text."""
@@ -153,13 +153,13 @@ class AutoDrafter(Controller):
             vocabulary.expect(next_state.head.written)
         size = FORESEEN_AMONG
         if mask:
-            t1 = self._prices.t1(context)
+            t1 = self._costs.t1(context)
             size = best_size(
                 self._sets.savings or {},
                 vocabulary.coverage,
-                draft_seconds=self._prices.c(mask, context) * t1,
+                draft_seconds=self._costs.c(mask, context) * t1,
                 t1_seconds=t1,
-                v=lambda n: self._prices.v(n, context),
+                v=lambda n: self._costs.v(n, context),
             )
             # Asking the head takes longer among more tokens; twice as many was not measured apart.
             if next_state is not None and not 0 < size <= 2 * FORESEEN_AMONG:
@@ -178,11 +178,11 @@ class AutoDrafter(Controller):
         accepted = prediction.tokens_per_round - 1.0
         size = self._vocabulary.size if self._short else 0
         saved = (self._sets.savings or {}).get(size, 0.0)
-        c = AtContext(self._prices, self._context, saved).c(mask)
+        c = CostsAtContext(self._costs, self._context, saved).c(mask)
         return Prior(
             accepted=accepted * self._vocabulary.coverage(size),
             drafted=accepted / prediction.acceptance if prediction.acceptance > 0 else 0.0,
-            seconds=c * self._prices.t1(self._context),
+            seconds=c * self._costs.t1(self._context),
         )
 
     def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:

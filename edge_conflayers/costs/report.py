@@ -1,50 +1,52 @@
-"""What a step costs on this machine: T1, V(n), c(S) of ``ALGORITHMS.md``'s time model."""
+"""What ``edge-conflayers cost`` shows: T1, V(n) for every n, c(S) for ever more layers dropped, and
+how fast memory is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import cycle, islice
 from statistics import median
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edge_conflayers import machine
+from edge_conflayers.costs.timer import PLAIN, Step, StepTimer
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.errors import BadInput
 
-MOST_TOKENS = 16
-ROOM = MOST_TOKENS + 2
+LARGEST_STEP = 16
+"""Tokens of the largest step that is measured."""
+
+ROOM = LARGEST_STEP + 2
 """Tokens that the session needs beyond the context that is measured at."""
 
 _TEXT = (
     "The lighthouse keeper counted 47 ships that autumn, wrote each name in a ledger, and sorted"
     " the pages by tonnage, by harbour and by the hour at which the fog had let them through. "
 )
-_READ_BYTES = 512 << 20
-_LEAST_READ_BYTES = 128 << 20
-_T1_EVERY = 6
-_SWITCHES = 4
+_T1_EVERY = 6  # kinds of steps; T1 is in every ratio, so it is timed more often. Not tuned
+_SWITCHES = 4  # between two graphs in each repeat; not tuned
+_READ_BYTES = 512 << 20  # many times any CPU's cache
+_LEAST_READ_BYTES = 128 << 20  # still more than the last-level caches of most CPUs
 
 
-@dataclass(frozen=True)
-class SkipCost:
-    """c(S) of one skip set of whole layers (0-based): a one-token step without them, over T1."""
+class SkipCost(msgspec.Struct, frozen=True):
+    """c(S) of a skip set of whole layers (0-based)."""
 
     skip_set: tuple[int, ...]
     c: float
 
 
-@dataclass(frozen=True)
-class GraphSwitch:
+class GraphSwitch(msgspec.Struct, frozen=True):
     """What it costs to go from a masked one-token step to a full step over four tokens or back.
 
     Attributes:
-        graphs_built: per switch; 0 when both graphs stay alive.
-        build_ms: of building them, per switch, as the library counts it.
+        graphs_built: graphs built per switch; 0 when both stay alive.
+        build_ms: milliseconds of building graphs per switch, as the library counts them.
         wall_ms: by how much a step right after a switch is slower than the same step again; noise
             can make it negative.
     """
@@ -54,23 +56,23 @@ class GraphSwitch:
     wall_ms: float
 
 
-@dataclass(frozen=True)
-class Costs:
+class CostReport(msgspec.Struct, frozen=True):
     """Measured costs of one model at one context length on this machine.
 
     Attributes:
-        t1_ms: a full one-token step with its logits, in milliseconds.
-        v: V(n), a full step over n tokens with logits for every one, over T1; n from 2 to 16.
+        t1_ms: T1 in milliseconds.
+        v: V(n) for n from 2 to 16.
         c: a ladder of skip sets, from none to every layer but the first and last; empty if the
             model's layers cannot be dropped.
         context: tokens in the cache before each step.
         threads: CPU threads.
-        memory_gb_per_s: memory read by all threads in the same run, 10^9 bytes per second; None
-            where memory was too short to measure it.
+        graph_switch: what changing between two kinds of step costs.
+        memory_gb_per_s: memory read by all threads in the same run, 10^9 bytes per second; None if
+            memory was too short to measure it.
     """
 
     t1_ms: float
-    v: Mapping[int, float]
+    v: dict[int, float]
     c: tuple[SkipCost, ...]
     context: int
     threads: int
@@ -78,50 +80,9 @@ class Costs:
     memory_gb_per_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; ``from_json`` restores it exactly."""
-        return {
-            "t1_ms": self.t1_ms,
-            "v": {str(n): ratio for n, ratio in self.v.items()},
-            "c": [{"skip_set": list(cost.skip_set), "c": cost.c} for cost in self.c],
-            "context": self.context,
-            "threads": self.threads,
-            "graph_switch": {
-                "graphs_built": self.graph_switch.graphs_built,
-                "build_ms": self.graph_switch.build_ms,
-                "wall_ms": self.graph_switch.wall_ms,
-            },
-            "memory_gb_per_s": self.memory_gb_per_s,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Costs:
-        """What ``to_json`` gave; other keys are ignored.
-
-        Raises:
-            BadInput: something is missing or not a number.
-        """
-        try:
-            switch = data["graph_switch"]
-            memory = data["memory_gb_per_s"]
-            return cls(
-                t1_ms=float(data["t1_ms"]),
-                v={int(n): float(ratio) for n, ratio in data["v"].items()},
-                c=tuple(
-                    SkipCost(tuple(int(layer) for layer in cost["skip_set"]), float(cost["c"]))
-                    for cost in data["c"]
-                ),
-                context=int(data["context"]),
-                threads=int(data["threads"]),
-                graph_switch=GraphSwitch(
-                    float(switch["graphs_built"]),
-                    float(switch["build_ms"]),
-                    float(switch["wall_ms"]),
-                ),
-                memory_gb_per_s=None if memory is None else float(memory),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise BadInput(f"these costs cannot be used ({why}); measure them again") from error
+        """JSON-able."""
+        content: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        return content
 
 
 def ladder(n_layer: int) -> list[tuple[int, ...]]:
@@ -142,18 +103,16 @@ def measure(
     context: int = 128,
     repeat: int = 7,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Costs:
-    """Measures by the clock; clears the session.
+) -> CostReport:
+    """Measures the costs of steps and the speed of memory; clears the session.
 
-    Every repeat visits every case once, so that a slow minute hits all of them; a case's time is
-    its median over the repeats. A visit runs the step twice and times the second, whose graph is
-    alive.
-
-    Memory is read as 512 MiB of int64 in equal parts, each summed by numpy in a thread of its own.
+    Times are medians over the repeats, taken as ``StepTimer.median_seconds`` says. Memory is read
+    once a repeat, as 512 MiB of int64 in equal parts, each summed by numpy in a thread of its own.
 
     Args:
         session: with room for ``context + ROOM`` tokens.
         context: tokens in the cache before each step.
+        repeat: how often everything is measured.
         on_progress: called with repeats done and repeats in all.
 
     Raises:
@@ -162,105 +121,70 @@ def measure(
     """
     if context < 1 or repeat < 1:
         raise BadInput("context and repeat must be at least 1; give larger numbers")
-    text = session.model.repeated(_TEXT, context + MOST_TOKENS)
+    text = session.model.repeated(_TEXT, context + LARGEST_STEP)
     session.clear()
     session.read(text[:context])
-    steps = _Steps(session, text[context:])
-
-    skip_sets = _usable(steps, ladder(session.model.n_layer))
-    cases = [_Case(n) for n in range(2, MOST_TOKENS + 1)]
-    cases += [_Case(1, skip_set) for skip_set in skip_sets]
-    full = _Case(1)
-    times: dict[_Case, list[float]] = {case: [] for case in cases}
-    t1: list[float] = []
+    timer = StepTimer(session, text)
+    skip_sets = ladder(session.model.n_layer)
+    if not timer.serves(LayerMask.layers(skip_sets[-1])):
+        skip_sets = []
     reading = _MemoryReading(session.threads)
-    for turn in range(repeat):
-        first = turn % len(cases)
-        for i, case in enumerate([*cases[first:], *cases[:first]]):
-            # T1 is in every ratio, so it is measured several times as often.
-            if i % _T1_EVERY == 0:
-                t1.append(steps.visit(full))
-            times[case].append(steps.visit(case))
+    done = 0
+
+    def on_repeat() -> None:
+        nonlocal done
+        done += 1
         reading.read()
         if on_progress is not None:
-            on_progress(turn + 1, repeat)
-    one = median(t1)
+            on_progress(done, repeat)
+
+    kinds = [Step(n) for n in range(2, LARGEST_STEP + 1)]
+    kinds += [Step(mask=LayerMask.layers(skip_set)) for skip_set in skip_sets]
+    order = [
+        step
+        for i, kind in enumerate(kinds)
+        for step in ((PLAIN, kind) if i % _T1_EVERY == 0 else (kind,))
+    ]
+    seconds = timer.median_seconds(order, repeats=repeat, on_repeat=on_repeat)
+    t1 = seconds[PLAIN]
     middle = skip_sets[len(skip_sets) // 2] if skip_sets else ()
-    switch = steps.switch(_Case(1, middle), _Case(4), _SWITCHES * repeat)
+    masked = Step(mask=LayerMask.layers(middle))
+    graph_switch = _switch(session, timer, masked, Step(4), _SWITCHES * repeat)
     session.set_mask(NO_MASK)
     session.clear()
-    return Costs(
-        t1_ms=one * 1e3,
-        v={case.tokens: median(times[case]) / one for case in cases if case.skip_set is None},
+    return CostReport(
+        t1_ms=t1 * 1e3,
+        v={n: seconds[Step(n)] / t1 for n in range(2, LARGEST_STEP + 1)},
         c=tuple(
-            SkipCost(case.skip_set, median(times[case]) / one)
-            for case in cases
-            if case.skip_set is not None
+            SkipCost(skip_set, seconds[Step(mask=LayerMask.layers(skip_set))] / t1)
+            for skip_set in skip_sets
         ),
         context=context,
         threads=session.threads,
-        graph_switch=switch,
+        graph_switch=graph_switch,
         memory_gb_per_s=reading.median,
     )
 
 
-@dataclass(frozen=True)
-class _Case:
-    """One kind of step: tokens, and the layers it drops (None: it is no case of the ladder)."""
-
-    tokens: int
-    skip_set: tuple[int, ...] | None = None
-
-
-class _Steps:
-    """Runs steps at one place in a text, and takes them back."""
-
-    def __init__(self, session: Session, tokens: Sequence[int]) -> None:
-        self._session = session
-        self._tokens = list(tokens)
-        self._begin = len(session)
-
-    def seconds(self, case: _Case) -> float:
-        """Wall time of one step."""
-        session = self._session
-        session.set_mask(LayerMask.layers(case.skip_set or ()))
-        started = time.perf_counter()
-        session.step(self._tokens[: case.tokens], outputs="all")
-        session.logits(-1)  # waits for a GPU
-        ended = time.perf_counter()
-        session.rollback(self._begin)
-        return ended - started
-
-    def visit(self, case: _Case) -> float:
-        self.seconds(case)
-        return self.seconds(case)
-
-    def switch(self, one: _Case, other: _Case, switches: int) -> GraphSwitch:
-        """Alternates between two cases, each run twice: the first step is after a switch."""
-        self.visit(one)
-        self.visit(other)
-        before = self._session.graph_stats()
-        after_switch: dict[_Case, list[float]] = {one: [], other: []}
-        again: dict[_Case, list[float]] = {one: [], other: []}
-        for case in islice(cycle((one, other)), switches):
-            after_switch[case].append(self.seconds(case))
-            again[case].append(self.seconds(case))
-        after = self._session.graph_stats()
-        slower = [median(after_switch[case]) - median(again[case]) for case in (one, other)]
-        return GraphSwitch(
-            graphs_built=(after.built - before.built) / switches,
-            build_ms=(after.build_seconds - before.build_seconds) * 1e3 / switches,
-            wall_ms=sum(slower) / len(slower) * 1e3,
-        )
-
-
-def _usable(steps: _Steps, skip_sets: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The skip sets, or none of them where the architecture cannot be served by a mask."""
-    try:
-        steps.seconds(_Case(1, skip_sets[-1]))
-    except BadInput:
-        return []
-    return list(skip_sets)
+def _switch(
+    session: Session, timer: StepTimer, one: Step, other: Step, switches: int
+) -> GraphSwitch:
+    """Alternates between two kinds of step, each run twice; the first is right after a switch."""
+    for step in (one, other):
+        timer.seconds(step)
+    before = session.graph_stats()
+    after_switch: dict[Step, list[float]] = {one: [], other: []}
+    again: dict[Step, list[float]] = {one: [], other: []}
+    for step in islice(cycle((one, other)), switches):
+        after_switch[step].append(timer.seconds(step))
+        again[step].append(timer.seconds(step))
+    after = session.graph_stats()
+    slower = [median(after_switch[step]) - median(again[step]) for step in (one, other)]
+    return GraphSwitch(
+        graphs_built=(after.built - before.built) / switches,
+        build_ms=(after.build_seconds - before.build_seconds) * 1e3 / switches,
+        wall_ms=sum(slower) / len(slower) * 1e3,
+    )
 
 
 class _MemoryReading:
@@ -269,12 +193,13 @@ class _MemoryReading:
     def __init__(self, threads: int) -> None:
         free = machine.available_memory()
         size = _READ_BYTES if free is None else min(_READ_BYTES, free // 4)
-        self._parts: list[Any] = []
+        self._parts: Sequence[Any] = []
         self._rates: list[float] = []
         if size >= _LEAST_READ_BYTES:
             self._parts = np.array_split(np.ones(size // 8, dtype=np.int64), threads)
 
     def read(self) -> None:
+        """Reads all of it once, if there is memory enough."""
         if not self._parts:
             return
         with ThreadPoolExecutor(len(self._parts)) as pool:
@@ -285,14 +210,15 @@ class _MemoryReading:
 
     @property
     def median(self) -> float | None:
+        """10^9 bytes per second; None if nothing was read."""
         return median(self._rates) if self._rates else None
 
 
-def rows(costs: Costs) -> Iterator[tuple[str, str, str]]:
+def rows(report: CostReport) -> Iterator[tuple[str, str, str]]:
     """The costs as (what, over T1, milliseconds), for a table."""
-    yield "T1", "1.00", f"{costs.t1_ms:.2f}"
-    for n, ratio in costs.v.items():
-        yield f"V({n})", f"{ratio:.2f}", f"{ratio * costs.t1_ms:.2f}"
-    for cost in costs.c:
+    yield "T1", "1.00", f"{report.t1_ms:.2f}"
+    for n, ratio in report.v.items():
+        yield f"V({n})", f"{ratio:.2f}", f"{ratio * report.t1_ms:.2f}"
+    for cost in report.c:
         what = f"c({len(cost.skip_set)} layers dropped)"
-        yield what, f"{cost.c:.2f}", f"{cost.c * costs.t1_ms:.2f}"
+        yield what, f"{cost.c:.2f}", f"{cost.c * report.t1_ms:.2f}"

@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from heapq import nlargest
-from statistics import median
 from typing import Any
 
-from edge_conflayers.costs.prices import Prices
+from edge_conflayers.costs.model import StepCosts
+from edge_conflayers.costs.timer import median_seconds
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.objective import expected_speed
 
 SIZES = (2048, 4096, 8192, 16384, 32768)
 """Sizes worth measuring."""
@@ -204,10 +205,10 @@ def measure_savings(
             if size >= session.model.n_vocab:
                 continue
             session.set_draft_vocabulary(vocabulary.tokens(size))
-            for full in (True, False):
-                seconds(full)  # builds its graph
-            pairs = [(seconds(True), seconds(False)) for _ in range(repeat)]
-            saved[size] = median(full for full, _ in pairs) - median(short for _, short in pairs)
+            times = median_seconds(
+                {"full": lambda: seconds(True), "short": lambda: seconds(False)}, repeats=repeat
+            )
+            saved[size] = times["full"] - times["short"]
         session.set_draft_vocabulary(())
     except BadInput:
         session.set_draft_vocabulary(())
@@ -216,17 +217,17 @@ def measure_savings(
 
 
 def typical_size(
-    saved: Mapping[int, float], vocabulary: DraftVocabulary, prices: Prices, context: int
+    saved: Mapping[int, float], vocabulary: DraftVocabulary, costs: StepCosts, context: int
 ) -> int:
     """``best_size`` for drafts with about a third of the layers dropped."""
     inner = range(1, 1 + vocabulary.model.n_layer // 3)
-    t1 = prices.t1(context)
+    t1 = costs.t1(context)
     return best_size(
         saved,
         vocabulary.coverage,
-        draft_seconds=prices.c(LayerMask.layers(inner), context) * t1,
+        draft_seconds=costs.c(LayerMask.layers(inner), context) * t1,
         t1_seconds=t1,
-        v=lambda n: prices.v(n, context),
+        v=lambda n: costs.v(n, context),
     )
 
 
@@ -258,12 +259,6 @@ def best_size(
     def value(size: int) -> float:
         alpha = acceptance * coverage(size)
         c = max(draft_seconds - saved.get(size, 0.0), 0.0) / t1_seconds
-        return max(_round_speed(alpha, n, c, v) for n in range(1, longest + 1))
+        return max(expected_speed(alpha, n, c, v) for n in range(1, longest + 1))
 
     return max((0, *saved), key=value)
-
-
-def _round_speed(alpha: float, drafted: int, c: float, v: Callable[[int], float]) -> float:
-    """Expected tokens per T1 of a round (Leviathan et al., arXiv 2211.17192)."""
-    expected = sum(alpha**n for n in range(drafted + 1))
-    return expected / (drafted * c + v(drafted + 1))

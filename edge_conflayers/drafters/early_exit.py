@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_conflayers.costs.by_weights import expected_tokens
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.objective import expected_tokens
 from edge_conflayers.layer_search.states import NoRoom, StateRunner
 
 
@@ -174,17 +174,17 @@ class ExitRecord:
             raise ValueError("an exit's record has numbers that are out of range")
 
 
-Price = Callable[[int, int], float]
-"""What a round costs that drafts so many tokens with so many layers: (exit layer, gamma)."""
+RoundCost = Callable[[int, int], float]
+"""The cost of a round that drafts ``gamma`` tokens by an exit: of (exit layer, gamma)."""
 
 
-def layers_run(n_layer: int) -> Price:
-    """The paper's price: layers run, the verified tokens of a step counted as one."""
+def layers_run(n_layer: int) -> RoundCost:
+    """The paper's cost: layers run, the verified tokens of a step counted as one."""
     return lambda exit_layer, gamma: (gamma + 1) * exit_layer + (n_layer - exit_layer)
 
 
-def choose_exit(alphas: Mapping[int, float], max_draft: int, price: Price) -> tuple[int, int]:
-    """The exit layer and gamma, 0 to ``max_draft``, with the most expected tokens a price. Of
+def choose_exit(alphas: Mapping[int, float], max_draft: int, cost: RoundCost) -> tuple[int, int]:
+    """The exit layer and gamma, 0 to ``max_draft``, with the most expected tokens per cost. Of
     equals the shorter draft, then the earlier exit.
 
     alphas: of each exit, the chance that its token is accepted; at least one.
@@ -192,7 +192,7 @@ def choose_exit(alphas: Mapping[int, float], max_draft: int, price: Price) -> tu
     return min(
         ((layer, gamma) for layer in alphas for gamma in range(max_draft + 1)),
         key=lambda pair: (
-            -expected_tokens(alphas[pair[0]], pair[1]) / price(*pair),
+            -expected_tokens(alphas[pair[0]], pair[1]) / cost(*pair),
             pair[1],
             pair[0],
         ),
@@ -209,16 +209,16 @@ class DelDrafter:
     every round.
 
     Args:
-        price: what to choose by; the paper's layers run if not given.
+        cost: what to choose by; the paper's layers run if not given.
 
     Raises BadInput when the model has no such exits.
     """
 
     def __init__(
-        self, n_layer: int, settings: DelSettings | None = None, price: Price | None = None
+        self, n_layer: int, settings: DelSettings | None = None, cost: RoundCost | None = None
     ) -> None:
         self.settings = settings or DelSettings()
-        self.price = price or layers_run(n_layer)
+        self.cost = cost or layers_run(n_layer)
         self.records = {
             layer: ExitRecord(self.settings.decay) for layer in self.settings.exits_of(n_layer)
         }
@@ -276,7 +276,7 @@ class DelDrafter:
             if record.alpha is not None
         }
         if alphas:
-            self.exit_layer, self.gamma = choose_exit(alphas, self.settings.max_draft, self.price)
+            self.exit_layer, self.gamma = choose_exit(alphas, self.settings.max_draft, self.cost)
 
     def report(self) -> dict[str, Any]:
         return {

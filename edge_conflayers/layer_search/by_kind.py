@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edge_conflayers.costs.at_context import AtContext
+from edge_conflayers.costs.model import CostsAtContext
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.layer_search.kinds import SAME_KIND, Signature, signature, similarity
@@ -21,19 +21,19 @@ class SearchByKind:
 
     Args:
         sets: where it starts from, and what it keeps up to date.
-        prices: are set to the context of each text.
+        costs: are set to the context of each text.
 
     Raises:
         BadInput: the model has too few layers.
     """
 
     def __init__(
-        self, sets: SkipSets, prices: AtContext, settings: MeasuredSettings | None = None
+        self, sets: SkipSets, costs: CostsAtContext, settings: MeasuredSettings | None = None
     ) -> None:
         self.sets = sets
         self.kind = ""
-        self._prices = prices
-        self._search = MeasuredSearch(sets.n_layer, prices, settings)
+        self._costs = costs
+        self._search = MeasuredSearch(sets.n_layer, costs, settings)
         if sets.orders is not None:
             self._search.set_orders(sets.orders)
         self._signature: Signature | None = None
@@ -69,7 +69,7 @@ class SearchByKind:
             else:
                 self._search.begin_text(nearest.found, credit=nearest.memory.credit)
             self._judged = False
-        self._prices.context = len(session)
+        self._costs.context = len(session)
 
     def observe(self, round: Round) -> None:
         self._search.observe(round)

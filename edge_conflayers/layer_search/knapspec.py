@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from edge_conflayers.costs.by_weights import LayerCosts, expected_tokens
+from edge_conflayers.costs.model import CostsAtContext, StepCosts
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.masks import mask_from_state, mask_state
+from edge_conflayers.layer_search.objective import expected_speed
 from edge_conflayers.layer_search.paths import Part, Path, RunLayer, States, best_paths
 from edge_conflayers.layer_search.states import NoRoom, StateRunner
 
@@ -106,8 +107,7 @@ def choose(
     best = Choice(NO_MASK, 0, 1.0)
     for mask, saved, alpha in found:
         for gamma in range(1, max_draft + 1):
-            cost = gamma * max(0.0, 1.0 - saved) + verify(gamma + 1)
-            speed = expected_tokens(alpha, gamma) / cost
+            speed = expected_speed(alpha, gamma, max(0.0, 1.0 - saved), verify)
             if mask and speed > best.speed:
                 best = Choice(mask, gamma, speed)
     return best
@@ -121,7 +121,7 @@ class KnapSpecSearch:
     finished = False
 
     def __init__(
-        self, n_layer: int, costs: LayerCosts, settings: KnapSpecSettings | None = None
+        self, n_layer: int, costs: StepCosts, settings: KnapSpecSettings | None = None
     ) -> None:
         self.settings = settings or KnapSpecSettings()
         self.n_layer = n_layer
@@ -147,17 +147,23 @@ class KnapSpecSearch:
         """Chooses anew, if it is time to and the cache has room."""
         if self._wait > 0 or len(session) <= self.settings.tokens:
             return
-        parts = sublayers(self.n_layer, self.costs.attention_at(len(session)), self.costs.mlp)
+        here = CostsAtContext(self.costs, len(session))
+        parts = sublayers(self.n_layer, here.attention, here.mlp)
         runner = StateRunner(session, self.settings.tokens)
         try:
             full, *paths = knapsack(runner.embeddings(), parts, runner.run, self.settings)
-            self.choice = self._choose(full, paths, parts, runner)
+            self.choice = self._choose(full, paths, parts, runner, here)
         except NoRoom:
             return
         self._wait = self.settings.interval
 
     def _choose(
-        self, full: Path, paths: Sequence[Path], parts: Sequence[Part], runner: StateRunner
+        self,
+        full: Path,
+        paths: Sequence[Path],
+        parts: Sequence[Part],
+        runner: StateRunner,
+        costs: CostsAtContext,
     ) -> Choice:
         drawn = runner.tokens(np.stack([path.states for path in (full, *paths)]))
         wanted = [token for token, _ in drawn[0]]
@@ -165,7 +171,7 @@ class KnapSpecSearch:
         for path, tokens in zip(paths, drawn[1:], strict=True):
             agree = sum(token == want for (token, _), want in zip(tokens, wanted, strict=True))
             found.append((path.mask(parts), path.saved, agree / len(wanted)))
-        return choose(found, self.costs.verify, self.settings.max_draft)
+        return choose(found, costs.v, self.settings.max_draft)
 
     def state(self) -> dict[str, Any]:
         """See `SkipSetSearch.state`."""
@@ -182,7 +188,7 @@ class KnapSpecSearch:
         cls,
         state: Mapping[str, Any],
         n_layer: int,
-        costs: LayerCosts,
+        costs: StepCosts,
         settings: KnapSpecSettings | None = None,
     ) -> KnapSpecSearch:
         """A search that goes on where ``state`` was taken.

@@ -22,7 +22,7 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search import ranking
 from edge_conflayers.layer_search.masks import mask_state
 from edge_conflayers.layer_search.matchness import replay_records
-from edge_conflayers.layer_search.objective import Prediction, Record, StepPrices, best_prediction
+from edge_conflayers.layer_search.objective import Costs, Prediction, Record, best_prediction
 from edge_conflayers.layer_search.sublayers import candidates, mask_of, members
 
 _Set = frozenset[int]
@@ -96,7 +96,7 @@ class MeasuredSearch:
 
     Args:
         n_layer: the model's layers.
-        prices: what steps cost; read anew for each candidate, so they may change.
+        costs: what steps cost; read anew for each candidate, so they may change.
         start, memory: as for ``begin_text``.
         others: masks to try first.
 
@@ -107,7 +107,7 @@ class MeasuredSearch:
     def __init__(
         self,
         n_layer: int,
-        prices: StepPrices,
+        costs: Costs,
         settings: MeasuredSettings | None = None,
         *,
         start: Found | None = None,
@@ -116,7 +116,7 @@ class MeasuredSearch:
     ) -> None:
         self.settings = settings or MeasuredSettings()
         self.n_layer = n_layer
-        self._prices = prices
+        self._costs = costs
         self._n = candidates(n_layer)
         self._orders: list[list[int]] | None = None
         self._ranked: list[_Set] = []  # first sets, out of them
@@ -193,8 +193,8 @@ class MeasuredSearch:
 
     def savings(self) -> list[float]:
         """What dropping each candidate saves of a one-token step, over a full one."""
-        nothing = self._prices.c(NO_MASK)
-        return [nothing - self._prices.c(mask_of({i}, self.n_layer)) for i in range(self._n)]
+        nothing = self._costs.c(NO_MASK)
+        return [nothing - self._costs.c(mask_of({i}, self.n_layer)) for i in range(self._n)]
 
     def set_orders(self, orders: Sequence[Sequence[int]]) -> None:
         """Orders in which candidates are worth dropping, the most reliable first; at least one.
@@ -227,15 +227,15 @@ class MeasuredSearch:
         All sets that are judged between two new windows have records of the same positions.
         """
         chosen = self._set(mask)
-        prediction = best_prediction(records, mask, self._prices)
-        c = self._prices.c(mask)
+        prediction = best_prediction(records, mask, self._costs)
+        c = self._costs.c(mask)
         self._tried.add(chosen)
         self._judged += 1
         if self._found is not None and self._level is None and mask == self._found.mask:
             self._level = prediction.speed
             self._history = [*self._history, records][-_HISTORY:]
             pooled = [record for window in self._history for record in window]
-            self._found = Found(mask, best_prediction(pooled, mask, self._prices), c)
+            self._found = Found(mask, best_prediction(pooled, mask, self._costs), c)
             return False
         before, level = self._found, self._level
         if before is not None and level is not None:

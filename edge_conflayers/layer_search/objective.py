@@ -27,7 +27,7 @@ the draft; and the records are taken as a ring, so that no round is cut off by t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -36,6 +36,25 @@ import numpy.typing as npt
 
 from edge_conflayers.engine.session import LayerMask
 
+
+def expected_tokens(alpha: float, gamma: int) -> float:
+    """Tokens of a round of ``gamma`` drafted ones if each is accepted with chance ``alpha`` given
+    that all before it were (Leviathan et al., arXiv 2211.17192)."""
+    if alpha >= 1.0:
+        return gamma + 1.0
+    return float((1.0 - alpha ** (gamma + 1)) / (1.0 - alpha))
+
+
+def expected_speed(alpha: float, gamma: int, c: float, v: Callable[[int], float]) -> float:
+    """The speed of such rounds, over plain decoding.
+
+    Args:
+        c: a one-token draft step, over a full one-token step.
+        v: V(n), a full step over n tokens, likewise.
+    """
+    return expected_tokens(alpha, gamma) / (gamma * c + v(gamma + 1))
+
+
 STOPS = (0.0, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15)
 _DOUBLINGS = 5
@@ -43,7 +62,7 @@ ROUNDS = 2**_DOUBLINGS
 """Rounds followed from every start, after as many that do not count."""
 
 
-class StepPrices(Protocol):
+class Costs(Protocol):
     """What steps cost, over a full one-token step."""
 
     def c(self, mask: LayerMask) -> float:
@@ -89,7 +108,7 @@ class Prediction:
 def predict(
     records: Sequence[Record],
     mask: LayerMask,
-    prices: StepPrices,
+    costs: Costs,
     *,
     stop_probability: float,
     max_draft: int,
@@ -101,13 +120,13 @@ def predict(
             other.
         max_draft: at least 1.
     """
-    return _simulate(_Table(records), mask, prices, stop_probability, max_draft)
+    return _simulate(_Table(records), mask, costs, stop_probability, max_draft)
 
 
 def best_prediction(
     records: Sequence[Record],
     mask: LayerMask,
-    prices: StepPrices,
+    costs: Costs,
     *,
     stops: Sequence[float] = STOPS,
     lengths: Sequence[int] = LENGTHS,
@@ -123,7 +142,7 @@ def best_prediction(
     found = []
     for stop in stops:
         for length in lengths:
-            found.append(_simulate(table, mask, prices, stop, length))
+            found.append(_simulate(table, mask, costs, stop, length))
             if length >= table.longest_draft(stop):
                 break  # longer limits change nothing
     return max(found, key=lambda prediction: prediction.speed)
@@ -170,15 +189,13 @@ def _steps_until(there: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     return steps
 
 
-def _simulate(
-    table: _Table, mask: LayerMask, prices: StepPrices, stop: float, length: int
-) -> Prediction:
+def _simulate(table: _Table, mask: LayerMask, costs: Costs, stop: float, length: int) -> Prediction:
     """Follows rounds from every start at once, by doubling: the sums over the rounds from a start
     are those over the first half and those over as many from where these end. The first half of
     all leads into the rounds that drafting settles in, so only the second counts."""
     drafted, accepted = table.rounds(stop, length)
-    verify = np.array([prices.v(n + 1) for n in range(int(drafted.max()) + 1)])
-    seconds = drafted * prices.c(mask) + verify[drafted]
+    verify = np.array([costs.v(n + 1) for n in range(int(drafted.max()) + 1)])
+    seconds = drafted * costs.c(mask) + verify[drafted]
     sums = np.stack([drafted, accepted, seconds])
     ends = (np.arange(len(table)) + accepted + 1) % len(table)
     for _ in range(_DOUBLINGS):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_conflayers.costs.prices import Prices
+from edge_conflayers.costs.model import StepCosts
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.kinds import SIGNATURE_SIZE, Signature, similarity, unit
 from edge_conflayers.layer_search.masks import mask_from_json, mask_state
@@ -49,7 +49,7 @@ class SkipSets:
     Args:
         n_layer: the model's layers.
         sets: at most one a kind.
-        prices: what steps were measured to cost; None if they were not.
+        costs: what steps were measured to cost; None if they were not.
         orders: in which sub-layers are worth dropping, for searches; None if not known.
         savings: seconds that draft vocabularies save a draft step, by their size; None if they were
             not measured.
@@ -60,13 +60,13 @@ class SkipSets:
         self,
         n_layer: int,
         sets: Iterable[SkipSet] = (),
-        prices: Prices | None = None,
+        costs: StepCosts | None = None,
         orders: Sequence[Sequence[int]] | None = None,
         savings: Mapping[int, float] | None = None,
         others: Mapping[str, Any] | None = None,
     ) -> None:
         self.n_layer = n_layer
-        self.prices = prices
+        self.costs = costs
         self.orders = orders
         self.savings = savings
         self.others = dict(others or {})
@@ -98,7 +98,7 @@ class SkipSets:
         """JSON-able; ``from_json`` restores it, signatures to three digits."""
         return {
             "n_layer": self.n_layer,
-            "prices": None if self.prices is None else self.prices.to_json(),
+            "costs": None if self.costs is None else self.costs.to_json(),
             "orders": None if self.orders is None else [_spaced(each) for each in self.orders],
             "sets": [
                 {
@@ -127,11 +127,11 @@ class SkipSets:
         try:
             if data["n_layer"] != n_layer:
                 raise ValueError(f"they are for {data['n_layer']!r} layers, not {n_layer}")
-            prices, orders, savings = data["prices"], data["orders"], data["savings"]
+            costs, orders, savings = data["costs"], data["orders"], data["savings"]
             return cls(
                 n_layer,
                 [_set_from_json(each, n_layer) for each in data["sets"]],
-                None if prices is None else Prices.from_json(prices),
+                None if costs is None else StepCosts.from_json(costs),
                 None if orders is None else [_order(each, n_layer) for each in orders],
                 None if savings is None else {int(n): float(s) for n, s in savings.items()},
                 dict(data["others"]),

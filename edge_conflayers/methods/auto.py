@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_conflayers.controller.auto import AutoDrafter
-from edge_conflayers.costs.prices import measure_prices, session_to_measure_in
+from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import EdgeConflayersError
@@ -40,7 +40,7 @@ class Auto(Simple):
         if self._drafter is None:
             try:
                 with session_to_measure_in(self._model, session.threads) as own:
-                    self._sets.prices = measure_prices(own)
+                    self._sets.costs = measure_costs(own)
             except EdgeConflayersError:
                 return  # a recurrent model, or no memory
             self._drafter = self._make_drafter(self._sets)
@@ -60,7 +60,7 @@ class Auto(Simple):
 
     def resume(self, state: Mapping[str, Any]) -> None:
         sets = SkipSets.from_json(state, self._model.n_layer)
-        drafter = self._make_drafter(sets) if sets.prices is not None else None
+        drafter = self._make_drafter(sets) if sets.costs is not None else None
         if drafter is not None and self._NAME in sets.others:
             drafter.resume(sets.others[self._NAME])
         self._sets, self._drafter = sets, drafter

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_conflayers.costs.at_context import AtContext, guessed_prices
-from edge_conflayers.costs.prices import measure_prices, session_to_measure_in
+from edge_conflayers.costs.by_weights import costs_by_weights
+from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
+from edge_conflayers.costs.model import CostsAtContext
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
 from edge_conflayers.drafters.measured_layers import MeasuredDrafter
 from edge_conflayers.engine.model import Model
@@ -34,11 +35,11 @@ class Measured(Simple):
     def prepare(self, session: Session) -> None:
         """Measures what it has not: steps, and what draft vocabularies save."""
         sets = self.drafter.search.sets
-        if sets.prices is not None and sets.savings is not None:
+        if sets.costs is not None and sets.savings is not None:
             return
         try:
             with session_to_measure_in(self._model, session.threads) as own:
-                sets.prices = sets.prices or measure_prices(own)
+                sets.costs = sets.costs or measure_costs(own)
                 own.clear()
                 sets.savings = measure_savings(own, DraftVocabulary(self._model), repeat=3)
         except EdgeConflayersError:
@@ -46,11 +47,11 @@ class Measured(Simple):
         self._use(sets)
 
     def _use(self, sets: SkipSets) -> None:
-        prices = sets.prices or guessed_prices(self._model)
+        costs = sets.costs or costs_by_weights(self._model)
         vocabulary = DraftVocabulary(self._model)
         savings = sets.savings or {}
-        vocabulary.size = typical_size(savings, vocabulary, prices, 0)
-        at_context = AtContext(prices, saved_seconds=savings.get(vocabulary.size, 0.0))
+        vocabulary.size = typical_size(savings, vocabulary, costs, 0)
+        at_context = CostsAtContext(costs, saved_seconds=savings.get(vocabulary.size, 0.0))
         search = SearchByKind(sets, at_context, self._settings)
         self.drafter = MeasuredDrafter(search, vocabulary)
 

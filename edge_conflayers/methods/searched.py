@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edge_conflayers.costs.by_weights import LayerCosts, costs_by_weights
+from edge_conflayers.costs.by_weights import costs_by_weights
+from edge_conflayers.costs.model import StepCosts
 from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
 from edge_conflayers.engine.model import Model
 from edge_conflayers.layer_search import SkipSetSearch
@@ -122,7 +123,7 @@ class KnapSpec(_Searched):
         model: Model,
         options: MethodOptions,
         settings: KnapSpecSettings | None = None,
-        costs: LayerCosts | None = None,
+        costs: StepCosts | None = None,
     ) -> None:
         self._model = model
         self._settings = settings or KnapSpecSettings()

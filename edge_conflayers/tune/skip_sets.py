@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from edge_conflayers.costs.at_context import AtContext
-from edge_conflayers.costs.prices import Prices
+from edge_conflayers.costs.model import CostsAtContext, StepCosts
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
@@ -20,7 +19,7 @@ from edge_conflayers.layer_search import ranking
 from edge_conflayers.layer_search.kinds import Signature, mean_signature, signature
 from edge_conflayers.layer_search.matchness import replay_records
 from edge_conflayers.layer_search.measured import MeasuredSearch
-from edge_conflayers.layer_search.objective import Record, StepPrices
+from edge_conflayers.layer_search.objective import Costs, Record
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 
 LEAST_TEXT = 16
@@ -82,7 +81,7 @@ def tune(
     model: Model,
     prompts: Prompts,
     sets: SkipSets,
-    prices: Prices,
+    costs: StepCosts,
     *,
     budget: float,
     max_tokens: int,
@@ -96,7 +95,7 @@ def tune(
     Args:
         prompts: at least one a kind; each with at least one token.
         sets: what was found before, where each search starts and what it finds is put.
-        prices: what steps cost.
+        costs: what steps cost.
         saved_seconds: what a draft vocabulary saves of a draft step.
         budget: seconds; each kind gets an equal part of what is left when its turn comes, and at
             least one set is judged.
@@ -135,7 +134,9 @@ def tune(
                 continue
             mean = mean_signature(signature(model.text(prompt)) for prompt in texts)
             middle = sum(len(text.session) for text in usable) // len(usable)
-            search = _search(model, usable, sets, mean, AtContext(prices, middle, saved_seconds))
+            search = _search(
+                model, usable, sets, mean, CostsAtContext(costs, middle, saved_seconds)
+            )
             while (mask := search.propose()) is not None:
                 if search.judged > 0 and time.monotonic() > deadline:
                     break
@@ -175,11 +176,11 @@ def _write(
 
 
 def _search(
-    model: Model, texts: Sequence[_Text], sets: SkipSets, mean: Signature, prices: StepPrices
+    model: Model, texts: Sequence[_Text], sets: SkipSets, mean: Signature, costs: Costs
 ) -> MeasuredSearch:
     """A search that starts from the sets of all kinds, the nearest first."""
     known = sorted(sets, key=lambda each: -float(each.signature @ mean))
-    search = MeasuredSearch(model.n_layer, prices, others=[each.found.mask for each in known])
+    search = MeasuredSearch(model.n_layer, costs, others=[each.found.mask for each in known])
     longest = max(texts, key=lambda text: text.tokens)
     end = len(longest.session)
     begin = max(longest.begin, end - _RANKED)

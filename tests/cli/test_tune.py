@@ -80,7 +80,7 @@ def test_sets_are_found_kept_shown_and_used(tiny: Path, prompts: Path) -> None:
     for line in lines[1:3]:
         found = sets[line.split()[0]].found
         assert found.mask and line.endswith(f"{found.prediction.speed:.2f}")
-    assert kept(tiny).prices is not None and kept(tiny).orders is not None
+    assert kept(tiny).costs is not None and kept(tiny).orders is not None
 
     run = ("run", tiny, "-n", 24, "-t", 1, "--raw", "-p", "def total(values):\n    total = 0")
     stats = prompts.parent / "stats.json"

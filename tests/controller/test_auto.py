@@ -53,13 +53,13 @@ def test_it_shares_its_profile_with_measured_and_tune(model: Model) -> None:
     method = make_method("auto", model)
     write(model, method)
     state = method.state()
-    assert state is not None and state["prices"] is not None
+    assert state is not None and state["costs"] is not None
     measured = make_method("measured", model)
     assert measured.settings() == method.settings()
     measured.resume(state)
     kept = measured.state()
     assert kept is not None and kept["others"] == state["others"]
-    assert SkipSets.from_json(kept, model.n_layer).prices is not None
+    assert SkipSets.from_json(kept, model.n_layer).costs is not None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_it_shares_its_profile_with_measured_and_tune(model: Model) -> None:
         {"others": {"auto": {}}},
         {"others": {"auto": 3}},
         {"n_layer": 99},
-        {"prices": {"at": []}},
+        {"costs": {"at": []}},
     ],
 )
 def test_a_damaged_state(model: Model, damage: dict[str, Any]) -> None:

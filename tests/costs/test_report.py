@@ -14,12 +14,20 @@ from gguf_models import write_tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_conflayers.costs.report import ROOM, Costs, GraphSwitch, SkipCost, ladder, measure, rows
+from edge_conflayers.costs.report import (
+    ROOM,
+    CostReport,
+    GraphSwitch,
+    SkipCost,
+    ladder,
+    measure,
+    rows,
+)
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import NO_MASK, ContextFull, LayerMask, Outputs, Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
-COSTS = Costs(
+COSTS = CostReport(
     t1_ms=36.5,
     v={2: 1.7, 16: 5.2},
     c=(SkipCost((), 1.0), SkipCost((3, 7), 0.93)),
@@ -49,21 +57,13 @@ def test_each_set_is_spread_evenly(n_layer: int) -> None:
         assert not gaps or max(gaps) - min(gaps) <= 1
 
 
-def test_costs_survive_json() -> None:
-    text = json.dumps(COSTS.to_json(), allow_nan=False)
-    assert Costs.from_json(json.loads(text)) == COSTS
-    assert json.loads(text)["v"] == {"2": 1.7, "16": 5.2}
-    assert json.loads(text)["c"][1] == {"skip_set": [3, 7], "c": 0.93}
-
-
-@pytest.mark.parametrize(
-    "change", [{"t1_ms": None}, {"v": [1]}, {"c": [{"c": 1}]}, {"graph_switch": 3}, {"v": {"x": 1}}]
-)
-def test_damaged_costs_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(BadInput, match="measure them again"):
-        Costs.from_json({**COSTS.to_json(), **change})
-    with pytest.raises(BadInput, match="is missing"):
-        Costs.from_json({})
+def test_the_json_has_a_key_for_every_n_and_the_layers_of_every_set() -> None:
+    content = json.loads(json.dumps(COSTS.to_json(), allow_nan=False))
+    assert content["v"] == {"2": 1.7, "16": 5.2}
+    assert content["c"][1] == {"skip_set": [3, 7], "c": 0.93}
+    assert content["graph_switch"] == {"graphs_built": 0.0, "build_ms": 0.01, "wall_ms": -0.2}
+    assert (content["t1_ms"], content["context"], content["threads"]) == (36.5, 128, 2)
+    assert content["memory_gb_per_s"] == 61.5
 
 
 def test_the_table_gives_ratios_and_milliseconds() -> None:
@@ -103,7 +103,6 @@ def test_measuring_covers_every_case_and_leaves_a_usable_session(model: Model) -
     assert (costs.context, costs.threads) == (40, 1)
     assert costs.graph_switch.graphs_built == 0  # both graphs stay alive
     assert costs.memory_gb_per_s is None or costs.memory_gb_per_s > 0
-    assert Costs.from_json(costs.to_json()) == costs
 
 
 class Recorder(Session):

@@ -33,14 +33,14 @@ def test_the_choice_has_the_most_tokens_a_layer(alphas: dict[int, float], most: 
     assert tokens_per_layer(layer, gamma) == pytest.approx(best, rel=1e-9)
 
 
-@given(alphas=_ALPHAS, prices=st.lists(st.floats(0.1, 9.0), min_size=16 * 8, max_size=16 * 8))
-def test_any_price(alphas: dict[int, float], prices: list[float]) -> None:
-    def price(layer: int, gamma: int) -> float:
-        return prices[layer * 8 + gamma]
+@given(alphas=_ALPHAS, costs=st.lists(st.floats(0.1, 9.0), min_size=16 * 8, max_size=16 * 8))
+def test_any_cost(alphas: dict[int, float], costs: list[float]) -> None:
+    def cost(layer: int, gamma: int) -> float:
+        return costs[layer * 8 + gamma]
 
-    found = choose_exit(alphas, 7, price)
+    found = choose_exit(alphas, 7, cost)
     value = {
-        (layer, gamma): sum(alpha**k for k in range(gamma + 1)) / price(layer, gamma)
+        (layer, gamma): sum(alpha**k for k in range(gamma + 1)) / cost(layer, gamma)
         for layer, alpha in alphas.items()
         for gamma in range(8)
     }
@@ -48,13 +48,13 @@ def test_any_price(alphas: dict[int, float], prices: list[float]) -> None:
 
 
 def test_known_choices() -> None:
-    price = layers_run(16)
+    cost = layers_run(16)
     # An exit that is always right, after 2 of 16 layers: as long as may be.
-    assert choose_exit({2: 1.0, 8: 1.0}, 6, price) == (2, 6)
+    assert choose_exit({2: 1.0, 8: 1.0}, 6, cost) == (2, 6)
     # Never right: nothing is drafted.
-    assert choose_exit({2: 0.0, 8: 0.0}, 6, price)[1] == 0
+    assert choose_exit({2: 0.0, 8: 0.0}, 6, cost)[1] == 0
     # 16 layers for 1 token, 18 for 1.5, 20 for 1.75, 22 for 1.875, 24 for 1.9375.
-    assert choose_exit({2: 0.5}, 6, price) == (2, 2)
+    assert choose_exit({2: 0.5}, 6, cost) == (2, 2)
 
 
 def test_a_record_fades() -> None:

@@ -9,8 +9,7 @@ from contextlib import closing
 import pytest
 from steps import Tiny
 
-from edge_conflayers.costs.at_context import AtContext
-from edge_conflayers.costs.prices import Prices, PricesAt
+from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.drafters.measured_layers import MeasuredDrafter
@@ -36,9 +35,9 @@ def known(kind: str, text: str, layers: set[int], speed: float = 1.3) -> SkipSet
 
 
 def make_drafter(model: Model, sets: SkipSets, share: float = 0.0) -> MeasuredDrafter:
-    prices = AtContext(Prices((PricesAt(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
+    costs = CostsAtContext(StepCosts((Measurement(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
     settings = MeasuredSettings(window=16, share=share)
-    return MeasuredDrafter(SearchByKind(sets, prices, settings))
+    return MeasuredDrafter(SearchByKind(sets, costs, settings))
 
 
 def write(model: Model, drafter: MeasuredDrafter, prompt: str, n: int = 40) -> Stats:
@@ -115,15 +114,15 @@ def test_a_search_goes_on_in_the_next_text_and_process(tiny: Tiny) -> None:
 def test_the_method_keeps_and_resumes_its_sets(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=6, layer_gain=0.1)
     method = make_method("measured", model)
-    prices = Prices((PricesAt(100, 0.5, attention=0.01, mlp=0.02, v={2: 1.2}),))
-    method.resume(SkipSets(6, [known("code", CODE, {1, 2})], prices).to_json())
+    costs = StepCosts((Measurement(100, 0.5, attention=0.01, mlp=0.02, v={2: 1.2}),))
+    method.resume(SkipSets(6, [known("code", CODE, {1, 2})], costs).to_json())
     drafter = method.drafter
     assert isinstance(drafter, MeasuredDrafter)
     assert write(model, drafter, CODE, 30).drafted > 0
     state = method.state()
     assert state is not None
     again = SkipSets.from_json(json.loads(json.dumps(state)), 6)
-    assert again.prices == prices and [each.kind for each in again] == ["code"]
+    assert again.costs == costs and [each.kind for each in again] == ["code"]
     with pytest.raises(BadInput, match="--fresh"):
         method.resume({})
 

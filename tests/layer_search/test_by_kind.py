@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 from steps import Tiny, open_session
 
-from edge_conflayers.costs.at_context import AtContext
-from edge_conflayers.costs.prices import Prices, PricesAt
+from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import LayerMask, Session
@@ -38,8 +37,8 @@ def known() -> SkipSets:
 
 
 def begin(session: Session, sets: SkipSets, share: float = 0.05) -> SearchByKind:
-    prices = AtContext(Prices((PricesAt(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
-    search = SearchByKind(sets, prices, MeasuredSettings(window=16, share=share))
+    costs = CostsAtContext(StepCosts((Measurement(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
+    search = SearchByKind(sets, costs, MeasuredSettings(window=16, share=share))
     search.begin(session)
     return search
 

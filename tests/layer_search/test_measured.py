@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from steps import Tiny, decode, open_session, random_tokens, step
 
-from edge_conflayers.costs.at_context import AtContext
-from edge_conflayers.costs.prices import Prices, PricesAt
+from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import NO_MASK, LayerMask
@@ -21,7 +20,7 @@ from edge_conflayers.layer_search.objective import Prediction, Record, best_pred
 from edge_conflayers.layer_search.ranking import order, orders
 from edge_conflayers.layer_search.sublayers import candidates, mask_of, members
 
-PRICES = AtContext(Prices((PricesAt(1, 1.0, attention=0.04, mlp=0.07, v={2: 1.08}),)))
+COSTS = CostsAtContext(StepCosts((Measurement(1, 1.0, attention=0.04, mlp=0.07, v={2: 1.08}),)))
 
 
 class World:
@@ -39,7 +38,7 @@ class World:
         return [Record(bool(d < 1), float(np.exp(-d))) for d in done]
 
     def speed(self, mask: LayerMask) -> float:
-        return best_prediction(self.records(mask), mask, PRICES).speed
+        return best_prediction(self.records(mask), mask, COSTS).speed
 
     def orders(self, noise: float, seed: int = 0) -> list[list[int]]:
         random = np.random.default_rng(seed)
@@ -66,7 +65,7 @@ def test_the_planted_optimum_is_found(seed: int) -> None:
         itertools.combinations(range(8), size) for size in range(1, 9)
     )
     best = max((mask_of(each, n_layer) for each in sets), key=world.speed)
-    search = MeasuredSearch(n_layer, PRICES)
+    search = MeasuredSearch(n_layer, COSTS)
     search.set_orders(world.orders(noise=5.0, seed=seed))
     judged = search_through(search, world)
     assert search.found is not None
@@ -80,7 +79,7 @@ def test_a_good_ranking_and_remembered_gains_save_candidates() -> None:
     world = World(22, harm)
     counts = []
     for noise in (0.0, 100.0):
-        search = MeasuredSearch(22, PRICES)
+        search = MeasuredSearch(22, COSTS)
         search.set_orders(world.orders(noise))
         for judged in itertools.count():  # pragma: no branch
             mask = search.propose()
@@ -95,7 +94,7 @@ def test_a_good_ranking_and_remembered_gains_save_candidates() -> None:
 
 def test_nothing_is_drafted_where_plain_decoding_is_faster() -> None:
     world = World(7, {i: 50.0 for i in range(10)})
-    search = MeasuredSearch(7, PRICES)
+    search = MeasuredSearch(7, COSTS)
     search.set_orders(world.orders(0.0))
     search_through(search, world)
     assert search.found is not None and search.found.prediction.speed < 1
@@ -106,7 +105,7 @@ def test_what_was_found_before_comes_first_and_is_judged_again() -> None:
     world = World(7, {})
     start = Found(LayerMask.layers({3}), Prediction(1.4, 0.5, 4, 0.9, 3.0), 0.8)
     other = LayerMask.layers({2, 4})
-    search = MeasuredSearch(7, PRICES, start=start, others=[other])
+    search = MeasuredSearch(7, COSTS, start=start, others=[other])
     search.set_orders(world.orders(0.0))
     assert search.mask == start.mask
     assert search.propose() == start.mask
@@ -120,19 +119,19 @@ def test_what_was_found_before_comes_first_and_is_judged_again() -> None:
 
 def test_the_stop_rule_is_chosen_over_several_windows() -> None:
     start = Found(LayerMask.layers({3}), Prediction(1.4, 0.5, 4, 0.9, 3.0), 0.8)
-    search = MeasuredSearch(7, PRICES, start=start)
+    search = MeasuredSearch(7, COSTS, start=start)
     windows = [[Record(True, 0.9)] * 30, [Record(i % 5 != 4, 0.7) for i in range(30)]]
     search.judge(start.mask, windows[0])
     search._begin_window(None)
     assert search.propose() == start.mask
     search.judge(start.mask, windows[1])
-    both = best_prediction([*windows[0], *windows[1]], start.mask, PRICES)
+    both = best_prediction([*windows[0], *windows[1]], start.mask, COSTS)
     assert search.found is not None and search.found.prediction == both
 
 
 def test_candidates_without_a_rank_are_never_dropped() -> None:
     world = World(7, {})
-    search = MeasuredSearch(7, PRICES)
+    search = MeasuredSearch(7, COSTS)
     search.set_orders([[0, 1, 2], [2, 1, 0]])
     search_through(search, world)
     assert search.mask == LayerMask(attention=frozenset({1, 2, 3}))
@@ -140,7 +139,7 @@ def test_candidates_without_a_rank_are_never_dropped() -> None:
 
 def test_first_sets_are_sized_by_what_they_save() -> None:
     """An attention saves 0.04, a feed-forward 0.07; a tenth of all 0.55 is one and a half."""
-    search = MeasuredSearch(7, PRICES, MeasuredSettings(sizes=(0.1, 0.3)))
+    search = MeasuredSearch(7, COSTS, MeasuredSettings(sizes=(0.1, 0.3)))
     assert search.savings() == pytest.approx([0.04] * 5 + [0.07] * 5)
     search.set_orders([[0, 5, 1, 6, *(i for i in range(10) if i not in (0, 5, 1, 6))]])
     for expected in ({0, 5}, {0, 5, 1, 6}):
@@ -198,7 +197,7 @@ def test_while_text_is_written(tiny: Tiny) -> None:
     """The ranking first, then a candidate a round over one window, until the text has moved on."""
     model = tiny("llama", n_layer=6, layer_gain=0.1)
     text = random_tokens(model, 200)
-    search = MeasuredSearch(6, PRICES, MeasuredSettings(window=8, share=math.inf))
+    search = MeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=math.inf))
     with open_session(model, n_ctx=512) as session:
         session.read(text[:40])
         search.observe(round_after(9))
@@ -226,7 +225,7 @@ def test_while_text_is_written(tiny: Tiny) -> None:
 def test_the_share_of_time_is_kept(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=6)
     for share, judged in ((0.0, False), (1e-9, False), (1e9, True)):
-        search = MeasuredSearch(6, PRICES, MeasuredSettings(window=8, share=share))
+        search = MeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=share))
         with open_session(model, n_ctx=256) as session:
             session.read(random_tokens(model, 40))
             for generated in range(20, 30):
@@ -244,7 +243,7 @@ def test_time_that_a_candidate_took_is_earned_before_the_next(
         "edge_conflayers.layer_search.measured.time.perf_counter", lambda: next(clock)
     )
     model = tiny("llama", n_layer=6)
-    search = MeasuredSearch(6, PRICES, MeasuredSettings(window=8, share=0.1))
+    search = MeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=0.1))
     spent = 0
     with open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 40))
@@ -258,7 +257,7 @@ def test_time_that_a_candidate_took_is_earned_before_the_next(
 
 def test_bad_settings_and_models() -> None:
     with pytest.raises(BadInput, match="at least 3"):
-        MeasuredSearch(2, PRICES)
+        MeasuredSearch(2, COSTS)
     with pytest.raises(BadInput, match="0 tokens"):
         MeasuredSettings(window=0)
     with pytest.raises(BadInput, match="share"):

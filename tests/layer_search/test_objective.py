@@ -23,7 +23,7 @@ MASK = LayerMask.layers({1, 2})
 
 
 @dataclass(frozen=True)
-class Prices:
+class Costs:
     """Every mask costs the same, every further token of a step the same."""
 
     draft: float = 0.5
@@ -36,7 +36,7 @@ class Prices:
         return 1 + self.token * (n - 1)
 
 
-def followed(records: list[Record], stop: float, length: int, prices: Prices) -> float:
+def followed(records: list[Record], stop: float, length: int, costs: Costs) -> float:
     """The speed by drafting token by token, after some rounds from every start."""
     tokens, time = 0, 0.0
     for start in range(len(records)):
@@ -53,7 +53,7 @@ def followed(records: list[Record], stop: float, length: int, prices: Prices) ->
                     break
             if turn >= ROUNDS:
                 tokens += accepted + 1
-                time += drafted * prices.draft + 1 + prices.token * drafted
+                time += drafted * costs.draft + 1 + costs.token * drafted
             at += accepted + 1
     return tokens / time
 
@@ -67,15 +67,15 @@ texts = st.lists(st.builds(Record, st.booleans(), probabilities), min_size=1, ma
 def test_rounds_are_those_of_drafting_token_by_token(
     records: list[Record], stop: float, length: int
 ) -> None:
-    found = predict(records, MASK, Prices(), stop_probability=stop, max_draft=length)
-    assert found.speed == pytest.approx(followed(records, stop, length, Prices()))
+    found = predict(records, MASK, Costs(), stop_probability=stop, max_draft=length)
+    assert found.speed == pytest.approx(followed(records, stop, length, Costs()))
 
 
 @given(texts)
 @settings(deadline=None, max_examples=25)
 def test_the_best_stop_rule_is_the_best_of_all(records: list[Record]) -> None:
-    found = best_prediction(records, MASK, Prices())
-    speeds = [followed(records, stop, n, Prices()) for stop in STOPS for n in LENGTHS]
+    found = best_prediction(records, MASK, Costs())
+    speeds = [followed(records, stop, n, Costs()) for stop in STOPS for n in LENGTHS]
     assert found.speed == pytest.approx(max(speeds))
 
 
@@ -84,7 +84,7 @@ def test_the_best_stop_rule_is_the_best_of_all(records: list[Record]) -> None:
 def test_independent_matches_give_the_published_expectation(alpha: float, gamma: int) -> None:
     source = random.Random(gamma)
     records = [Record(source.random() < alpha, source.random()) for _ in range(60_000)]
-    found = predict(records, MASK, Prices(), stop_probability=0.0, max_draft=gamma)
+    found = predict(records, MASK, Costs(), stop_probability=0.0, max_draft=gamma)
     expected = (1 - alpha ** (gamma + 1)) / (1 - alpha)
     assert found.tokens_per_round == pytest.approx(expected, rel=0.02)
     assert found.speed == pytest.approx(expected / (gamma * 0.5 + 1 + 0.1 * gamma), rel=0.02)
@@ -100,7 +100,7 @@ def test_independent_matches_with_a_stop_rule() -> None:
         confident = source.random() < s
         right = source.random() < (a if confident else b)
         records.append(Record(right, 0.9 if confident else 0.2))
-    found = predict(records, MASK, Prices(), stop_probability=0.5, max_draft=gamma)
+    found = predict(records, MASK, Costs(), stop_probability=0.5, max_draft=gamma)
     right = s * a + (1 - s) * b
     accepted = sum((s * a) ** j * right for j in range(gamma))
     drafted = sum(s**j for j in range(gamma))
@@ -113,21 +113,21 @@ def test_a_round_starts_where_the_last_one_ended() -> None:
     """Nine right and one wrong, over and over: every round from a run's start gives ten tokens,
     though a start anywhere would give five and a half."""
     records = [Record(i % 10 != 9, 0.9) for i in range(100)]
-    found = predict(records, MASK, Prices(), stop_probability=0.0, max_draft=15)
+    found = predict(records, MASK, Costs(), stop_probability=0.0, max_draft=15)
     assert found.tokens_per_round == pytest.approx(10, rel=0.02)
 
 
 def test_nothing_to_gain() -> None:
-    wrong = best_prediction([Record(False, 0.99)] * 20, MASK, Prices())
+    wrong = best_prediction([Record(False, 0.99)] * 20, MASK, Costs())
     assert (wrong.max_draft, wrong.acceptance) == (1, 0.0)
     assert wrong.speed == pytest.approx(1 / (0.5 + 1.1))
-    dear = best_prediction([Record(True, 0.99)] * 20, MASK, Prices(draft=1.0, token=0.2))
+    dear = best_prediction([Record(True, 0.99)] * 20, MASK, Costs(draft=1.0, token=0.2))
     assert dear.speed < 1 and dear.acceptance == 1.0
 
 
 def test_a_stop_rule_that_keeps_the_sure_tokens_is_found() -> None:
     records = [Record(i % 4 != 3, 0.3 if i % 4 == 3 else 0.99) for i in range(64)]
-    found = best_prediction(records, MASK, Prices())
+    found = best_prediction(records, MASK, Costs())
     assert found.speed > 1
     assert found.stop_probability <= 0.95
     assert found.max_draft == 3 and found.acceptance == 1.0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_conflayers.costs.by_weights import LayerCosts, expected_tokens
+from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.engine.session import NO_MASK, LayerMask
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.clasp import ClaspSearch, ClaspSettings, choose_layers
@@ -21,6 +21,7 @@ from edge_conflayers.layer_search.knapspec import (
     knapsack,
     sublayers,
 )
+from edge_conflayers.layer_search.objective import expected_tokens
 from edge_conflayers.layer_search.paths import Kind, Part, States, best_paths, similarity
 
 Run = Callable[[States, int, Kind], States]
@@ -180,11 +181,13 @@ def test_settings_that_make_no_sense() -> None:
         ClaspSearch(2)
 
 
-COSTS = LayerCosts(0.1, 0.2, lambda n: 1.0, attention_per_token=0.001)
+COSTS = StepCosts(
+    (Measurement(0, 1.0, 0.1, 0.2, {2: 1.0}), Measurement(1000, 1.0, 1.1, 0.2, {2: 1.0}))
+)
 
 
 def test_attention_costs_more_in_a_long_context() -> None:
-    assert COSTS.attention_at(100) == pytest.approx(0.2)
+    assert CostsAtContext(COSTS, 100).attention == pytest.approx(0.2)
 
 
 def test_states_of_the_searches() -> None:

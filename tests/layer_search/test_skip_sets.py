@@ -88,7 +88,7 @@ def test_json_restores_the_sets() -> None:
     sets = SkipSets(6, map(found, "ab", texts), orders=[[3, 1, 0], [2]])
     data = json.loads(json.dumps(sets.to_json()))
     again = SkipSets.from_json(data, 6)
-    assert again.prices is None and again.orders == [[3, 1, 0], [2]]
+    assert again.costs is None and again.orders == [[3, 1, 0], [2]]
     for one, other in zip(sets, again, strict=True):
         assert (one.kind, one.found, one.memory) == (other.kind, other.found, other.memory)
         assert similarity(one.signature, other.signature) > 0.999
