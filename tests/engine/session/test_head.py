@@ -21,7 +21,7 @@ from edge_conflayers.engine.session.head import (
     token_embedding,
 )
 from edge_conflayers.engine.session.states import branches
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 VOCABULARY = range(5, 320, 3)
 
@@ -224,7 +224,7 @@ def test_what_is_missing_is_named(tiny: Tiny) -> None:
                 next_tokens(session.context, state, token, 2)
             with pytest.raises(BadInput, match="not in the vocabulary"):
                 token_embedding(session.context, token, model.n_embd)
-        with pytest.raises(BadInput, match="no logits were kept"):
+        with pytest.raises(EdgeConflayersError, match="no logits were kept"):
             output_state(session.context, 2, model.n_embd)
         set_next_state(session.context, None)
         with pytest.raises(BadInput, match="there is no next-state head"):
