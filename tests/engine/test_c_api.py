@@ -258,6 +258,7 @@ SOURCE_CALLS: dict[str, Callable[[Any, Any], tuple[Any, ...]]] = {
     "ecl_lookup_new": lambda lookup, recycling: (100,),
     "ecl_recycling_new": lambda lookup, recycling: (100,),
     "ecl_given_new": lambda lookup, recycling: (ints(5), doubles(0.5), ints(-1), 1),
+    "ecl_given_set": lambda lookup, recycling: (_GIVEN, ints(5), doubles(0.5), ints(-1), 1),
     "ecl_source_free": lambda lookup, recycling: (None,),
     "ecl_source_candidates": lambda lookup, recycling: (
         *(lookup, 3, 0.0, False),
@@ -283,6 +284,7 @@ SOURCE_CALLS: dict[str, Callable[[Any, Any], tuple[Any, ...]]] = {
         *(ctypes.byref(_terms()), ctypes.byref(binding.Choice())),
     ),
 }
+_GIVEN = binding.ecl_given_new(None, None, None, 0)
 _LOGITS = floats(20)
 _KEYS, _TOKENS = (ctypes.c_int64 * 4)(7), ints(*range(8))
 _KINDS = (ctypes.c_uint8 * 32)()
@@ -293,7 +295,12 @@ _SIZES = ints(1, 2, 3)
 CAN_BE_NULL = {("ecl_source_free", 0)}
 # Where a number is the length of an array, too large a one cannot be told.
 LENGTHS = {
-    *(("ecl_given_new", 3), ("ecl_lookup_restart", 2), ("ecl_lookup_extend", 2)),
+    *(
+        ("ecl_given_new", 3),
+        ("ecl_given_set", 4),
+        ("ecl_lookup_restart", 2),
+        ("ecl_lookup_extend", 2),
+    ),
     *(("ecl_recycling_learn", 2), ("ecl_recycling_learn", 4), ("ecl_choose", 2)),
     *(("ecl_source_candidates", 1), ("ecl_recycling_new", 0)),
 }
@@ -320,7 +327,9 @@ def test_no_argument_of_a_source_ends_the_process() -> None:
         lookup, recycling = binding.ecl_lookup_new(100), binding.ecl_recycling_new(10)
         binding.ecl_recycling_learn(*SOURCE_CALLS["ecl_recycling_learn"](lookup, recycling))
         function = getattr(binding, name)
-        for place, value, changed in sweep(arguments(lookup, recycling), {lookup, recycling}):
+        for place, value, changed in sweep(
+            arguments(lookup, recycling), {lookup, recycling, _GIVEN}
+        ):
             if value is not None and value > 1 and (name, place) in LENGTHS:
                 continue
             result = function(*changed)
