@@ -179,11 +179,12 @@ ECL_API int32_t ecl_draft(struct llama_context * ctx, const uint8_t * drop, int3
                           const struct ecl_draft_options * options, llama_token * tokens, float * probabilities);
 
 // Drafts choose among these n tokens only (in any order, at most as many as the vocabulary has; each counts
-// once) and compute no other logits; n = 0: among all. On the same device each token's logit has the bits that it has among all; probabilities are those
-// of a softmax over these tokens, and so not lower. Copies the tokens' rows of the LM head, rounded up to 32
-// rows, into a buffer of the same kind, which takes milliseconds to tenths of a second.
-// ECL_NO_DRAFT_VOCABULARY if the rows cannot be read, a token is outside the vocabulary, or memory is short; the
-// context is then without a draft vocabulary. What only the graph can tell, the next draft says.
+// once) and compute no other logits; n = 0: among all. On the same device each token's logit has the bits that
+// it has among all; probabilities are those of a softmax over these tokens, and so not lower. Copies the tokens'
+// rows of the LM head, rounded up to 32 rows, into a buffer of the same kind, which takes milliseconds to
+// tenths of a second. ECL_NO_DRAFT_VOCABULARY if the rows cannot be read, a token is outside the vocabulary, or
+// memory is short; the context is then without a draft vocabulary. What only the graph can tell, the next draft
+// says.
 ECL_API int32_t ecl_set_draft_vocabulary(struct llama_context * ctx, const llama_token * tokens, int32_t n);
 
 // Drafts as ecl_draft does with the layers from exit_layer on dropped: an early exit after exit_layer layers,
