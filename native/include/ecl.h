@@ -201,7 +201,8 @@ ECL_API int32_t ecl_draft_exit(struct llama_context * ctx, int32_t exit_layer, c
 // logits, which have the bits of ecl_step's. The layers before the exit are not run again: their results are
 // states[n * n_embd], as that call gave them, and their keys and values are still in the cells that these
 // positions get again. Where that is not certain (other tokens, a step in between, other cells, a mask, another
-// adapter) it is a full step. reused becomes 1 or 0, and says which it was.
+// adapter) it is a full step. What the caller itself does to the cache in between (llama_memory_clear, loading a
+// state) is not seen. reused becomes 1 or 0, and says which it was.
 ECL_API int32_t ecl_verify_exit(struct llama_context * ctx, int32_t exit_layer, const llama_token * tokens,
                                 const float * states, int32_t n, llama_pos pos, llama_seq_id seq,
                                 int32_t * reused);
