@@ -1,11 +1,13 @@
-"""Brings the pinned llama.cpp source: fetch, verify, unpack, patch.
+"""Fetches the pinned llama.cpp source, verifies it, unpacks it and applies our patches.
 
-Run by CMake. The archive comes through the user's own pip, so mirrors, proxies and offline
+CMake runs this. The archive comes through the user's own pip, so mirrors, proxies and offline
 `--find-links` folders work as they do for any package. ECL_UPSTREAM_DIR names an unpacked
 llama-cpp-python source tree to use instead.
 
-The destination appears complete or not at all, and is left alone while pin and patches are as
-they were.
+What must hold: no code of an archive runs, and none of it is unpacked, before its SHA-256 is the
+pinned one. pip reads a source archive's metadata with the archive's own build back end, so pip
+itself is told the hash and checks it first. The destination appears complete or not at all, and is
+left alone while pin and patches stay the same.
 """
 
 from __future__ import annotations
@@ -32,18 +34,32 @@ NATIVE = Path(__file__).resolve().parent
 
 
 class UpstreamError(Exception):
-    """Why the source cannot be brought, in one line."""
+    """Why the source cannot be prepared, in one line."""
 
 
 def download(pin: dict[str, Any], folder: Path) -> Path:
-    """Fetches the pinned source archive into `folder` with pip."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    """Fetches the pinned source archive into `folder` with pip.
+
+    Raises:
+        UpstreamError: no network, no such archive, or one with another SHA-256.
+    """
+    requirements = folder / "requirements.txt"
+    requirements.write_text(
+        f"{pin['package']}=={pin['version']} --hash=sha256:{pin['sha256']}\n", encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--no-binary", pin["package"], "--dest", str(folder)]
     if importlib.util.find_spec("scikit_build_core") is not None:
         command += ["--no-build-isolation"]  # pip reads the archive's metadata with what is here
-    command += [f"{pin['package']}=={pin['version']}"]
+    command += ["--requirement", str(requirements)]
     done = subprocess.run(command, capture_output=True, text=True)
     archive = folder / pin["archive"]
+    if done.returncode != 0 and "DO NOT MATCH THE HASHES" in done.stderr:
+        raise UpstreamError(
+            f"the {pin['archive']} that pip found does not have the SHA-256 that"
+            f" native/upstream.toml pins ({pin['sha256']}); it is damaged or not the pinned one,"
+            " nothing of it was unpacked or run"
+        )
     if done.returncode != 0 or not archive.exists():
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise UpstreamError(
@@ -55,6 +71,11 @@ def download(pin: dict[str, Any], folder: Path) -> Path:
 
 
 def check_sha256(archive: Path, expected: str) -> None:
+    """Checks what pip left in the folder once more.
+
+    Raises:
+        UpstreamError: another hash.
+    """
     with archive.open("rb") as stream:
         found = hashlib.sha256()
         while block := stream.read(1 << 20):
@@ -97,6 +118,11 @@ def copy_tree(tree: Path, wanted: dict[str, str], target: Path) -> None:
 
 
 def apply_patches(patches: list[Path], tree: Path) -> None:
+    """Applies patches in order.
+
+    Raises:
+        UpstreamError: one does not apply exactly.
+    """
     import patch_ng
 
     logging.getLogger("patch_ng").setLevel(logging.CRITICAL)
@@ -110,13 +136,14 @@ def apply_patches(patches: list[Path], tree: Path) -> None:
 
 
 def stamp(pin_file: Path, patches: list[Path], local: str) -> str:
+    """A hash of all that the prepared source depends on."""
     digest = hashlib.sha256(local.encode())
     for path in [pin_file, Path(__file__), *patches]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def bring(destination: Path, *, patched: bool) -> None:
+def prepare(destination: Path, *, patched: bool) -> None:
     """Makes `destination` hold the pinned source, patched unless told otherwise.
 
     Raises:
@@ -164,7 +191,7 @@ def main() -> int:
     parser.add_argument("--unpatched", action="store_true", help="upstream with its fixes only")
     options = parser.parse_args()
     try:
-        bring(options.destination, patched=not options.unpatched)
+        prepare(options.destination, patched=not options.unpatched)
     except UpstreamError as error:
         print(f"edge-conflayers: {error}", file=sys.stderr)
         return 1

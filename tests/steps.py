@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
@@ -39,6 +41,25 @@ def random_tokens(model: Model, n: int, seed: int = 0) -> list[int]:
 def open_session(model: Model, **settings: Any) -> Session:
     """A session on one thread that keeps the logits of steps of any size."""
     return Session(model, **{"threads": 1, "max_outputs": 512, **settings})
+
+
+def set_control_vector(session: Session) -> None:
+    """Adds the same vector to every layer's output but the first's, from the next step on."""
+    n_layer, n_embd = session.model.n_layer, session.model.n_embd
+    values = np.random.default_rng(7).standard_normal((n_layer - 1) * n_embd).astype(np.float32)
+    pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    status = llama.llama_set_adapter_cvec(
+        session.handle, pointer, values.size, n_embd, 1, n_layer - 1
+    )
+    assert status == 0
+
+
+def saved_bytes(session: Session) -> bytes:
+    """The text's keys, values, positions and cells, as llama.cpp saves them."""
+    size = llama.llama_state_seq_get_size(session.handle, 0)
+    saved = (ctypes.c_uint8 * size)()
+    assert llama.llama_state_seq_get_data(session.handle, saved, size, 0) == size
+    return bytes(saved)
 
 
 def kept_logits(session: Session, n: int) -> Logits:

@@ -54,7 +54,7 @@ class CandidateTree:
             n_v=len(times.multiples) - 1,
             sizes=ctypes.cast(self._sizes, ctypes.POINTER(ctypes.c_int32)),
             n_sizes=len(sizes),
-            most=MAX_CANDIDATES,
+            max_per_source=MAX_CANDIDATES,
             n_bins=PROBABILITY_BINS,
         )
         self._choice = binding.Choice()
@@ -90,9 +90,10 @@ class CandidateTree:
         if limit <= 0:
             return _NOTHING
         terms, choice = self._terms, self._choice
-        terms.rate, terms.spare, terms.least_chance = tokens_per_second, budget, min_acceptance
+        terms.tokens_per_second, terms.loss_budget = tokens_per_second, budget
+        terms.min_chance = min_acceptance
         terms.t1 = self._times.t1
-        terms.n_pending, terms.limit, terms.chain = n_pending, limit, chain
+        terms.n_pending, terms.max_draft, terms.chain_only = n_pending, limit, chain
         n = binding.ecl_choose(*self._arguments)
         if n <= 0:  # without memory there are no candidates either
             return _NOTHING

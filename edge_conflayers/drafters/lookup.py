@@ -1,7 +1,8 @@
 """Lookup: what followed when the text's last tokens occurred before (SuffixDecoding, arXiv
 2411.04975).
 
-The library keeps and searches the texts (``native/src/ecl_lookup.h``); here it follows a session.
+The library keeps and searches the texts (``native/src/sources/lookup.h``); here it follows a
+session.
 """
 
 from __future__ import annotations

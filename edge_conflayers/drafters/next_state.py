@@ -21,7 +21,7 @@ from edge_conflayers.engine.session.head import (
     next_tokens,
     set_next_state,
 )
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.next_state.head import NextStateHead, inner_layer
 
 NAME = "next-state"
@@ -145,7 +145,7 @@ class NextStateSource(GivenSource):
         """Keeps the state of one output of the last step."""
         try:
             self._state = drawn_from(session.context, index, session.model.n_embd)
-        except BadInput:
+        except EdgeConflayersError:
             self._state = None
         self._forget_answer()
 

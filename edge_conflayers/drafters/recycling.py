@@ -1,7 +1,7 @@
 """Recycling: what the full model held likely after the same tokens before (Token Recycling, arXiv
 2408.08696).
 
-The library keeps the tables and walks through them (``native/src/ecl_recycling.h``); here they
+The library keeps the tables and walks through them (``native/src/sources/recycling.h``); here they
 learn from a session, and are saved.
 """
 

@@ -6,8 +6,8 @@ same archive as the library (``native/upstream.toml``) and are loaded from insid
 no other installed copy can be mixed with it.
 
 Raises on import:
-    EdgeConflayersError: the library is not built, does not load, or another llama_cpp is loaded
-    already.
+    EdgeConflayersError: the library is not built, does not load, is of another version than this
+        package, or another llama_cpp is loaded already.
 """
 
 from __future__ import annotations
@@ -42,6 +42,24 @@ AFTER_FFN = 2
 
 STREAM_NONE = -1
 STREAM_ALL = -2
+
+# ecl_status.h: what functions return when they fail.
+BAD_ARGUMENT = -1
+NO_ROOM = -2
+ABORTED = -3
+FAILED = -4
+NO_MEMORY = -5
+NO_MASK = -6
+NO_DRAFT_VOCABULARY = -7
+NO_NEXT_STATE = -8
+NO_TREE = -9
+NO_OUTPUT = -10
+NO_TOKEN = -11
+FORBIDDEN = -12
+
+_ABI_VERSION = 1
+"""ECL_ABI_VERSION of ecl.h."""
+
 KernelChoice = Literal["ecl", "upstream", "upstream-as-is"]
 _KERNEL_CHOICES: dict[KernelChoice, int] = {"upstream": 0, "ecl": 1, "upstream-as-is": 2}
 
@@ -175,19 +193,18 @@ class Stretch(ctypes.Structure):
     """``ecl_stretch`` of ecl.h."""
 
     _fields_ = (
-        ("n_max", ctypes.c_int32),
+        ("max_tokens", ctypes.c_int32),
         ("max_seconds", ctypes.c_double),
-        ("following", ctypes.POINTER(ctypes.c_void_p)),
-        ("n_following", ctypes.c_int32),
-        ("expected", ctypes.c_double),
+        ("lookups", ctypes.POINTER(ctypes.c_void_p)),
+        ("n_lookups", ctypes.c_int32),
+        ("stop_probability", ctypes.c_double),
         ("tokens", _tokens),
         ("seconds", _doubles),
         ("n_drawn", ctypes.c_int32),
-        ("called", ctypes.c_bool),
+        ("found_match", ctypes.c_bool),
     )
 
 
-NO_TOKEN = -103
 ecl_draw = _declare("ecl_draw", _int, _context, _int, ctypes.POINTER(Samplers))
 ecl_write = _declare(
     "ecl_write",
@@ -201,14 +218,14 @@ class DraftOptions(ctypes.Structure):
     """``ecl_draft_options`` of ecl.h."""
 
     _fields_ = (
-        ("n_max", ctypes.c_int32),
+        ("max_draft", ctypes.c_int32),
         ("stop_probability", ctypes.c_float),
         ("stop_path", ctypes.c_float),
-        ("least_path", ctypes.c_float),
+        ("min_path", ctypes.c_float),
         ("acceptance", _floats),
         ("n_acceptance", ctypes.c_int32),
         ("full_vocabulary", ctypes.c_bool),
-        ("keep", ctypes.c_bool),
+        ("keep_cells", ctypes.c_bool),
         ("n_runners_up", ctypes.c_int32),
     )
 
@@ -221,8 +238,7 @@ ecl_draft = _declare(
     *(ctypes.POINTER(DraftOptions), _tokens, _floats),
 )
 ecl_set_draft_vocabulary = _declare("ecl_set_draft_vocabulary", _int, _context, _tokens, _int)
-ecl_draft_logits = _declare("ecl_draft_logits", _floats, _context)
-ecl_set_next_state = _declare("ecl_set_next_state", _int, _context, _floats)
+ecl_set_next_state = _declare("ecl_set_next_state", _int, _context, _floats, ctypes.c_int64)
 ecl_output_state = _declare("ecl_output_state", _int, _context, _int, _floats)
 ecl_keep_inner_state = _declare("ecl_keep_inner_state", _int, _context, _int)
 ecl_inner_state = _declare("ecl_inner_state", _int, _context, _int, _floats)
@@ -230,9 +246,6 @@ ecl_token_embedding = _declare("ecl_token_embedding", _int, _context, _int, _flo
 ecl_next_tokens = _declare("ecl_next_tokens", _int, _context, _floats, _int, _int, _tokens, _floats)
 ecl_probe = _declare("ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int)
 ecl_probe_stream = _declare("ecl_probe_stream", _int, _context, _int, _int, _floats, _int)
-ecl_step_states = _declare(
-    "ecl_step_states", _int, _context, _tokens, _floats, _int, _int, _int, _int
-)
 ecl_draft_exit = _declare(
     "ecl_draft_exit",
     _int,
@@ -254,19 +267,19 @@ class Terms(ctypes.Structure):
     """``ecl_terms`` of ecl_sources.h."""
 
     _fields_ = (
-        ("rate", ctypes.c_double),
-        ("spare", ctypes.c_double),
-        ("least_chance", ctypes.c_double),
+        ("tokens_per_second", ctypes.c_double),
+        ("loss_budget", ctypes.c_double),
+        ("min_chance", ctypes.c_double),
         ("t1", ctypes.c_double),
         ("v", _doubles),
         ("sizes", _tokens),
         ("n_v", _int),
         ("n_sizes", _int),
         ("n_pending", _int),
-        ("limit", _int),
-        ("most", _int),
+        ("max_draft", _int),
+        ("max_per_source", _int),
         ("n_bins", _int),
-        ("chain", ctypes.c_bool),
+        ("chain_only", ctypes.c_bool),
     )
 
 
@@ -321,7 +334,7 @@ ecl_choose = _declare(
 
 ecl_graph_stats = _declare(
     "ecl_graph_stats",
-    None,
+    _int,
     _context,
     *(ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(_int)),
 )
@@ -333,6 +346,40 @@ logits_address.argtypes = (_context, _int)
 ecl_last_error = _declare("ecl_last_error", ctypes.c_char_p, _context)
 
 PATCHED = ecl_step is not None
+"""Whether the library has our functions; upstream's own has none."""
+
+_abi_version = _declare("ecl_abi_version", _int)
+_struct_layout = _declare("ecl_struct_layout", _int, _int, ctypes.POINTER(_int), _int)
+_STRUCTS: tuple[type[ctypes.Structure], ...] = (Samplers, Stretch, DraftOptions, Terms, Choice)
+"""In the order of ``ecl_struct`` of ecl.h."""
+
+
+def _check_abi() -> None:
+    """Refuses a library that this module was not written for.
+
+    Raises:
+        EdgeConflayersError: it has another version, or a struct of it another layout.
+    """
+    if not PATCHED:
+        return
+    found = _abi_version() if _abi_version is not None else 0
+    if found != _ABI_VERSION:
+        raise EdgeConflayersError(
+            f"the library {_library._name} has ABI version {found}, this package needs"
+            f" {_ABI_VERSION}; build and install both from the same sources"
+        )
+    for number, struct in enumerate(_STRUCTS):
+        offsets = [getattr(struct, field[0]).offset for field in struct._fields_]
+        wanted = [ctypes.sizeof(struct), *offsets]
+        layout = (_int * len(wanted))()
+        if _struct_layout(number, layout, len(layout)) != len(wanted) or [*layout] != wanted:
+            raise EdgeConflayersError(
+                f"the library {_library._name} lays out {struct.__name__} otherwise than this"
+                " package; build and install both from the same sources"
+            )
+
+
+_check_abi()
 
 
 def _cpu_kernels() -> Any:

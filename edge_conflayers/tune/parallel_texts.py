@@ -221,8 +221,8 @@ class ParallelTexts(Closing):
         k = min(_LIKELIEST, self.model.n_vocab)
         tokens, probabilities = (ctypes.c_int32 * k)(), (ctypes.c_float * k)()
         n = binding.ecl_top_k(self.context.handle, index, k, tokens, probabilities)
-        if n <= 0:
-            raise EdgeConflayersError(self.context.last_error())
+        if self.context.check(n) == 0:
+            raise EdgeConflayersError("the model could not be run: no logit is a number")
         weights = np.array(probabilities[:n]) ** (1 / self._temperature)
         return int(tokens[self._random.choice(n, p=weights / weights.sum())])
 

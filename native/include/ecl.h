@@ -178,12 +178,13 @@ ECL_API int32_t ecl_draft(struct llama_context * ctx, const uint8_t * drop, int3
                           const llama_token * pending, int32_t n_pending, llama_pos pos, llama_seq_id seq,
                           const struct ecl_draft_options * options, llama_token * tokens, float * probabilities);
 
-// Drafts choose among these n tokens only (each counts once, in any order) and compute no other logits; n = 0:
-// among all. On the same device each token's logit has the bits that it has among all; probabilities are those
-// of a softmax over these tokens, and so not lower. Copies the tokens' rows of the LM head, rounded up to 32
-// rows, into a buffer of the same kind, which takes milliseconds to tenths of a second.
-// ECL_NO_DRAFT_VOCABULARY if the rows cannot be read, a token is outside the vocabulary, or memory is short; the
-// context is then without a draft vocabulary. What only the graph can tell, the next draft says.
+// Drafts choose among these n tokens only (in any order, at most as many as the vocabulary has; each counts
+// once) and compute no other logits; n = 0: among all. On the same device each token's logit has the bits that
+// it has among all; probabilities are those of a softmax over these tokens, and so not lower. Copies the tokens'
+// rows of the LM head, rounded up to 32 rows, into a buffer of the same kind, which takes milliseconds to
+// tenths of a second. ECL_NO_DRAFT_VOCABULARY if the rows cannot be read, a token is outside the vocabulary, or
+// memory is short; the context is then without a draft vocabulary. What only the graph can tell, the next draft
+// says.
 ECL_API int32_t ecl_set_draft_vocabulary(struct llama_context * ctx, const llama_token * tokens, int32_t n);
 
 // Drafts as ecl_draft does with the layers from exit_layer on dropped: an early exit after exit_layer layers,
@@ -200,7 +201,8 @@ ECL_API int32_t ecl_draft_exit(struct llama_context * ctx, int32_t exit_layer, c
 // logits, which have the bits of ecl_step's. The layers before the exit are not run again: their results are
 // states[n * n_embd], as that call gave them, and their keys and values are still in the cells that these
 // positions get again. Where that is not certain (other tokens, a step in between, other cells, a mask, another
-// adapter) it is a full step. reused becomes 1 or 0, and says which it was.
+// adapter) it is a full step. What the caller itself does to the cache in between (llama_memory_clear, loading a
+// state) is not seen. reused becomes 1 or 0, and says which it was.
 ECL_API int32_t ecl_verify_exit(struct llama_context * ctx, int32_t exit_layer, const llama_token * tokens,
                                 const float * states, int32_t n, llama_pos pos, llama_seq_id seq,
                                 int32_t * reused);

@@ -19,7 +19,7 @@ from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.context import Context, ContextFull
 from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_size
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.errors import EdgeConflayersError
 
 Outputs = Literal["none", "last", "all"]
 
@@ -132,8 +132,7 @@ class CachedText(Closing):
         if mask == self._mask:
             return
         bits = mask.packed(self.model.n_layer) if mask else None
-        if binding.ecl_set_mask(self.handle, bits, self.model.n_layer) != 0:
-            raise BadInput(f"{self.context.last_error()}; use --method plain")
+        self.context.check(binding.ecl_set_mask(self.handle, bits, self.model.n_layer))
         self._mask = mask
 
     def step(self, tokens: Sequence[int], *, outputs: Outputs = "last") -> None:
@@ -225,16 +224,13 @@ class CachedText(Closing):
         Raises:
             BadInput: a grammar allows no token.
         """
-        token = int(binding.ecl_draw(self.handle, index, ctypes.byref(samplers)))
-        if token < 0:
-            self.context.fail(binding.NO_TOKEN)
-        return token
+        return self.context.check(binding.ecl_draw(self.handle, index, ctypes.byref(samplers)))
 
     def best(self, index: int = -1) -> tuple[int, float]:
         """The most likely token by one kept output of the last step, and its probability."""
         probability = ctypes.c_float()
-        token = int(binding.ecl_argmax(self.handle, index, ctypes.byref(probability)))
-        return token, probability.value
+        token = binding.ecl_argmax(self.handle, index, ctypes.byref(probability))
+        return self.context.check(token), probability.value
 
     def top_k(self, index: int, k: int) -> tuple[list[int], list[float]]:
         """The ``k`` most likely tokens by one kept output of the last step, in descending order
@@ -246,9 +242,7 @@ class CachedText(Closing):
         k = max(0, min(k, self.model.n_vocab))
         tokens = (ctypes.c_int32 * k)()
         probabilities = (ctypes.c_float * k)()
-        n = binding.ecl_top_k(self.handle, index, k, tokens, probabilities)
-        if n < 0:
-            raise EdgeConflayersError(self.context.last_error())
+        n = self.context.check(binding.ecl_top_k(self.handle, index, k, tokens, probabilities))
         return tokens[:n], probabilities[:n]
 
     def rollback(self, length: int) -> None:
@@ -287,8 +281,10 @@ class CachedText(Closing):
 
     def graph_stats(self) -> GraphStats:
         built, spent, alive = ctypes.c_int64(), ctypes.c_int64(), ctypes.c_int32()
-        binding.ecl_graph_stats(
-            self.handle, ctypes.byref(built), ctypes.byref(spent), ctypes.byref(alive)
+        self.context.check(
+            binding.ecl_graph_stats(
+                self.handle, ctypes.byref(built), ctypes.byref(spent), ctypes.byref(alive)
+            )
         )
         return GraphStats(built.value, spent.value / 1e6, alive.value)
 

@@ -1,4 +1,4 @@
-"""llama.cpp's context, and its status codes as errors."""
+"""llama.cpp's context, and the library's status codes as errors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
-NO_ROOM = 1
-NO_ROOM_DRAFTING = -101
+# What to do about a status that is the user's to mend.
+_ADVICE = {
+    binding.BAD_ARGUMENT: "",
+    binding.NO_MASK: "; use --method plain",
+    binding.NO_DRAFT_VOCABULARY: "; draft without one",
+    binding.NO_NEXT_STATE: "; draft without a next-state head",
+    binding.FORBIDDEN: "; check that it can be completed",
+}
 
 
 class ContextFull(BadInput):
@@ -54,8 +60,7 @@ class Context:
 
     def set_draft_vocabulary(self, tokens: Sequence[int]) -> None:
         """See ``Session.set_draft_vocabulary``."""
-        if binding.ecl_set_draft_vocabulary(self.handle, int32_array(tokens), len(tokens)):
-            raise BadInput(f"{self.last_error()}; draft without one")
+        self.check(binding.ecl_set_draft_vocabulary(self.handle, int32_array(tokens), len(tokens)))
 
     def close(self) -> None:
         """Frees it; may be called again."""
@@ -67,18 +72,26 @@ class Context:
         """What the library says of its last failure."""
         return str(binding.ecl_last_error(self.handle).decode("utf-8", errors="replace"))
 
+    def check(self, status: int) -> int:
+        """Returns a status that is no failure, a count or 0; raises as ``fail`` does otherwise."""
+        if status < 0:
+            self.fail(status)
+        return status
+
     def fail(self, status: int) -> NoReturn:
-        """Raises what a status other than 0 means: ContextFull, BadInput for what the model's
-        architecture cannot be served with, or EdgeConflayersError."""
-        why = self.last_error()
-        if status == NO_ROOM:
+        """Raises what a failed call's status means.
+
+        Raises:
+            ContextFull: no room in the KV cache.
+            BadInput: the model cannot be served with what was asked for, a grammar allows no
+                token, or an argument cannot be.
+            EdgeConflayersError: any other failure.
+        """
+        why = self.last_error() or f"code {status}"
+        if status == binding.NO_ROOM:
             raise ContextFull(
                 "the KV cache has no room for this step; start with a larger context (-c)"
             )
-        if "the grammar allows no token" in why:
-            raise BadInput(f"{why}; check that it can be completed")
-        if "a draft vocabulary" in why:
-            raise BadInput(f"{why}; draft without one")
-        if "cannot be served" in why:
-            raise BadInput(f"{why}; use --method plain")
-        raise EdgeConflayersError(f"the model could not be run: {why or f'code {status}'}")
+        if status in _ADVICE:
+            raise BadInput(why + _ADVICE[status])
+        raise EdgeConflayersError(f"the model could not be run: {why}")

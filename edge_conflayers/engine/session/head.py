@@ -10,7 +10,6 @@ import numpy.typing as npt
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.session.arrays import floats
 from edge_conflayers.engine.session.context import Context
-from edge_conflayers.errors import BadInput
 
 
 def set_next_state(context: Context, weights: npt.NDArray[np.float32] | None) -> None:
@@ -24,7 +23,8 @@ def set_next_state(context: Context, weights: npt.NDArray[np.float32] | None) ->
         BadInput: the architecture cannot be served by one, or there is no memory.
     """
     rows = None if weights is None else floats(np.ascontiguousarray(weights, dtype=np.float32))
-    _check(context, binding.ecl_set_next_state(context.handle, rows))
+    size = 0 if weights is None else weights.size
+    context.check(binding.ecl_set_next_state(context.handle, rows, size))
 
 
 def output_state(context: Context, index: int, n_embd: int) -> npt.NDArray[np.float32]:
@@ -32,31 +32,32 @@ def output_state(context: Context, index: int, n_embd: int) -> npt.NDArray[np.fl
     takes it: float32 [n_embd].
 
     Raises:
-        BadInput: the architecture has no such state, or the step kept no logits for that output.
+        BadInput: the architecture has no such state.
+        EdgeConflayersError: the last step kept no logits for that output, or its state is gone.
     """
     state = np.empty(n_embd, dtype=np.float32)
-    _check(context, binding.ecl_output_state(context.handle, index, floats(state)))
+    context.check(binding.ecl_output_state(context.handle, index, floats(state)))
     return state
 
 
 def keep_inner_state(context: Context, layer: int | None) -> None:
-    """Has steps from now on keep what enters a layer, for ``drawn_from``, or stops that. Steps over
-    more than 32 tokens do not."""
-    _check(context, binding.ecl_keep_inner_state(context.handle, -1 if layer is None else layer))
+    """Steps from now on keep what enters a layer, for ``drawn_from``; None: they do not. Steps over
+    more than 32 tokens never do."""
+    context.check(binding.ecl_keep_inner_state(context.handle, -1 if layer is None else layer))
 
 
 def drawn_from(context: Context, index: int, n_embd: int) -> npt.NDArray[np.float32]:
-    """What a next-state head hears of the place that a token is drawn from: the hidden state of
-    ``output_state``, then what entered the layer that ``keep_inner_state`` named, divided by its
-    root mean square: float32 [2 * n_embd].
+    """The states that a next-state head takes for a token drawn by one kept output: the hidden
+    state of ``output_state``, then what entered the layer that ``keep_inner_state`` named, divided
+    by its root mean square: float32 [2 * n_embd].
 
     Raises:
-        BadInput: the last step kept no inner state, the architecture has no such states, or the
-            step kept no logits for that output.
+        BadInput: the architecture has no such states.
+        EdgeConflayersError: the last step kept no logits for that output, or no inner state.
     """
     states = np.empty((2, n_embd), dtype=np.float32)
-    _check(context, binding.ecl_output_state(context.handle, index, floats(states[0])))
-    _check(context, binding.ecl_inner_state(context.handle, index, floats(states[1])))
+    context.check(binding.ecl_output_state(context.handle, index, floats(states[0])))
+    context.check(binding.ecl_inner_state(context.handle, index, floats(states[1])))
     return states.reshape(-1)
 
 
@@ -67,15 +68,15 @@ def token_embedding(context: Context, token: int, n_embd: int) -> npt.NDArray[np
         BadInput: the architecture has no such table, or the vocabulary no such token.
     """
     embedding = np.empty(n_embd, dtype=np.float32)
-    _check(context, binding.ecl_token_embedding(context.handle, token, floats(embedding)))
+    context.check(binding.ecl_token_embedding(context.handle, token, floats(embedding)))
     return embedding
 
 
 def next_tokens(
     context: Context, state: npt.NDArray[np.float32], token: int, k: int
 ) -> tuple[list[int], list[float]]:
-    """The ``k`` tokens of the draft vocabulary that the next-state head holds likeliest after a
-    token that was drawn from a state, likeliest first, and their probabilities.
+    """The ``k`` tokens of the draft vocabulary that are likeliest to follow a token, by the
+    next-state head, likeliest first, and their probabilities.
 
     Args:
         state: as ``drawn_from`` gives it.
@@ -85,11 +86,7 @@ def next_tokens(
             CPU computes in.
     """
     tokens, probabilities = (ctypes.c_int32 * k)(), (ctypes.c_float * k)()
-    n = binding.ecl_next_tokens(context.handle, floats(state), token, k, tokens, probabilities)
-    _check(context, min(n, 0))
+    n = context.check(
+        binding.ecl_next_tokens(context.handle, floats(state), token, k, tokens, probabilities)
+    )
     return tokens[:n], probabilities[:n]
-
-
-def _check(context: Context, status: int) -> None:
-    if status:
-        raise BadInput(f"{context.last_error()}; draft without a next-state head")

@@ -12,8 +12,6 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
-from edge_conflayers.engine.session.context import NO_ROOM
-from edge_conflayers.errors import EdgeConflayersError
 
 
 def probe(
@@ -33,10 +31,9 @@ def probe(
         session.handle, int32_array(window), len(window), 0, SIDE_SEQUENCE, attention, mlp, n_layer
     )
     llama.llama_memory_seq_rm(session.context.memory, SIDE_SEQUENCE, -1, -1)
-    if status == NO_ROOM:
+    if status == binding.NO_ROOM:
         return None
-    if status != 0:
-        session.context.fail(status)
+    session.context.check(status)
     return np.array(attention, dtype=np.float32), np.array(mlp, dtype=np.float32)
 
 
@@ -54,7 +51,7 @@ def probe_stream(
     """
     size = n_tokens * session.model.n_embd
     stream = (ctypes.c_float * size)()
-    rows = binding.ecl_probe_stream(session.handle, layer, where, stream, size)
-    if rows < 0:
-        raise EdgeConflayersError(session.context.last_error())
+    rows = session.context.check(
+        binding.ecl_probe_stream(session.handle, layer, where, stream, size)
+    )
     return np.array(stream, dtype=np.float32).reshape(-1, session.model.n_embd)[:rows]

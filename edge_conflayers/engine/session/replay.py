@@ -6,7 +6,6 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
-from edge_conflayers.engine.session.context import NO_ROOM
 from edge_conflayers.engine.session.mask import LayerMask
 
 _MOST_REPLAYED = 32  # tokens a step; the kernels of larger ones are for prompts
@@ -61,10 +60,9 @@ def replay(
             status = binding.ecl_step(
                 session.handle, part, len(part), first, SIDE_SEQUENCE, binding.OUTPUTS_ALL
             )
-            if status == NO_ROOM:
+            if status == binding.NO_ROOM:
                 return None
-            if status != 0:
-                session.context.fail(status)
+            session.context.check(status)
             predictions += [session.best(i) for i in range(len(part))]
     finally:
         llama.llama_memory_seq_rm(session.context.memory, SIDE_SEQUENCE, -1, -1)

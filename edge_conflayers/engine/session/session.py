@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.draft import Draft, ExitStates
 from edge_conflayers.engine.session.arrays import floats, int32_array
 from edge_conflayers.engine.session.cached_text import CachedText
-from edge_conflayers.engine.session.context import NO_ROOM_DRAFTING
 from edge_conflayers.engine.session.exact_batch import exact_batch, within_stride
 from edge_conflayers.engine.session.mask import LayerMask
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.errors import BadInput
 
 MOST_WRITTEN = 16
 """Tokens of one call of ``write``."""
@@ -62,8 +60,8 @@ class Session(CachedText):
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
         """One step of the full model over the end of the text and what was drafted to follow it;
         the logits of ``[*pending, *draft.tokens]`` are kept, each as if its branch had been decoded
-        alone. Of a tree, the cache then has the first row: the pending tokens, and the drafted ones
-        as long as each follows the one before it.
+        alone. Of a tree, the cache then has the first chain: the pending tokens, and the drafted
+        ones as long as each follows the one before it.
 
         Raises:
             as ``step`` does.
@@ -79,9 +77,9 @@ class Session(CachedText):
             return
         self.check_fits(len(tokens), "all")
         parents = [*range(-1, len(pending) - 1), *(len(pending) + p for p in draft.parents)]
-        row = next(i for i, parent in enumerate(parents) if parent != i - 1)
+        chain = next(i for i, parent in enumerate(parents) if parent != i - 1)
         self.append(
-            tokens[:row],
+            tokens[:chain],
             lambda begin: binding.ecl_step_tree(
                 self.handle,
                 *(int32_array(tokens), int32_array(parents), len(tokens)),
@@ -116,11 +114,11 @@ class Session(CachedText):
         tokens, times = (ctypes.c_int32 * most)(), (ctypes.c_double * most)()
         handles = (ctypes.c_void_p * len(following))(*following)
         stretch = binding.Stretch(
-            n_max=most,
+            max_tokens=most,
             max_seconds=seconds,
-            following=handles,
-            n_following=len(handles),
-            expected=expected,
+            lookups=handles,
+            n_lookups=len(handles),
+            stop_probability=expected,
             tokens=tokens,
             seconds=times,
         )
@@ -138,7 +136,7 @@ class Session(CachedText):
             self.tokens[begin:] = [*pending, *tokens[: n - 1]] if n > 0 else []
         if status != 0:
             self.context.fail(status)
-        return Stretch(tokens[:n], times[:n], stretch.called)
+        return Stretch(tokens[:n], times[:n], stretch.found_match)
 
     @functools.cached_property
     def exact_batch(self) -> int:
@@ -166,7 +164,7 @@ class Session(CachedText):
     def verifies_trees(self) -> bool:
         """Whether ``verify`` takes drafts that are not chains: where attention runs on our CPU
         kernels. Asked for once, as long as it takes to build a graph."""
-        return bool(binding.ecl_tree_supported(self.handle))
+        return bool(self.context.check(binding.ecl_tree_supported(self.handle)))
 
     def set_draft_vocabulary(self, tokens: Iterable[int]) -> None:
         """Drafts choose among these tokens only from now on, which makes them cheaper (FR-Spec,
@@ -225,13 +223,13 @@ class Session(CachedText):
         if limit <= 0:
             return Draft()
         options = binding.ecl_draft_default_options()
-        options.n_max = limit
+        options.max_draft = limit
         options.stop_probability = stop_probability
         options.stop_path = stop_path
-        options.least_path = least_path
+        options.min_path = least_path
         options.full_vocabulary = full_vocabulary
         options.n_runners_up = runners_up
-        options.keep = keep
+        options.keep_cells = keep
         if acceptance is not None:
             options.acceptance = (ctypes.c_float * len(acceptance))(*acceptance)
             options.n_acceptance = len(acceptance)
@@ -251,7 +249,7 @@ class Session(CachedText):
             read = llama.llama_memory_seq_pos_max(self.context.memory, 0) + 1 - begin
             drafted = (tokens[i * width] for i in range(max(n, 0)))
             self.tokens[begin:] = [*pending, *drafted][:read]
-        if n == NO_ROOM_DRAFTING:
+        if n == binding.NO_ROOM:
             return Draft()
         if n < 0:
             self.context.fail(n)
@@ -262,18 +260,6 @@ class Session(CachedText):
             tuple(probabilities[i] for i in (*places, *leaves)),
             tuple(i // width - 1 for i in (*places, *leaves)) if leaves else (),
         )
-
-    def draft_logits(self) -> npt.NDArray[np.float32]:
-        """The logits of ``draft_vocabulary``, in its order, of the last step of the last draft:
-        float32, not copied, valid until the next step or draft.
-
-        Raises:
-            EdgeConflayersError: the last draft was not made in a draft vocabulary.
-        """
-        pointer = binding.ecl_draft_logits(self.handle)
-        if not pointer:
-            raise EdgeConflayersError("the last draft kept no logits; set a draft vocabulary")
-        return np.ctypeslib.as_array(pointer, shape=(len(self.draft_vocabulary),))
 
     def draft_exit(
         self, exit_layer: int, pending: Sequence[int], *, limit: int, stop_probability: float
@@ -301,7 +287,7 @@ class Session(CachedText):
             *(exit_layer, int32_array(pending), len(pending), len(self.tokens), 0),
             *(limit, stop_probability, tokens, probabilities, floats(states)),
         )
-        if n == NO_ROOM_DRAFTING:
+        if n == binding.NO_ROOM:
             return Draft()
         if n < 0:
             self.context.fail(n)

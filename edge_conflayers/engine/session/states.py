@@ -1,4 +1,4 @@
-"""Steps that start from given hidden states, and those that return them."""
+"""Steps beside the text that start from given hidden states and return others."""
 
 from __future__ import annotations
 
@@ -11,36 +11,7 @@ import numpy.typing as npt
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.session.arrays import floats, int32_array, state_rows
 from edge_conflayers.engine.session.cached_text import OUTPUT_CODES, CachedText, Outputs
-from edge_conflayers.engine.session.context import NO_ROOM
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
-
-
-def step_states(
-    session: CachedText,
-    tokens: Sequence[int],
-    states: npt.NDArray[np.float32],
-    *,
-    outputs: Outputs = "last",
-) -> None:
-    """A step that starts from given states and not from the tokens' embeddings: with the
-    first layers dropped by the mask, the rest of a step that they were run in already.
-
-    Args:
-        states: float32 [tokens, n_embd], the residual stream into the first layer that runs.
-
-    Raises:
-        as ``CachedText.step`` does.
-        BadInput: an architecture whose layers hand on more than that.
-    """
-    rows = state_rows(states, len(tokens), session.model.n_embd)
-    session.check_fits(len(tokens), outputs)
-    session.append(
-        tokens,
-        lambda begin: binding.ecl_step_states(
-            session.handle,
-            *(int32_array(tokens), floats(rows), len(tokens), begin, 0, OUTPUT_CODES[outputs]),
-        ),
-    )
 
 
 def branches(
@@ -85,8 +56,7 @@ def branches(
         None if rows is None else floats(rows),
         *(n, n_branches, begin, 0, code, OUTPUT_CODES[outputs], floats(found)),
     )
-    if status == NO_ROOM:
+    if status == binding.NO_ROOM:
         return None
-    if status != 0:
-        session.context.fail(status)
+    session.context.check(status)
     return found

@@ -20,7 +20,7 @@ draft_state & drafts_of(llama_context * ctx) {
 
 int32_t ecl_set_draft_vocabulary(llama_context * ctx, const llama_token * tokens, int32_t n) {
     return ecl::guarded(ctx, [&] {
-        ecl::require(n >= 0, "the number of tokens is negative");
+        ecl::require(n >= 0 && n <= ecl::n_vocab_of(ctx), "a draft vocabulary has at most the vocabulary's tokens");
         ecl::require(n == 0 || tokens != nullptr, "the tokens are a null pointer");
         std::vector<int32_t> wanted(tokens, tokens + n);
         ecl::context_state & state = ctx->ecl;

@@ -99,7 +99,8 @@ void check(const ecl_terms & terms) {
     require_array(terms.sizes, terms.n_sizes);
     require_array(terms.v, terms.n_v);
     ecl::require(terms.n_pending >= 0 && terms.n_bins > 0, "a number is out of range");
-    ecl::require(std::none_of(terms.sizes, terms.sizes + terms.n_sizes, [](int32_t size) { return size > ECL_MAX_TREE; }),
+    ecl::require(std::all_of(terms.sizes, terms.sizes + terms.n_sizes,
+                             [](int32_t size) { return size <= ECL_MAX_TREE; }),
                  "more tokens than a tree has cannot be verified together");
 }
 

@@ -132,7 +132,8 @@ int32_t choose(const source * const * sources, const double * const * chances, i
         return 0;
     }
     // What is less likely than this is not worth a place even in the cheapest step.
-    const double min_probability = std::max(terms.tokens_per_second * (step(8) - step(1)) / 7 / 2, terms.min_chance / 2);
+    const double cheapest        = terms.tokens_per_second * (step(8) - step(1)) / 7;
+    const double min_probability = std::max(cheapest, terms.min_chance) / 2;
     const auto   max_draft       = std::min(terms.max_draft, terms.max_per_source);
 
     std::vector<node> nodes;

@@ -97,7 +97,10 @@ int32_t ecl_output_state(llama_context * ctx, int32_t i, float * state) {
             throw ecl::error(ECL_NO_OUTPUT, "the last step's states are gone");
         }
         const ggml_tensor * states = run->get_embd();
-        const int64_t       row    = ecl::row_of_output(ctx, i, states != nullptr ? states->ne[1] : 0);
+        const int64_t       row    = states != nullptr ? ecl::row_of_output(ctx, i, states->ne[1]) : 0;
+        if (row < 0) {
+            throw ecl::error(ECL_NO_OUTPUT, "the step took several graphs, and only the last one's states are there");
+        }
         if (!ecl::has_row(ctx, states, row)) {
             throw ecl::error(ECL_NO_NEXT_STATE,
                              ecl::unsupported(ctx->get_model(), std::string(ecl::for_next_state) +

@@ -16,6 +16,7 @@ from steps import (
     decode,
     open_session,
     random_tokens,
+    set_control_vector,
     step,
     verify,
 )
@@ -25,7 +26,7 @@ from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.engine.session.probe import probe
-from edge_conflayers.engine.session.states import branches, step_states
+from edge_conflayers.engine.session.states import branches
 from edge_conflayers.errors import BadInput
 
 
@@ -107,8 +108,27 @@ def test_recurrent_architectures_are_refused_by_name(tiny: Tiny) -> None:
             session.draft_exit(1, [5], limit=3, stop_probability=0.0)
         with pytest.raises(BadInput, match="'mamba'"):
             branches(session, [5], 4)
-        with pytest.raises(BadInput, match="'mamba'"):
-            step_states(session, [5], np.zeros((1, model.n_embd), np.float32))
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_an_adapter_between_draft_and_verification(tiny: Tiny, arch: str) -> None:
+    """What the draft's layers gave is another model's then, and is not gone on with."""
+    model = tiny(arch, n_layer=4)
+    tokens = random_tokens(model, 20)
+    with open_session(model, n_ctx=128) as session, open_session(model, n_ctx=128) as reference:
+        session.read(tokens)
+        reference.read(tokens)
+        draft = session.draft_exit(2, [5], limit=4, stop_probability=0.0)
+        set_control_vector(session)
+        set_control_vector(reference)
+        found = verify(session, [5], draft)
+        assert session.exits_reused == 0
+        wanted = decode(reference, [5, *draft.tokens], [1])
+        assert_same_bits(found, wanted)
+        # And it changes something: without it the same tokens have other logits.
+        session.rollback(20)
+        llama.llama_set_adapter_cvec(session.handle, None, 0, model.n_embd, 0, 0)
+        assert not np.array_equal(step(session, [5, *draft.tokens]), wanted)
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 4, 9])

@@ -21,7 +21,7 @@ from edge_conflayers.engine.session.head import (
     token_embedding,
 )
 from edge_conflayers.engine.session.states import branches
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 VOCABULARY = range(5, 320, 3)
 
@@ -121,7 +121,7 @@ def test_steps_without_an_inner_state_say_so(tiny: Tiny) -> None:
     with open_session(model) as session:
 
         def has_none() -> None:
-            with pytest.raises(BadInput, match="the last step kept no inner state"):
+            with pytest.raises(EdgeConflayersError, match="the last step kept no inner state"):
                 drawn_from(session.context, -1, model.n_embd)
 
         session.read(random_tokens(model, 20))
@@ -137,9 +137,8 @@ def test_steps_without_an_inner_state_say_so(tiny: Tiny) -> None:
         session.set_mask(NO_MASK)
         session.step(text[2:3])
         drawn_from(session.context, -1, model.n_embd)
-        keep_inner_state(session.context, 4)  # there is no such layer
-        session.step(text[3:4])
-        has_none()
+        with pytest.raises(BadInput, match="there is no such layer"):
+            keep_inner_state(session.context, 4)
         keep_inner_state(session.context, None)
         session.step(text[4:5])
         has_none()
@@ -224,7 +223,7 @@ def test_what_is_missing_is_named(tiny: Tiny) -> None:
                 next_tokens(session.context, state, token, 2)
             with pytest.raises(BadInput, match="not in the vocabulary"):
                 token_embedding(session.context, token, model.n_embd)
-        with pytest.raises(BadInput, match="no logits were kept"):
+        with pytest.raises(EdgeConflayersError, match="no logits were kept"):
             output_state(session.context, 2, model.n_embd)
         set_next_state(session.context, None)
         with pytest.raises(BadInput, match="there is no next-state head"):

@@ -18,7 +18,7 @@ from steps import (
 )
 
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.states import branches, step_states
+from edge_conflayers.engine.session.states import branches
 
 
 @pytest.mark.parametrize("arch", FAMILIES)
@@ -114,21 +114,11 @@ def test_branches_without_room(tiny: Tiny) -> None:
         assert_same_bits(step(session, tokens[252:]), last)
 
 
-def test_steps_from_states(tiny: Tiny) -> None:
-    model = tiny("qwen2", n_layer=5)
-    tokens = random_tokens(model, 30)
-    with open_session(model, n_ctx=128) as session:
-        session.read(tokens[:20])
-        wanted = step(session, tokens[20:])
-        session.rollback(20)
-        streams = branches(session, tokens[20:], 20, stream="all", outputs="all")
-        assert streams is not None
-        session.set_mask(LayerMask.layers(range(3, 5)))
-        session.step(tokens[20:])
-        session.rollback(20)
-        session.set_mask(LayerMask.layers(range(3)))
-        step_states(session, tokens[20:], streams[3][0], outputs="all")
-        assert_same_bits(kept_logits(session, 10), wanted)
-        assert len(session) == 30
-        with pytest.raises(ValueError, match="2 states for 1 tokens"):
-            step_states(session, [5], streams[3][0][:2])
+def test_states_for_other_tokens_are_refused(tiny: Tiny) -> None:
+    model = tiny("llama")
+    states = np.zeros((1, 2, model.n_embd), np.float32)
+    with (
+        open_session(model, n_ctx=64) as session,
+        pytest.raises(ValueError, match="2 states for 1 tokens"),
+    ):
+        branches(session, [5], 0, states=states)
