@@ -18,7 +18,7 @@ ecl_kernels_choice choice_of_environment() {
                                       : ECL_KERNELS_OURS;
 }
 
-// Of the thread that loads a model: another thread's choice changes nothing for it.
+// Each thread has its own, so that no thread changes what another one loads.
 thread_local ecl_kernels_choice choice = choice_of_environment();
 
 }  // namespace

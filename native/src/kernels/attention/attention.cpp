@@ -17,7 +17,7 @@ namespace ecl {
 
 namespace {
 
-constexpr size_t partials_budget_bytes = 4u << 20;
+constexpr size_t partials_budget_bytes = 4u << 20;  // not tuned
 constexpr size_t align_floats          = 16;
 
 size_t aligned(size_t floats) {
@@ -92,7 +92,8 @@ bool reads_elsewhere(const Attention & a, int token, int chunk) {
     return false;
 }
 
-// One chunk of one KV head. Of a tree, tokens that read other cells go one by one, the rest together.
+// Attends to one chunk of one KV head. Tokens of a tree that read other cells than the chunk's own go one
+// by one, all others together.
 void attend(const AttentionKernel & kernel, const Attention & a, int kv_head, int chunk, float * partials,
             float * scratch) {
     const bool stored_here = a.cells != nullptr && std::any_of(a.cells, a.cells + a.n_tokens, [&](int64_t cell) {

@@ -14,7 +14,7 @@
 
 namespace ecl {
 
-constexpr int attention_chunk = 128;      // cells
+constexpr int attention_chunk = 128;      // cells; not tuned
 constexpr int attention_max_tokens = 32;  // larger batches are upstream's
 
 struct Attention {

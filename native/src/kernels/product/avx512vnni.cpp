@@ -30,7 +30,7 @@ template <Broadcast How> struct Avx512 {
     ECL_INLINE Int mask(Int v, int bits) { return _mm512_and_si512(v, bytes(bits)); }
     // Bits of a where the mask is set, of b elsewhere.
     ECL_INLINE Int select(int bits, Int a, Int b) { return _mm512_ternarylogic_epi32(bytes(bits), a, b, 0xca); }
-    // Of 16-bit lanes: the bits that cross a byte are masked away by the caller.
+    // Shifts 16-bit lanes; the caller masks away the bits that cross a byte.
     template <int Left> ECL_INLINE Int shift_left(Int v) {
         return Left >= 0 ? _mm512_slli_epi16(v, Left >= 0 ? Left : 0) : _mm512_srli_epi16(v, Left >= 0 ? 0 : -Left);
     }

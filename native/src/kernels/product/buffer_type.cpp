@@ -101,7 +101,7 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
     }
 };
 
-// Below this a thread costs more than it saves.
+// Each thread that repacks gets at least so much; not tuned.
 constexpr size_t bytes_per_thread = 1 << 20;
 
 void set_tensor(ggml_backend_buffer_t, ggml_tensor * t, const void * data, size_t offset, size_t size) {

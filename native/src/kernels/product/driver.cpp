@@ -14,10 +14,11 @@ namespace ecl {
 
 namespace {
 
-// One pass over a weight block of this size keeps it in the cache for the next column block.
+// Weights of this size stay in the cache for the next block of columns; not tuned.
 constexpr size_t cached_bytes = 256 * 1024;
 
-// What a thread takes at a time: small enough to balance, large enough for the hardware to stream.
+// What a thread takes at a time: small enough to balance, large enough for the hardware to stream; not
+// tuned.
 constexpr size_t piece_bytes = 96 * 1024;
 constexpr int pieces_per_thread = 6;
 

@@ -15,8 +15,8 @@ bool format_of(ggml_type type, Format & format);
 // Work memory of op (a GGML_OP_MUL_MAT).
 size_t product_scratch_bytes(Format format, const ggml_tensor * op);
 
-// Every thread of the team calls this. weights is the repacked matrix, of whose rows op's result
-// takes op->ne[0] from first_row on; op->src[1] is f32 with contiguous rows.
+// Computes op (a GGML_OP_MUL_MAT); every thread of the team calls it. weights is the repacked matrix. The
+// result has op->ne[0] of its rows, from first_row on. op->src[1] is f32 with contiguous rows.
 void compute_product(const ggml_compute_params * params, Format format, ggml_tensor * op,
                      const uint8_t * weights, int64_t first_row);
 

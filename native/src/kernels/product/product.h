@@ -23,7 +23,10 @@ constexpr int chunk_k = 64;    // the stream of a group is cut in chunks of 64 k
 constexpr int super_k = 256;   // and, for K-quants, in super-blocks of 4 chunks
 constexpr int line_bytes = 64;
 constexpr int max_columns = 8;
-constexpr size_t prefetch_far = 4096;    // bytes ahead of its use that a line is prefetched
+// Bytes ahead of its use that a line is prefetched, into the second and the first level of the cache.
+// Without prefetching, Q4_K times 4 columns took 3.2 times as long (Zen 5, 441 MB of weights); the two
+// distances are not tuned.
+constexpr size_t prefetch_far = 4096;
 constexpr size_t prefetch_near = 1024;
 
 // How a format is laid out in a group and which activations it multiplies.
