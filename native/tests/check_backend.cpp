@@ -30,8 +30,8 @@ ggml_backend_buffer_type_t our_buffer_type() {
 using Context = std::unique_ptr<ggml_context, void (*)(ggml_context *)>;
 using Buffer = std::unique_ptr<ggml_backend_buffer, void (*)(ggml_backend_buffer_t)>;
 
-Context make_context() {
-    return { ggml_init({ 64 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true }), ggml_free };
+Context make_context(int n_graphs = 1) {
+    return { ggml_init({ 64 * ggml_tensor_overhead() + n_graphs * ggml_graph_overhead(), nullptr, true }), ggml_free };
 }
 
 // A weight matrix in a buffer type.
@@ -281,7 +281,7 @@ void check_claims(ggml_backend_buffer_type_t buft) {
 
 // A graph's operations over n tokens, marked as a small batch.
 struct Marked {
-    Context       context = make_context();
+    Context       context = make_context(3);
     ggml_tensor * tokens;
 
     explicit Marked(int64_t n) : tokens(ggml_new_tensor_1d(context.get(), GGML_TYPE_I32, n)) { ggml_set_input(tokens); }

@@ -112,12 +112,11 @@ def test_not_beyond_the_room_or_the_stride(length: int, room: int, expected: int
 @pytest.mark.parametrize(
     ("rounding", "expected", "steps"),
     [
-        (lambda n, i: 0.0, 31, [1, 1, 1, 1, 2, 4, 7, 1, 11, 1, 31, 1]),
-        (lambda n, i: 1e-6 * (n > 1), 1, [1, 1, 1, 1, 2]),
-        (lambda n, i: 1e-6 * (n > 3), 3, [1, 1, 1, 1, 2, 4, 3]),
-        (lambda n, i: 1e-6 * (n > 8), 8, [1, 1, 1, 1, 2, 4, 7, 1, 11, 8, 1, 9]),
-        (lambda n, i: 1e-6 * (n == 11 and i == 10), 10, None),
-        (lambda n, i: 1e-6 * (n == 31 and i == 30), 30, None),
+        (lambda n, i: 0.0, 31, [1, 2, 1, 8, 1]),
+        (lambda n, i: 1e-6 * (n > 1), 1, [1, 2]),
+        (lambda n, i: 1e-6 * (n > 3), 3, [1, 2, 1, 8, 3, 1, 4]),
+        (lambda n, i: 1e-6 * (n == 8 and i == 7), 7, None),
+        (lambda n, i: 1e-6 * (n in (5, 8) and i == 0), 4, None),
     ],
 )
 def test_on_a_cpu_some_sizes_are_tried_and_those_below_the_first_that_differs(
@@ -132,7 +131,8 @@ def test_on_a_cpu_some_sizes_are_tried_and_those_below_the_first_that_differs(
 def test_an_answer_is_remembered_unless_there_was_no_room_for_all_sizes(
     remembered: dict[Any, int],
 ) -> None:
-    assert exact_batch(ScriptedText(lambda n, i: 0.0, room=9, on_gpu=False)) == 9
+    assert exact_batch(ScriptedText(lambda n, i: 0.0, room=1, on_gpu=False)) == 1
+    assert exact_batch(ScriptedText(lambda n, i: 0.0, room=7, on_gpu=False)) == 2
     assert not remembered
     assert exact_batch(ScriptedText(lambda n, i: 1e-6 * (n > 5), room=9, on_gpu=False)) == 5
     (setting,) = remembered
@@ -180,7 +180,7 @@ def test_upstreams_batches_are_found_to_differ(
         Model(path, kernels="upstream-as-is") as model,
         open_session(model, n_ctx=64) as session,
     ):
-        assert tried(session, ON_CPU) < ON_CPU
+        assert tried(session, (2, 4, 8)) is not None
         assert session.exact_batch == 1
         assert not session.verifies_drafts
 
