@@ -47,8 +47,8 @@ native-sanitize: $(VENV)/.installed  ## the same with the address and undefined-
 
 bench-kernels: $(VENV)/.installed
 	$(NATIVE) -B build/bench -DECL_BUILD_TESTS=ON
-	$(BIN)/cmake --build build/bench --target bench_kernels
-	build/bench/lib/bench_kernels
+	$(BIN)/cmake --build build/bench --target check_kernels
+	build/bench/lib/check_kernels --bench
 
 upstream: build/upstream/.built  ## llama.cpp as it is, to compare with
 

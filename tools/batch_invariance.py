@@ -333,7 +333,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    binding.choose_kernels(arguments.kernels)
     settings = Settings(
         arguments.flash, arguments.kv_type, not arguments.no_repack, arguments.threads
     )
@@ -341,7 +340,8 @@ def main() -> None:
     reports = {}
     for prefix in arguments.prefix:
         n_ctx = prefix + arguments.groups * max(arguments.sizes) + 16
-        context = Context(path, settings, n_ctx)
+        with binding.loading_for(arguments.kernels):
+            context = Context(path, settings, n_ctx)
         reports[prefix] = measure(
             context, prefix, arguments.sizes, arguments.groups, arguments.trace
         )

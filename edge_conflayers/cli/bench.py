@@ -33,6 +33,7 @@ from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.runner import Engine, Generation
+    from edge_conflayers.engine.binding import KernelChoice
 
 
 @click.command()
@@ -86,6 +87,7 @@ def bench(
     ctx: int | None,
     threads: int | None,
     gpu_layers: int,
+    kernels: KernelChoice | None,
     temp: float,
     **sampling: Any,
 ) -> None:
@@ -112,7 +114,7 @@ def bench(
     path = find_model(model)
     threads = threads or machine.default_threads()
     with ExitStack() as stack:
-        loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers))
+        loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers, kernels=kernels))
         options = stack.enter_context(
             method_options(tuple(names), draft_model, gpu_layers, loaded, learned=tuned)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from edge_conflayers.cli.options import (
 )
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.terminal import print_table
+
+if TYPE_CHECKING:
+    from edge_conflayers.engine.binding import KernelChoice
 
 
 @click.command()
@@ -34,6 +38,7 @@ def cost(
     repeat: int,
     threads: int | None,
     gpu_layers: int,
+    kernels: KernelChoice | None,
 ) -> None:
     """Measure what a step of MODEL costs: with one token (T1), with 2 to 16 as in verification
     (V), and with layers dropped as in drafting (c)."""
@@ -47,22 +52,22 @@ def cost(
         reports.check_writable(json_file)
     path = find_model(model)
     with (
-        Model(path, gpu_layers=gpu_layers) as loaded,
+        Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,
         Session(loaded, n_ctx=context + ROOM, threads=threads) as session,
         click.progressbar(length=repeat, label="measuring", file=sys.stderr) as bar,
     ):
         report = measure(
             session, context=context, repeat=repeat, on_progress=lambda done, total: bar.update(1)
         )
-    kernels = binding.kernels()
+    about_kernels = binding.kernels(loaded.kernels)
     if json_file is not None:
         about = reports.about(path, report.threads)
-        reports.write_json(json_file, {**about, "kernels": kernels, **report.to_json()})
+        reports.write_json(json_file, {**about, "kernels": about_kernels, **report.to_json()})
     print_table(("step", "over T1", "ms"), list(rows(report)))
     if not report.c:
         click.echo(f"layers of architecture '{loaded.architecture}' cannot be dropped")
     served: dict[str, list[str]] = {}
-    for weight_format, kernel in kernels["formats"].items():
+    for weight_format, kernel in about_kernels["formats"].items():
         served.setdefault(kernel, []).append(weight_format)
     for kernel, formats in served.items():
         click.echo(f"kernels: {kernel} for {', '.join(formats)}")

@@ -121,23 +121,13 @@ _DEVICE = (
 
 
 def _kernels_option(upstream: KernelChoice, text: str) -> _Option:
-    """``--kernels``, where "upstream" means this choice of ``binding``'s."""
-
-    def choose(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-        if value == "upstream":
-            from edge_conflayers.engine import binding
-
-            binding.choose_kernels(upstream)
-        return value
-
+    """``--kernels``, for ``Model``, where "upstream" means this choice; None if it is not given."""
+    choices = {None: None, "ecl": "ecl", "upstream": upstream}
     return click.option(
         "--kernels",
         type=click.Choice(["ecl", "upstream"]),
-        default="ecl",
-        show_default=True,
-        expose_value=False,
-        callback=choose,
-        help=text,
+        callback=lambda ctx, param, value: choices[value],
+        help=f"{text}  [default: ecl]",
     )
 
 
@@ -220,7 +210,7 @@ def method_options(
             f"--draft-model is of use to the methods {' and '.join(DRAFT_MODEL_METHODS)} only;"
             " choose one of them"
         )
-    with Model(find_model(draft_model), gpu_layers=gpu_layers) as model:
+    with Model(find_model(draft_model), gpu_layers=gpu_layers, kernels=target.kernels) as model:
         yield MethodOptions(model, next_state)
 
 

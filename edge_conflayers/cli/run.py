@@ -32,6 +32,7 @@ from edge_conflayers.errors import BadInput, EdgeConflayersError
 if TYPE_CHECKING:
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
+    from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.engine.session import Session
@@ -76,6 +77,7 @@ def run(
     ctx: int | None,
     threads: int | None,
     gpu_layers: int,
+    kernels: KernelChoice | None,
     grammar_file: Path | None,
     json_schema: str | None,
     system: str | None,
@@ -100,7 +102,7 @@ def run(
 
     settings = _sampler_settings(grammar_file, json_schema, **sampling)
     with (
-        Model(path, gpu_layers=gpu_layers) as loaded,
+        Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,
         method_options((method,), draft_model, gpu_layers, loaded, learned=not fresh) as options,
     ):
         tokens = _prompt_tokens(loaded, text, system, raw)
@@ -139,9 +141,11 @@ def _usable(method: str, session: Session) -> str:
     """The method; plain decoding where no draft can be verified."""
     if method == "plain" or session.verifies_drafts:
         return method
+    where = "this GPU rounds" if session.model.on_gpu else "these CPU kernels round"
+    instead = "on the CPU (without -ngl)" if session.model.on_gpu else "with --kernels ecl"
     click.echo(
-        "note: this GPU rounds steps over several tokens otherwise than steps over one, so that"
-        " drafts could change the text: decoding plainly; on the CPU (without -ngl) they cannot",
+        f"note: {where} steps over several tokens otherwise than steps over one, so that drafts"
+        f" could change the text: decoding plainly; {instead} they cannot",
         err=True,
     )
     return "plain"

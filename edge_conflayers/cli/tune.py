@@ -25,6 +25,7 @@ from edge_conflayers.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
+    from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.model import Model
     from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
     from edge_conflayers.profiles import ProfileKey, ProfileStore
@@ -66,6 +67,7 @@ def tune(
     fresh: bool,
     threads: int | None,
     gpu_layers: int,
+    kernels: KernelChoice | None,
 ) -> None:
     """Make MODEL faster: teach it to foresee tokens by texts that it writes itself, and search for
     the layers that are best dropped in drafts, for each kind of prompts.
@@ -89,7 +91,7 @@ def tune(
     texts = _texts(prompts_file, limit)
     path = find_model(model)
     threads = threads or machine.default_threads()
-    with Model(path, gpu_layers=gpu_layers) as loaded:
+    with Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded:
         check_layers_can_be_dropped(loaded)
         every = [each for some in texts.values() for each in some]
         prompts = {kind: _tokens(loaded, some, raw) for kind, some in texts.items()}

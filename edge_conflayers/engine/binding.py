@@ -13,18 +13,21 @@ Raises on import:
 from __future__ import annotations
 
 import collections
+import contextlib
 import ctypes
+import functools
 import importlib.util
 import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import edge_conflayers
-from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 # Another build of the library to load instead, for comparisons; one without ecl_* is upstream's.
 LIBRARY_VARIABLE = "EDGE_CONFLAYERS_LIB"
@@ -383,8 +386,8 @@ _check_abi()
 
 
 def _cpu_kernels() -> Any:
-    """The library of ggml's CPU backend, which libllama has loaded already; None if it has no
-    kernels of ours (upstream's own build, or a compiler that cannot build them)."""
+    """The library of ggml's CPU backend, which libllama has loaded already; None in upstream's own
+    build, which knows nothing of ours."""
     for suffix in (".so", ".dylib", ".dll"):
         for prefix in ("lib", ""):
             path = Path(_library._name).parent / f"{prefix}ggml-cpu{suffix}"
@@ -399,18 +402,47 @@ if _cpu is not None:
     _cpu.ecl_kernels_describe.restype = ctypes.c_char_p
 
 
-def choose_kernels(choice: KernelChoice) -> None:
-    """Which CPU kernels models loaded from now on use: ours (the default), upstream's with every
-    token's bits those of a one-token step, or upstream's as it is, batches included."""
-    if _cpu is not None:
-        _cpu.ecl_kernels_choose(_KERNEL_CHOICES[choice])
+def default_kernels() -> KernelChoice:
+    """What the environment variable ECL_KERNELS asks for; ours without it."""
+    wanted = os.environ.get("ECL_KERNELS")
+    return next((choice for choice in _KERNEL_CHOICES if choice == wanted), "ecl")
 
 
-def kernels() -> dict[str, Any]:
-    """Which CPU kernel serves each weight format here: ``{"enabled": bool, "exact": bool, "isa":
-    name, "formats": {format: isa or "upstream"}}``; exact: a token has the same bits alone and in a
-    small batch."""
+@contextlib.contextmanager
+def loading_for(choice: KernelChoice) -> Iterator[None]:
+    """Has the models that this thread loads use these CPU kernels for good.
+
+    Raises:
+        BadInput: there are none of that name.
+    """
+    if choice not in _KERNEL_CHOICES:
+        raise BadInput(f"kernels are one of {', '.join(_KERNEL_CHOICES)}, not '{choice}'")
+    if _cpu is None:
+        yield
+        return
+    before = _cpu.ecl_kernels_chosen()
+    _cpu.ecl_kernels_choose(_KERNEL_CHOICES[choice])
+    try:
+        yield
+    finally:
+        _cpu.ecl_kernels_choose(before)
+
+
+@functools.lru_cache
+def kernels(choice: KernelChoice | None = None) -> dict[str, Any]:
+    """What a choice of kernels means on this CPU.
+
+    Args:
+        choice: None for ``default_kernels()``.
+
+    Returns:
+        ``{"enabled": bool, "exact": bool, "isa": name, "formats": {format: isa or "upstream"}}``.
+        enabled: our kernels are used. exact: a token has the same bits alone and in a small batch.
+        isa: the instruction set of our kernels, or "none". formats: what serves each weight format.
+    """
     if _cpu is None:
         return {"enabled": False, "exact": False, "isa": "none", "formats": {}}
-    described: dict[str, Any] = json.loads(_cpu.ecl_kernels_describe())
+    described: dict[str, Any] = json.loads(
+        _cpu.ecl_kernels_describe(_KERNEL_CHOICES[choice or default_kernels()])
+    )
     return described

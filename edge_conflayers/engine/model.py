@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.binding import KernelChoice, llama
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
@@ -25,13 +25,29 @@ class Model(Closing):
         path: the .gguf file (of a split model: its first part).
         gpu_layers: how many layers go to a GPU, if the library was built for one; -1 for all.
         use_mmap: map the file instead of reading it.
+        kernels: this model's CPU kernels, whatever other models use. "ecl": ours where this CPU has
+            one for the weights' format. "upstream": a step that verifies a draft runs token by
+            token where bits would depend on the batch. "upstream-as-is": they may depend on it.
+            None: what the environment variable ECL_KERNELS says, or else "ecl".
+
+    Attributes:
+        kernels: the CPU kernels, as above.
 
     Raises:
-        BadInput: not a GGUF file, damaged, or not a language model that llama.cpp knows.
+        BadInput: no such kernels, or not a GGUF file, damaged, or not a language model that
+            llama.cpp knows.
     """
 
-    def __init__(self, path: str | Path, *, gpu_layers: int = 0, use_mmap: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        gpu_layers: int = 0,
+        use_mmap: bool = True,
+        kernels: KernelChoice | None = None,
+    ) -> None:
         self.path = Path(path)
+        self.kernels: KernelChoice = kernels or binding.default_kernels()
         self.gpu_layers = gpu_layers
         self._handle: Any = None
         check_header(self.path)
@@ -41,7 +57,8 @@ class Model(Closing):
         if not use_mmap:
             params.load_mode = 0
         binding.log.recent.clear()
-        self._handle = llama.llama_model_load_from_file(str(self.path).encode(), params)
+        with binding.loading_for(self.kernels):
+            self._handle = llama.llama_model_load_from_file(str(self.path).encode(), params)
         if not self._handle:
             why = binding.log.first_error() or "llama.cpp does not say why"
             raise BadInput(
@@ -93,6 +110,13 @@ class Model(Closing):
     def on_gpu(self) -> bool:
         """Whether layers of it are to be on a GPU, or on what the library takes for one."""
         return self.gpu_layers != 0 and bool(llama.llama_supports_gpu_offload())
+
+    @property
+    def forgets(self) -> bool:
+        """Whether its memory can be rolled back: not where it has recurrent layers."""
+        return not (
+            llama.llama_model_is_recurrent(self.handle) or llama.llama_model_is_hybrid(self.handle)
+        )
 
     @property
     def description(self) -> str:

@@ -99,19 +99,16 @@ def test_its_session_says_when_it_is_full(model: Model) -> None:
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_the_process_writes_what_the_library_would_here(
-    model: Model, path: Path, library: Path, settings: SamplerSettings
+    path: Path, library: Path, settings: SamplerSettings
 ) -> None:
     with closing(UpstreamEngine(path, library, settings, n_ctx=256, threads=1)) as engine:
         first, second = (engine.generate(PROMPT, 30) for _ in range(2))
-    binding.choose_kernels("upstream")  # ours round differently
-    try:
-        with (
-            Session(model, n_ctx=256, threads=1) as session,
-            closing(Sampler(model, settings)) as sampler,
-        ):
-            text = tuple(generate(session, PROMPT, sampler, max_tokens=30))
-    finally:
-        binding.choose_kernels("ecl")
+    with (
+        Model(path, kernels="upstream") as model,  # ours round differently
+        Session(model, n_ctx=256, threads=1) as session,
+        closing(Sampler(model, settings)) as sampler,
+    ):
+        text = tuple(generate(session, PROMPT, sampler, max_tokens=30))
     assert first.tokens == second.tokens == text
     assert first.stats.tokens == len(text)
     assert first.stats.seconds > 0

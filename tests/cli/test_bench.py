@@ -13,7 +13,6 @@ from gguf_models import write_tiny_model
 
 from edge_conflayers.bench.runner import LocalEngine
 from edge_conflayers.bench.upstream_client import find_library
-from edge_conflayers.engine import binding
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.hub import models as store
 
@@ -78,13 +77,10 @@ def test_with_upstreams_kernels_every_text_is_upstreams(
     except BadInput:
         pytest.skip("no unpatched build in build/upstream; make it with `make upstream`")
     out = tmp_path / "out.json"
-    try:
-        done = bench(
-            *(tiny, "--prompts", prompts, "--methods", "upstream,plain,conflayers"),
-            *("-n", 60, "-t", 2, "-c", 512, "--temp", 1, "--kernels", "upstream", "--json", out),
-        )
-    finally:
-        binding.choose_kernels("ecl")
+    done = bench(
+        *(tiny, "--prompts", prompts, "--methods", "upstream,plain,conflayers"),
+        *("-n", 60, "-t", 2, "-c", 512, "--temp", 1, "--kernels", "upstream", "--json", out),
+    )
     assert done.exit_code == 0, done.output
     totals = json.loads(out.read_text())["methods"]
     assert [total["identical"] for total in totals.values()] == [True] * 3

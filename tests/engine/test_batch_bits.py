@@ -3,8 +3,6 @@ speculative decoding equal by construction, with our kernels and with upstream's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from gguf_models import FAMILIES
@@ -29,11 +27,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(params=["ecl", "upstream"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[KernelChoice]:
-    """The kernels that models loaded in the test use."""
-    binding.choose_kernels(request.param)
-    yield request.param
-    binding.choose_kernels("ecl")
+def kernels(request: pytest.FixtureRequest) -> KernelChoice:
+    """The kernels of the test's models."""
+    return request.param  # type: ignore[no-any-return]
 
 
 def check(
@@ -68,12 +64,8 @@ def test_registry_models(real_model: RealModel, name: str, prefix: int) -> None:
 @pytest.mark.parametrize("flash", [True, False])
 def test_a_registry_model_with_upstreams_kernels(real_model: RealModel, flash: bool) -> None:
     path = real_model("smollm2-135m").path
-    binding.choose_kernels("upstream")
-    try:
-        with Model(path) as model:
-            check(model, 600, sizes=(2, 5, 8), flash=flash)
-    finally:
-        binding.choose_kernels("ecl")
+    with Model(path, kernels="upstream") as model:
+        check(model, 600, sizes=(2, 5, 8), flash=flash)
 
 
 @pytest.mark.model
@@ -91,7 +83,7 @@ def test_quantized_cache(real_model: RealModel) -> None:
 def test_every_format_whether_our_kernels_serve_it_or_not(
     tiny_path: TinyPath, kernels: KernelChoice, arch: str, quant: str
 ) -> None:
-    with Model(tiny_path(arch, quant=quant)) as model:
+    with Model(tiny_path(arch, quant=quant), kernels=kernels) as model:
         check(model, 200)
 
 
@@ -100,7 +92,7 @@ def test_every_format_whether_our_kernels_serve_it_or_not(
 def test_every_architecture(
     tiny_path: TinyPath, kernels: KernelChoice, arch: str, flash: bool
 ) -> None:
-    with Model(tiny_path(arch, quant="q8_0")) as model:
+    with Model(tiny_path(arch, quant="q8_0"), kernels=kernels) as model:
         check(model, 40, sizes=(2, 4, 32), flash=flash)
 
 
@@ -110,7 +102,7 @@ def test_where_a_batch_makes_attention_read_more_of_the_cache(
     tiny_path: TinyPath, kernels: KernelChoice, prefix: int, kv_type: KVType
 ) -> None:
     """A step reads the cache up to the next 256 cells; upstream shares them out over threads."""
-    with Model(tiny_path("llama", quant="q8_0", n_embd=128)) as model:
+    with Model(tiny_path("llama", quant="q8_0", n_embd=128), kernels=kernels) as model:
         check(model, prefix, flash=True, kv_type=kv_type)
 
 
@@ -121,7 +113,7 @@ def test_where_a_sliding_windows_cells_go_round(
     """The window's 768 cells are a ring; the batch crosses from 256 of them into the next."""
     path = tiny_path("gemma3", quant="q8_0", sliding_window=300)
     with (
-        Model(path) as model,
+        Model(path, kernels=kernels) as model,
         Session(model, n_ctx=2048, flash_attention=True, threads=2, batch=256) as session,
     ):
         tokens = random_tokens(model, prefix + 8)
@@ -133,11 +125,10 @@ def test_where_a_sliding_windows_cells_go_round(
 
 def test_upstream_as_it_is_is_not_changed(tiny_path: TinyPath) -> None:
     """What `cost --kernels upstream` measures: here bits may depend on the batch."""
-    binding.choose_kernels("upstream-as-is")
-    try:
-        assert not binding.kernels()["exact"]
-        with Model(tiny_path("llama", quant="q8_0")) as model, pytest.raises(AssertionError):
-            for flash in (True, False):
-                check(model, 600, flash=flash)
-    finally:
-        binding.choose_kernels("ecl")
+    assert not binding.kernels("upstream-as-is")["exact"]
+    with (
+        Model(tiny_path("llama", quant="q8_0"), kernels="upstream-as-is") as model,
+        pytest.raises(AssertionError),
+    ):
+        for flash in (True, False):
+            check(model, 600, flash=flash)

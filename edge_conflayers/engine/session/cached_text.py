@@ -75,6 +75,8 @@ class CachedText(Closing):
         self.tokens: list[int] = []  # what is in the cache, in order
         self.n_ctx = context_size(model, n_ctx)
         self.threads = threads or machine.default_threads()
+        self.flash_attention = flash_attention
+        self.kv_type: KVType = kv_type
         self._mask = NO_MASK
         self._batch = min(batch, self.n_ctx)
         self.max_outputs = min(max_outputs, self._batch)

@@ -140,9 +140,9 @@ class Session(CachedText):
 
     @functools.cached_property
     def exact_batch(self) -> int:
-        """Most tokens of a step that gives each one the logits of a one-token step, to the bit.
-        Asked for first, a GPU is tried: some twenty steps, after which the last one's logits are
-        gone.
+        """Most tokens of a step that gives each one the logits of a one-token step, bit for bit.
+        Asked for the first time on this machine, it is tried: about as long as a dozen steps, after
+        which the last step's logits are gone.
 
         Raises:
             as ``step`` and ``rollback`` do.

@@ -6,7 +6,8 @@
 #include "graph/live_graphs.h"
 #include "graph/sublayer_pass.h"
 #include "graph/tree.h"
-#include "kernels/ggml_columns.h"
+#include "kernels/ggml_marks.h"
+#include "kernels/mark_graph.h"
 #include "llama-graph.h"
 #include "llama-hparams.h"
 
@@ -45,7 +46,8 @@ ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, s
     return cur;
 }
 
-refusal finish_graph(llm_graph_result & res, const graph_options & options) {
+refusal finish_graph(llm_graph_result & res, const graph_options & options, ecl_kernels_choice kernels) {
+    mark_attention(res.get_gf(), kernels);
     const int64_t n_tokens = res.t_inp_tokens != nullptr ? res.t_inp_tokens->ne[0] : 1;
     if (options.head != nullptr) {
         if (std::string why = shorten_logits(res, *options.head); !why.empty()) {
@@ -69,11 +71,8 @@ refusal finish_graph(llm_graph_result & res, const graph_options & options) {
             return { ECL_NO_TREE, "trees of tokens: " + why };
         }
     }
-    if (options.exact && n_tokens > 1 && n_tokens <= ECL_SMALL_BATCH) {
-        ggml_cgraph * gf = res.get_gf();
-        for (int i = 0; i < gf->n_nodes; ++i) {
-            ecl_mark_small_batch(gf->nodes[i], static_cast<int32_t>(n_tokens));
-        }
+    if (options.exact && kernels != ECL_KERNELS_UPSTREAM_AS_IS && n_tokens > 1 && n_tokens <= ECL_SMALL_BATCH) {
+        mark_small_batch(res.get_gf(), n_tokens);
     }
     return {};
 }

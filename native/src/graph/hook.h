@@ -10,12 +10,13 @@
 // operations stay as they are. With sub-layers dropped, the graph is the one that upstream would build
 // for a model without them: the same operations, on the same operands, in the same order. What is kept
 // readable is marked as an output or copied, and steps over a few tokens get the marks of
-// kernels/ggml_columns.h; neither changes an operation.
+// kernels/ggml_marks.h; neither changes an operation.
 //
 // Folders: graph/ uses memory/ and kernels/, and knows llm_graph_result but not llama_context.
 // All arrows: draft -> step -> graph, sources; graph -> memory, kernels; draft, step, sources -> logits.
 #pragma once
 
+#include "ecl_kernels.h"
 #include "ecl_status.h"
 
 #include <algorithm>
@@ -120,8 +121,8 @@ ggml_tensor * drop_ffn(const llm_graph_context & graph, ggml_tensor * cur, ggml_
 // Called by the builders on return: notes the output, returns it.
 ggml_tensor * mark_sublayer(llm_graph_result * res, ggml_tensor * cur, int il, sublayer kind);
 
-// Makes a built graph what the options ask for. Refuses what this architecture's graph cannot be served
+// Makes a built graph what the options ask for, with the model's choice of kernels. Refuses what this architecture's graph cannot be served
 // with; the graph must then not be run.
-refusal finish_graph(llm_graph_result & res, const graph_options & options);
+refusal finish_graph(llm_graph_result & res, const graph_options & options, ecl_kernels_choice kernels);
 
 }  // namespace ecl

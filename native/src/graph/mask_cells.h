@@ -1,8 +1,9 @@
 // Notes on an attention mask which part of the KV cache a one-token step would read, so that attention over
-// a few tokens can read just that for each of them (kernels/columns.cpp).
+// a few tokens can read just that for each of them (kernels/token_by_token.cpp).
 #pragma once
 
-#include "kernels/ggml_columns.h"
+#include "kernels/ggml_marks.h"
+#include "kernels/mark_graph.h"
 
 #include "llama-batch.h"
 
@@ -26,7 +27,7 @@ void note_cells(ggml_tensor & mask, const llama_ubatch & ubatch, const Cells & c
             --used;
         }
     }
-    ecl_note_cells(&mask, used, pad);
+    note_cells(mask, used, pad);
 }
 
 }  // namespace ecl

@@ -2,7 +2,8 @@
 
 #include "ggml-backend.h"
 #include "ggml.h"
-#include "kernels/ggml_attention.h"
+#include "kernels/attention/ggml_attention.h"
+#include "kernels/ggml_marks.h"
 #include "llama-graph.h"
 
 #include <algorithm>
@@ -59,7 +60,7 @@ bool kernel_takes(const ggml_tensor * attention) {
     static const auto takes = [] {
         ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
         return reinterpret_cast<decltype(&ecl_attention_takes)>(
-            ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), ECL_ATTENTION_TAKES_NAME));
+            ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(cpu), "ecl_attention_takes"));
     }();
     return takes != nullptr && takes(attention);
 }

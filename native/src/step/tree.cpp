@@ -2,6 +2,7 @@
 #include "ecl.h"
 #include "ggml-backend.h"
 #include "graph/tree.h"
+#include "kernels/mark_graph.h"
 #include "llama-context.h"
 #include "llama-memory.h"
 #include "llama-model.h"
@@ -37,6 +38,7 @@ std::string why_no_trees(llama_context * ctx) {
     if (!cache || ctx->graph_reserve(2, 1, 2, cache.get(), true) == nullptr) {
         return "the model's graph cannot be built";
     }
+    mark_attention(ctx->get_gf_res_reserve()->get_gf(), model.ecl_kernels);
     return why_no_branches(*ctx->get_gf_res_reserve());
 }
 

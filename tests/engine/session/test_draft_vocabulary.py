@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from steps import RealModel, Tiny, TinyPath, open_session, random_tokens
 import edge_conflayers
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
-from edge_conflayers.engine import binding
+from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
@@ -30,10 +30,9 @@ MASK = LayerMask(attention=frozenset({1}), mlp=frozenset({1, 2}))
 
 
 @pytest.fixture(params=[True, False], ids=["our-kernels", "upstream-kernels"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[bool]:
-    binding.choose_kernels("ecl" if request.param else "upstream")
-    yield request.param
-    binding.choose_kernels("ecl")
+def kernels(request: pytest.FixtureRequest) -> bool:
+    """Whether the test's model has ours."""
+    return bool(request.param)
 
 
 def some_tokens(model: Model, n: int, seed: int = 0) -> list[int]:
@@ -72,7 +71,8 @@ def test_logits_are_those_of_the_whole_head(
     tiny_path: TinyPath, arch: str, quant: str, kernels: bool
 ) -> None:
     path = tiny_path(arch, n_embd=128, quant=quant, n_vocab=VOCABULARY)
-    with Model(path) as model, open_session(model, n_ctx=256) as session:
+    choice: KernelChoice = "ecl" if kernels else "upstream"
+    with Model(path, kernels=choice) as model, open_session(model, n_ctx=256) as session:
         tokens = random_tokens(model, 20)
         for mask in (NO_MASK, MASK):
             session.clear()

@@ -13,6 +13,7 @@ from steps import (
     Logits,
     RealModel,
     Tiny,
+    TinyPath,
     assert_same_bits,
     open_session,
     random_tokens,
@@ -311,10 +312,9 @@ def test_trees_are_refused_beforehand(tiny: Tiny, kind: str) -> None:
 
 
 @kernels_only
-def test_trees_are_refused_with_the_kernels_switched_off(tiny: Tiny) -> None:
-    binding.choose_kernels("upstream")
-    try:
-        with open_session(tiny("llama"), n_ctx=64) as session:
-            check_refused(session, "CPU kernel")
-    finally:
-        binding.choose_kernels("ecl")
+def test_trees_are_refused_with_upstreams_kernels(tiny_path: TinyPath) -> None:
+    with (
+        Model(tiny_path("llama"), kernels="upstream") as model,
+        open_session(model, n_ctx=64) as session,
+    ):
+        check_refused(session, "CPU kernel")
