@@ -16,7 +16,7 @@ from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.objective import expected_tokens
-from edge_conflayers.layer_search.states import NoRoom, StateRunner
+from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class DelDrafter:
         if n < 1:
             return False
         text = [*session.tokens[len(session) - n + 1 :], token]
-        runner = StateRunner(session, n)
+        runner = LayerRunner(session, n)
         exits = list(self.records)
         try:
             drawn = runner.tokens(runner.streams(exits[-1])[exits])

@@ -26,7 +26,7 @@ def with_leaves(draft: Draft, most: int, least: float) -> Draft:
         most: tokens in all; the row stays whole.
         least: probability of a leaf together with all before it under which it is left out.
     """
-    row = draft.row
+    row = draft.chain_length
     before = [1.0]  # probability of the row up to each token
     for probability in draft.probabilities[:row]:
         before.append(before[-1] * probability)

@@ -11,7 +11,7 @@ from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.by_kind import SearchByKind
+from edge_conflayers.layer_search.search_by_kind import SearchByKind
 
 
 class MeasuredDrafter(LayersDrafter):

@@ -1,4 +1,4 @@
-"""Masks in a profile."""
+"""Layer masks as a profile keeps them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge_conflayers.errors import BadInput
 
 
 def mask_state(mask: LayerMask) -> dict[str, list[int]]:
-    """JSON-able."""
+    """The mask, JSON-able; ``mask_from_json`` restores it."""
     return {"attention": sorted(mask.attention), "mlp": sorted(mask.mlp)}
 
 

@@ -39,7 +39,7 @@ def test_the_surer_the_fewer(probability: float, number: int) -> None:
 def test_the_likeliest_are_kept(seed: int, row: int, width: int, most: int, least: float) -> None:
     draft = drafted(seed, row, width)
     found = with_leaves(draft, most, least)
-    assert found.tokens[:row] == draft.tokens[:row] and found.row == row
+    assert found.tokens[:row] == draft.tokens[:row] and found.chain_length == row
     assert len(found.tokens) <= max(most, row)
 
     def likely(of: Draft, i: int) -> float:
