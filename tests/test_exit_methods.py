@@ -15,12 +15,8 @@ from test_identity import SAMPLERS, write
 from edge_conflayers.costs.by_weights import costs_by_weights
 from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.drafter import Drafter
-from edge_conflayers.drafters.early_exit import (
-    DelDrafter,
-    DelSettings,
-    LayerSkipDrafter,
-    LayerSkipSettings,
-)
+from edge_conflayers.drafters.dynamic_exit import DelDrafter, DelSettings
+from edge_conflayers.drafters.early_exit import LayerSkipDrafter, LayerSkipSettings
 from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
