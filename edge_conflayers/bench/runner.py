@@ -46,7 +46,7 @@ class TaskRuns:
 
 
 class Engine(Protocol):
-    """A method that can be asked for texts."""
+    """A method that writes texts."""
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
         """Writes one text in a fresh session."""

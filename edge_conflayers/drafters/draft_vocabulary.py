@@ -51,12 +51,12 @@ class DraftVocabulary:
         )
         self._written: Counter[int] = Counter()
         self._total = 0  # sum of its counts
-        self._new: set[int] = set()  # tokens whose first writing no text or count foretold
+        self._new: set[int] = set()  # tokens that were in no text or count before they were written
         self._text: set[int] = set()
         self._current: frozenset[int] = frozenset()  # the session's draft vocabulary
         self._missing: set[int] = set()  # tokens of the text that it lacks
         self._order: list[int] = []  # the tokenizer's first text tokens, as far as needed
-        self._looked_at = 0  # tokens of the tokenizer that were looked at for it
+        self._looked_at = 0  # tokens of the tokenizer that were read for it
 
     def expect(self, written: Mapping[int, int]) -> None:
         """Takes over counts of what the model has written elsewhere, unless there are own ones."""

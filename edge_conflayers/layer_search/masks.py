@@ -15,7 +15,7 @@ def mask_state(mask: LayerMask) -> dict[str, list[int]]:
 
 
 def mask_from_json(value: Any, n_layer: int) -> LayerMask:
-    """What ``mask_state`` gave, for a model of n_layer layers.
+    """Restores what ``mask_state`` gave, for a model of n_layer layers.
 
     Raises:
         ValueError: anything else.

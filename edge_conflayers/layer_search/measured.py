@@ -70,7 +70,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a search needs to go on over another text of the same kind.
+    """What a search carries from one text to another of the same kind.
 
     Attributes:
         gains: (candidate, whether it was dropped or restored, change of the predicted speed), for
@@ -138,16 +138,16 @@ class MeasuredSearch:
 
     @property
     def orders(self) -> list[list[int]] | None:
-        """As ``set_orders`` was given them; None before."""
+        """The orders given to ``set_orders``; None before."""
         return self._orders
 
     @property
     def judged(self) -> int:
-        """How many sets were judged so far."""
+        """Number of sets judged so far."""
         return self._judged
 
     def memory(self) -> Memory:
-        """What to begin another text of this kind with, beside ``found``."""
+        """What to carry to another text of this kind, beside ``found``."""
         self._next_seed()
         gains = ((i, dropped, gain) for (i, dropped), gain in self._gains.items())
         return Memory(tuple(gains), self._seed, self._credit)

@@ -13,7 +13,7 @@ from edge_conflayers.layer_search.online_measured import OnlineMeasuredSearch
 from edge_conflayers.layer_search.prompt_kinds import SAME_KIND, Signature, signature, similarity
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 
-_TAIL = 2048  # last tokens of a prompt that its kind is told by; not tuned
+_TAIL = 2048  # last tokens of a prompt, whose signature is its kind; not tuned
 
 
 class SearchByKind:

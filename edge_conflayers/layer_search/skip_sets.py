@@ -122,7 +122,7 @@ class SkipSets:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], n_layer: int) -> SkipSets:
-        """What ``to_json`` gave, for a model of n_layer layers.
+        """Restores what ``to_json`` gave, for a model of n_layer layers.
 
         Raises:
             BadInput: anything else.

@@ -96,7 +96,7 @@ class ConfLayersSearch:
 
     @property
     def context_window(self) -> int:
-        """How many of the last generated tokens a probe runs over."""
+        """Number of last generated tokens that a probe runs over."""
         return self.settings.context_window
 
     @property

@@ -30,7 +30,7 @@ class ConfLayersSettings:
     skip_ratio: float = 0.4
     """Share of the candidate layers to skip, which lambda is steered towards."""
     ratio_slack: float = 0.25
-    """How far the skipped share may exceed `skip_ratio` before lambda is raised."""
+    """How far the skipped share may exceed ``skip_ratio`` before lambda is raised."""
     initial_lambda: float = 0.0
     """Starting weight of the neighbours' deviation in a layer's threshold."""
     lambda_step: float = 0.05
@@ -100,7 +100,7 @@ class Selection:
 
 
 def _leading_run(values: npt.NDArray[np.float16]) -> int:
-    """How many values at the start are equal."""
+    """Number of equal values at the start."""
     different = np.flatnonzero(values != values[0])
     return int(different[0]) if different.size else len(values)
 

@@ -45,10 +45,10 @@ class KnapSpecSettings:
     most_saved: float = 0.6
     """Share of all sub-layers' cost that may be skipped. Not tuned."""
     levels: int = 16
-    """How many amounts saved are told apart; of the paths that save about as much, the most similar
-    is kept. Not tuned."""
+    """Steps from saving nothing to ``most_saved``; of the paths that save as many steps, the most
+    similar one is kept. Not tuned."""
     tokens: int = 4
-    """How many of the text's last tokens the states are taken of. Not tuned."""
+    """Number of last tokens of the text whose states are followed. Not tuned."""
     interval: int = 64
     """Rounds from one search to the next; the paper's is 1. Not tuned."""
     stop_threshold: float = 0.0

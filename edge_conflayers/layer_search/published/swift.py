@@ -119,7 +119,7 @@ class SwiftSearch:
 
     @property
     def judged(self) -> int:
-        """How many candidates were judged so far."""
+        """Number of candidates judged so far."""
         return len(self._seen)
 
     @property
