@@ -20,7 +20,7 @@ from edge_conflayers.drafters.early_exit import LayerSkipDrafter, LayerSkipSetti
 from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.states import branches
+from edge_conflayers.engine.session.branches import branches
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.published.clasp import ClaspSearch, ClaspSettings
 from edge_conflayers.layer_search.published.knapspec import KnapSpecSearch, KnapSpecSettings

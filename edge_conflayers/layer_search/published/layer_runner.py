@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.states import branches
+from edge_conflayers.engine.session.branches import branches
 from edge_conflayers.layer_search.published.similar_paths import Kind, States
 
 _MOST_BRANCHES = 128  # llama.cpp has 255 sequences besides the text's; not tuned
