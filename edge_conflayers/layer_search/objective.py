@@ -127,10 +127,12 @@ def best_prediction(
         lengths: draft lengths to choose from, at least one, each at least 1.
     """
     table = _Table(records)
+    c = costs.c(mask)
+    v = np.array([costs.v(n + 1) for n in range(max(lengths) + 1)])
     found = []
     for stop in stops:
         for length in lengths:
-            found.append(_simulate(table, mask, costs, stop, length))
+            found.append(_simulate(table, c, v, stop, length))
             if length >= table.longest_draft(stop):
                 break  # longer limits change nothing
     return max(found, key=lambda prediction: prediction.speed)
@@ -177,25 +179,29 @@ def _steps_until(marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     return steps
 
 
-def _simulate(table: _Table, mask: LayerMask, costs: Costs, stop: float, length: int) -> Prediction:
+def _simulate(
+    table: _Table, c: float, v: npt.NDArray[np.float64], stop: float, length: int
+) -> Prediction:
     """Follows rounds from every start at once, by doubling: the sums over ``2 n`` rounds from a
     start are those over ``n`` rounds from there plus those over ``n`` more from where these end.
 
     Only a second run of ``ROUNDS`` rounds counts, from where the first one has ended: by then the
     starts are those that drafting arrives at.
+
+    Args:
+        v: V(n + 1) by n.
     """
     drafted, accepted = table.rounds(stop, length)
-    verify = np.array([costs.v(n + 1) for n in range(int(drafted.max()) + 1)])
-    seconds = drafted * costs.c(mask) + verify[drafted]
-    sums = np.stack([drafted, accepted, seconds])
+    cost = drafted * c + v[drafted]
+    sums = np.stack([drafted, accepted, cost])
     ends = (np.arange(len(table)) + accepted + 1) % len(table)
     for _ in range(_DOUBLINGS):
         sums = sums + sums[:, ends]
         ends = ends[ends]
-    all_drafted, all_accepted, all_seconds = sums[:, ends].mean(axis=1)
+    all_drafted, all_accepted, all_cost = sums[:, ends].mean(axis=1)
     tokens = float(all_accepted) + ROUNDS
     return Prediction(
-        speed=tokens / float(all_seconds),
+        speed=tokens / float(all_cost),
         stop_probability=stop,
         max_draft=length,
         acceptance=float(all_accepted / all_drafted),

@@ -241,7 +241,7 @@ def test_time_that_a_candidate_took_is_earned_before_the_next(
     """A share of a tenth, rounds of one second, candidates of two: one in twenty rounds."""
     clock = itertools.count(step=2.0)
     monkeypatch.setattr(
-        "edge_conflayers.layer_search.measured.time.perf_counter", lambda: next(clock)
+        "edge_conflayers.layer_search.online_measured.time.perf_counter", lambda: next(clock)
     )
     model = tiny("llama", n_layer=6)
     search = OnlineMeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=0.1))

@@ -50,7 +50,7 @@ class ConfLayersSettings:
     stop_threshold: float = 0.8
     """A draft stops at the token whose top-1 probability is under this."""
     max_draft: int = 25
-    """Most tokens drafted in a row."""
+    """Most tokens drafted in a round."""
     leaf_probability: float = 0.15
     """An alternative that is less likely than this, together with the tokens before it, is not
     verified as a leaf. As published, all are verified (0.0), which pays only if verifying more
