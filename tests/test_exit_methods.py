@@ -15,21 +15,17 @@ from test_identity import SAMPLERS, write
 from edge_conflayers.costs.by_weights import costs_by_weights
 from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.drafter import Drafter
-from edge_conflayers.drafters.early_exit import (
-    DelDrafter,
-    DelSettings,
-    LayerSkipDrafter,
-    LayerSkipSettings,
-)
+from edge_conflayers.drafters.dynamic_exit import DelDrafter, DelSettings
+from edge_conflayers.drafters.early_exit import LayerSkipDrafter, LayerSkipSettings
 from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.states import branches
+from edge_conflayers.engine.session.branches import branches
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.clasp import ClaspSearch, ClaspSettings
-from edge_conflayers.layer_search.knapspec import KnapSpecSearch, KnapSpecSettings
-from edge_conflayers.layer_search.paths import States
-from edge_conflayers.layer_search.states import NoRoom, StateRunner
+from edge_conflayers.layer_search.published.clasp import ClaspSearch, ClaspSettings
+from edge_conflayers.layer_search.published.knapspec import KnapSpecSearch, KnapSpecSettings
+from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
+from edge_conflayers.layer_search.published.similar_paths import States
 from edge_conflayers.methods import make_method
 
 # Costs at which drafting always pays, so that it is tried.
@@ -153,7 +149,7 @@ def test_states_run_part_by_part_are_the_models(tiny: Tiny, arch: str) -> None:
     tokens = random_tokens(model, 40)
     with open_session(model, n_ctx=256) as session:
         session.read(tokens)
-        runner = StateRunner(session, 6)
+        runner = LayerRunner(session, 6)
         streams = runner.streams(4)
         assert_same_bits(streams[0], runner.embeddings())
         states = whole = streams[0][None]
@@ -177,7 +173,7 @@ def test_many_paths_take_several_steps(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=3)
     with open_session(model, n_ctx=512, batch=32, max_outputs=8) as session:
         session.read(random_tokens(model, 30))
-        runner = StateRunner(session, 3)
+        runner = LayerRunner(session, 3)
         rng = np.random.default_rng(0)
         states = rng.standard_normal((25, 3, model.n_embd)).astype(np.float32)
         for layer in range(3):
@@ -190,7 +186,7 @@ def test_many_paths_take_several_steps(tiny: Tiny) -> None:
 
 def paths_of(session: Session, mask: LayerMask) -> States:
     """What the last token's states become under a mask, by a masked step of its own."""
-    runner = StateRunner(session, 1)
+    runner = LayerRunner(session, 1)
     found = branches(
         session,
         session.tokens[-1:],
@@ -242,7 +238,7 @@ def test_a_search_without_room_keeps_what_it_has(tiny: Tiny) -> None:
     with open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 256))
         with pytest.raises(NoRoom):
-            StateRunner(session, 1).embeddings()
+            LayerRunner(session, 1).embeddings()
         for search in (ClaspSearch(6), KnapSpecSearch(6, CHEAP)):
             search.advance(session)
             assert not search.mask

@@ -30,13 +30,13 @@ from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings, json_schema_grammar
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.layer_search.by_kind import SearchByKind
-from edge_conflayers.layer_search.conflayers import ConfLayersSearch, ConfLayersSettings
-from edge_conflayers.layer_search.kinds import signature
 from edge_conflayers.layer_search.measured import Found, MeasuredSettings
 from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.layer_search.prompt_kinds import signature
+from edge_conflayers.layer_search.published.conflayers import ConfLayersSearch, ConfLayersSettings
+from edge_conflayers.layer_search.published.swift import SwiftSearch, SwiftSettings
+from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
-from edge_conflayers.layer_search.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.next_state.head import NextStateHead
 
 PROMPTS = (

@@ -1,10 +1,8 @@
-"""Does a token's result depend on how many tokens are evaluated with it?
+"""Counts how often a token's logits depend on how many tokens are evaluated with it.
 
 Text equal to plain decoding needs a verification step over n tokens to give each of them the bits
-that a one-token step gives. This program counts, per batch size, at how many positions the logits
-differ, at how many the most likely token differs, and which operators are the cause: each node of
-the batched graph is compared with the same node of one-token graphs and, where it differs,
-overwritten with the one-token result, so that every operator is judged on equal inputs.
+that a one-token step gives. For each batch size, this program counts the positions whose logits
+differ and those whose most likely token differs, and names the operators that are the cause.
 
     python tools/batch_invariance.py smollm2-135m --prefix 32 600 --kernels upstream-as-is
 
@@ -26,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from operator_watch import Cause, OperatorWatch
 
 from edge_conflayers.engine import binding
 from edge_conflayers.hub import models
@@ -33,34 +32,11 @@ from edge_conflayers.hub import models
 _TEXT = Path(__file__).read_text(encoding="utf-8")
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2, "bf16": 30}
-# Nodes that compute nothing, and those whose result is a view of the whole KV cache.
-_SKIPPED = {"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "SET_ROWS", "CPY"}
-_ITEM = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-
-
-class _Tensor(ctypes.Structure):
-    """struct ggml_tensor of ggml.h."""
-
-
-_Tensor._fields_ = [
-    ("type", ctypes.c_int),
-    ("buffer", ctypes.c_void_p),
-    ("ne", ctypes.c_int64 * 4),
-    ("nb", ctypes.c_size_t * 4),
-    ("op", ctypes.c_int),
-    ("op_params", ctypes.c_int32 * 16),
-    ("flags", ctypes.c_int32),
-    ("src", ctypes.POINTER(_Tensor) * 10),
-    ("view_src", ctypes.POINTER(_Tensor)),
-    ("view_offs", ctypes.c_size_t),
-    ("data", ctypes.c_void_p),
-    ("name", ctypes.c_char * 64),
-]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the library is asked for."""
+    """Settings of the library."""
 
     flash: str = "auto"
     kv_type: str = "f16"
@@ -70,7 +46,14 @@ class Settings:
 
 @dataclass
 class SizeCount:
-    """One batch size: positions compared, differing in any logit, differing in the argmax."""
+    """Counts for one batch size.
+
+    Attributes:
+        positions: compared.
+        logits: positions that differ in any logit.
+        argmax: positions whose most likely token differs.
+        largest: largest difference of a logit.
+    """
 
     positions: int = 0
     logits: int = 0
@@ -79,114 +62,19 @@ class SizeCount:
 
 
 @dataclass
-class Cause:
-    """An operator whose result depends on the batch size although its inputs are equal."""
-
-    nodes: int = 0
-    values: int = 0
-    largest: float = 0.0
-    example: str = ""
-
-
-@dataclass
 class Report:
-    """Per batch size the counts, and per (batch size, operator, operand types) the causes."""
+    """Counts by batch size, and causes by batch size and operator with operand types."""
 
     sizes: dict[int, SizeCount] = field(default_factory=dict)
     causes: dict[int, dict[str, Cause]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Node:
-    key: str
-    name: str
-    bits: npt.NDArray[Any]
-
-
-class _Watch:
-    """ggml's evaluation callback: records every node, or compares it with recorded ones."""
-
-    def __init__(self, llama: Any) -> None:
-        self._library = llama._lib
-        for name in ("ggml_op_name", "ggml_type_name"):
-            getattr(self._library, name).restype = ctypes.c_char_p
-            getattr(self._library, name).argtypes = [ctypes.c_int]
-        self.callback = llama.ggml_backend_sched_eval_callback(self._call)
-        self.mode = "off"
-        self.single: list[list[_Node]] = []
-        self.found: dict[str, Cause] = {}
-        self._index = 0
-
-    def begin(self, mode: str) -> None:
-        self.mode = mode
-        self._index = 0
-        if mode == "record":
-            self.single.append([])
-
-    def _call(self, address: int, ask: bool, _data: Any) -> bool:
-        tensor = ctypes.cast(address, ctypes.POINTER(_Tensor)).contents
-        op = self._op(tensor)
-        if ask:
-            return self.mode != "off" and op not in _SKIPPED
-        bits = _bits(tensor)
-        if self.mode == "record":
-            self.single[-1].append(_Node(op, tensor.name.decode(), bits.copy()))
-        else:
-            self._compare(tensor, op, bits)
-        self._index += 1
-        return True
-
-    def _compare(self, tensor: _Tensor, op: str, bits: npt.NDArray[Any]) -> None:
-        singles = [nodes[self._index] for nodes in self.single]
-        if singles[0].key != op:
-            raise RuntimeError(f"the graphs differ at {self._index}: {singles[0].key} and {op}")
-        n = len(singles)
-        shapes = singles[0].bits.shape, bits.shape
-        axes = [i for i, (one, many) in enumerate(zip(*shapes, strict=True)) if one != many]
-        if len(axes) != 1 or shapes[1][axes[0]] != n * shapes[0][axes[0]]:
-            raise RuntimeError(f"{op} {singles[0].name} has no token axis: {shapes}")
-        expected = np.concatenate([node.bits for node in singles], axis=axes[0])
-        different = bits != expected
-        if different.any():
-            cause = self.found.setdefault(self._describe(tensor, op), Cause())
-            cause.nodes += 1
-            cause.values += int(different.sum())
-            cause.example = cause.example or singles[0].name
-            if bits.dtype == np.uint32 and tensor.type == 0:
-                gap = np.abs(bits.view(np.float32) - expected.view(np.float32))
-                cause.largest = max(cause.largest, float(np.nanmax(gap)))
-            bits[...] = expected
-
-    def _op(self, tensor: _Tensor) -> str:
-        return str(self._library.ggml_op_name(tensor.op).decode())
-
-    def _describe(self, tensor: _Tensor, op: str) -> str:
-        operands = [
-            str(self._library.ggml_type_name(source.contents.type).decode())
-            for source in tensor.src
-            if source
-        ]
-        return f"{op}({', '.join(operands)})"
-
-
-def _bits(tensor: _Tensor) -> npt.NDArray[Any]:
-    """A tensor's memory as unsigned integers, numpy's axis order, not copied."""
-    kind = _ITEM[tensor.nb[0]]
-    span = 1 + sum((tensor.ne[i] - 1) * tensor.nb[i] // tensor.nb[0] for i in range(4))
-    flat = np.ctypeslib.as_array(
-        ctypes.cast(tensor.data, ctypes.POINTER(np.ctypeslib.as_ctypes_type(kind))), shape=(span,)
-    )
-    return np.lib.stride_tricks.as_strided(
-        flat, shape=tuple(tensor.ne)[::-1], strides=tuple(tensor.nb)[::-1]
-    )
-
-
 class Context:
-    """A context of a model, by our library or upstream's."""
+    """A model and a context of it, by our library or upstream's, with its operators watched."""
 
     def __init__(self, path: Path, settings: Settings, n_ctx: int) -> None:
         self.llama = llama = binding.llama
-        self.watch = _Watch(llama)
+        self.watch = OperatorWatch(llama)
         params = llama.llama_model_default_params()
         params.use_extra_bufts = settings.repack
         params.n_gpu_layers = 0
@@ -217,7 +105,12 @@ class Context:
         return list(buffer[:n])
 
     def decode(self, tokens: Sequence[int], begin: int, *, mode: str = "off") -> npt.NDArray[Any]:
-        """One step with every token's logits: float32 [tokens, n_vocab]."""
+        """Runs one step and returns every token's logits, float32 [tokens, n_vocab].
+
+        Args:
+            begin: position of the first token.
+            mode: of the watch: "off", "record" or "compare".
+        """
         self.watch.begin(mode)
         if self._step(tokens, begin) != 0:
             raise SystemExit("a step failed")
@@ -226,7 +119,7 @@ class Context:
         return np.array(np.ctypeslib.as_array(rows, shape=(len(tokens), self.n_vocab)))
 
     def _step(self, tokens: Sequence[int], begin: int) -> int:
-        """As our library verifies drafts, or as upstream decodes."""
+        """Runs a step as our library verifies drafts, or as upstream decodes."""
         if binding.PATCHED:
             array = (ctypes.c_int32 * len(tokens))(*tokens)
             every = binding.OUTPUTS_ALL
@@ -254,7 +147,14 @@ class Context:
 def measure(
     context: Context, prefix: int, sizes: Sequence[int], groups: int, trace_groups: int
 ) -> Report:
-    """Compares batched steps with one-token steps over equal caches, from position `prefix` on."""
+    """Compares batched steps with one-token steps over equal caches.
+
+    Args:
+        prefix: tokens in the cache before the first compared position.
+        sizes: batch sizes.
+        groups: how often to compare, over ``max(sizes)`` further positions each.
+        trace_groups: groups whose operators are compared as well.
+    """
     report = Report({n: SizeCount() for n in sizes}, {n: {} for n in sizes})
     tokens = context.tokenize(_TEXT)
     most = max(sizes)
@@ -266,7 +166,7 @@ def measure(
         begin = prefix + group * most
         window = tokens[begin : begin + most]
         trace = group < trace_groups
-        # Once before, so that later tokens' cells, which the mask hides, hold the same keys below.
+        # Once before, so that the masked cells of later tokens hold the same keys below.
         for i, token in enumerate(window):
             context.decode([token], begin + i)
         context.forget(begin)

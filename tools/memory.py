@@ -1,10 +1,10 @@
-"""How much memory does a process take, by upstream's library and by ours?
+"""Measures how much memory a process takes, by upstream's library and by ours.
 
 Each case is a process of its own that loads the model, reads a prompt and decodes: token by token
 (`plain`), or in rounds of 1 to N drafted tokens that are then verified with the logits of every
 token (`drafting`; for upstream, which drafts nothing, the verifications alone). Reported are the
-most memory resident at any time, what is resident at the end, and how much of that is anonymous:
-the rest is the model file's, which the system can take back.
+peak of resident memory, the resident memory at the end, and how much of that is anonymous; the rest
+is the model file, whose pages the system can drop.
 
     python tools/memory.py smollm2-135m qwen2.5-coder-1.5b
 
@@ -22,20 +22,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 _LIBRARY = "EDGE_CONFLAYERS_LIB"
-_PROMPT = 512
+_PROMPT = 512  # tokens
 _PLAIN_STEPS = 20
 _FIELDS = {"peak": "VmHWM", "resident": "VmRSS", "anonymous": "RssAnon"}
 _CASES = [(library, kind) for kind in ("plain", "drafting") for library in ("upstream", "ours")]
 
 
 def _memory() -> dict[str, float]:
-    """Of this process, in 10^6 bytes."""
+    """Memory of this process, in 10^6 bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
     return {name: int(status[field].split()[0]) * 1024 / 1e6 for name, field in _FIELDS.items()}
 
 
 def _run(path: str, kind: str, context: int, drafted: int) -> dict[str, float]:
+    """Runs one case in this process."""
     from edge_conflayers.bench.upstream import UpstreamSession
     from edge_conflayers.engine import binding
     from edge_conflayers.engine.model import Model
@@ -64,6 +65,7 @@ def _run(path: str, kind: str, context: int, drafted: int) -> dict[str, float]:
 
 
 def _child(path: Path, library: str, kind: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Runs one case in a process of its own."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
     environment.pop(_LIBRARY, None)
     if library == "upstream":

@@ -1,4 +1,4 @@
-"""Runs methods over prompts, interleaved, so that a machine's bad minutes hit all of them alike."""
+"""Runs methods over prompts, interleaved, so that a slow minute hits all of them alike."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session.kv_cache import context_size
 from edge_conflayers.errors import BadInput
 from edge_conflayers.methods import Method, MethodOptions, make_method
 
-_LEAST_CONTEXT = 4096
-_WARM_UP_PROMPT = 16
-_WARM_UP_TOKENS = 4
+_WARM_UP_PROMPT = 16  # tokens read to warm up; not tuned
+_WARM_UP_TOKENS = 4  # tokens written to warm up; not tuned
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Generation:
-    """One text and what it took; ``stats.seconds`` excludes reading the prompt."""
+    """One text and its statistics; ``stats.seconds`` excludes reading the prompt."""
 
     tokens: tuple[int, ...]
     stats: Stats
@@ -39,21 +39,21 @@ class Generation:
 
 @dataclass
 class TaskRuns:
-    """What every method wrote for one prompt, once a repeat."""
+    """The texts that every method wrote for one prompt, one for each repeat."""
 
     task: Task
     runs: dict[str, list[Generation]] = field(default_factory=dict)
 
 
 class Engine(Protocol):
-    """A method that can be asked for texts."""
+    """A method that writes texts."""
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
-        """One text from a fresh session."""
+        """Writes one text in a fresh session."""
         ...
 
     def restart(self) -> None:
-        """Forgets what was learned."""
+        """Forgets what was learned from texts."""
         ...
 
     def close(self) -> None: ...
@@ -66,7 +66,7 @@ class LocalEngine:
         name: as in ``methods.METHODS``.
         n_ctx, threads: as for ``Session``.
         options: as for ``make_method``.
-        learned: the state that the method starts from; None for knowing nothing.
+        learned: the state that the method starts from, and restarts from; None for none.
 
     Raises:
         BadInput: as ``make_method`` and ``Method.resume`` do.
@@ -133,18 +133,18 @@ def make_task(model: Model, prompt: Prompt, *, raw: bool) -> Task:
 
 
 def context_for(model: Model, tasks: Sequence[Task], max_tokens: int, wanted: int | None) -> int:
-    """A context that every text fits in: ``wanted`` if given (0: what the model was trained for),
-    else what is needed, at least 4096 and at most what the model was trained for.
+    """The context size that every task fits in (``kv_cache.context_size``).
+
+    Args:
+        max_tokens: most tokens of a text.
+        wanted: the size that the user gave, if any.
 
     Raises:
         BadInput: a prompt and its text do not fit.
     """
     longest = max(tasks, key=lambda task: len(task.tokens))
     needed = len(longest.tokens) + max_tokens
-    if wanted is None:
-        size = min(max(_LEAST_CONTEXT, needed), model.n_ctx_train)
-    else:
-        size = wanted or model.n_ctx_train
+    size = context_size(model, wanted, needed=needed)
     if needed > size:
         raise BadInput(
             f"prompt {longest.prompt.id} has {len(longest.tokens)} tokens and -n asks for"
@@ -155,7 +155,7 @@ def context_for(model: Model, tasks: Sequence[Task], max_tokens: int, wanted: in
 
 
 def warm_up(engines: Mapping[str, Engine], task: Task) -> None:
-    """Brings weights into memory and graphs into being, then forgets what was learned."""
+    """Brings the weights into memory and builds graphs, then forgets what was learned."""
     for engine in engines.values():
         engine.generate(task.tokens[:_WARM_UP_PROMPT], _WARM_UP_TOKENS)
         engine.restart()
@@ -170,14 +170,16 @@ def run(
     fresh: bool = False,
     on_progress: Callable[[int, int, Mapping[str, Generation]], None] | None = None,
 ) -> tuple[list[TaskRuns], bool]:
-    """Runs all engines on each prompt before the next, in rotating order.
+    """Runs all engines on each prompt before the next one, in rotating order.
 
     What an engine learns is carried from prompt to prompt. Each repeat starts without it, so that
-    repeats do the same work and their median means something.
+    repeats do the same work and can be compared.
 
     Args:
+        max_tokens: most tokens of a text.
+        repeat: how often everything is run.
         fresh: forget before every prompt instead.
-        on_progress: called with prompts done, prompts in all (repeats counted), and the last runs.
+        on_progress: called with prompts done, prompts in all (times repeats), and the last runs.
 
     Returns:
         The prompts that every engine has finished at least once, and whether nothing is missing:

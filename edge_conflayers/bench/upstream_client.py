@@ -1,4 +1,4 @@
-"""Starts the process that decodes with upstream's own library, and asks it for texts."""
+"""Decoding by upstream's own library, in a process of its own: starts it and asks it for texts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from edge_conflayers.engine.binding import LIBRARY_VARIABLE
 from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
-# What the package lies in: a checkout, or an environment's packages.
+# The folder of the package: a checkout, or an environment's packages.
 _ROOT = Path(edge_conflayers.__file__).resolve().parent.parent
 _BUILT = Path("build") / "upstream" / "lib"
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 5.0  # that the process has to end by itself; not tuned
 
 
 def find_library(given: Path | None) -> Path:
-    """The folder of the unpatched library: the one given, else what ``make upstream`` built in the
-    checkout that this package lies in or that is the current folder.
+    """The folder of the unpatched library: the one given, else what ``make upstream`` built in this
+    package's checkout or in the current folder.
 
     Raises:
         BadInput: there is none.
@@ -46,7 +46,7 @@ def find_library(given: Path | None) -> Path:
 
 
 class UpstreamEngine:
-    """An ``Engine``: decoding by ``edge_conflayers.bench.upstream``. Works only while asked.
+    """An ``Engine`` that runs ``edge_conflayers.bench.upstream``, which computes only when asked.
 
     Args:
         model: the .gguf file.

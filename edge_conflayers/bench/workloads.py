@@ -1,4 +1,4 @@
-"""Prompts to measure with: JSON lines or plain text."""
+"""Prompts to measure with, from JSON lines or plain text."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Prompt:
     """One prompt of a workload.
 
     Attributes:
-        id: the record's own, else the line that it starts in.
-        category: the record's own, if it has one.
-        text: of a record with several turns the first: later ones need an answer.
+        id: the record's id, else the number of the line that it starts in.
+        category: the record's category, if it has one.
+        text: the prompt; of a record with several turns the first, as later ones need an answer.
     """
 
     id: str
@@ -34,10 +34,10 @@ class Prompt:
 
 
 def load(path: Path) -> list[Prompt]:
-    """Prompts of a file, in order.
+    """The prompts of a file, in order.
 
-    JSON lines have one object a line with ``turns`` (a list of texts), ``prompt`` or ``question``.
-    Anything else is text: one prompt per block between blank lines.
+    JSON lines have one object in each line, with ``turns`` (a list of texts), ``prompt`` or
+    ``question``. Anything else is text: one prompt per block between blank lines.
 
     Raises:
         BadInput: the file cannot be read, holds no prompt, or has a line that is not as above.
@@ -62,10 +62,11 @@ def load(path: Path) -> list[Prompt]:
 
 
 def spread(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
-    """At most ``limit`` prompts, spread evenly over the categories and evenly within each.
+    """At most ``limit`` prompts, spread evenly over the categories and within each, in the order of
+    the file.
 
-    Where the limit cannot be shared out evenly, larger categories get one more, and where there are
-    more categories than prompts the largest get one. The order of the file is kept.
+    If the limit cannot be shared out evenly, larger categories get one more; if there are more
+    categories than prompts, the largest get one each.
     """
     if limit is None or limit >= len(prompts):
         return list(prompts)

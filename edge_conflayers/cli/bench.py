@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_conflayers.bench import workloads
+from edge_conflayers.cli.json_file import check_writable, write_json
 from edge_conflayers.cli.options import (
     context_options,
     count_option,
@@ -99,6 +100,8 @@ def bench(
 
     from edge_conflayers import machine
     from edge_conflayers.bench import report as reports
+    from edge_conflayers.bench import tables
+    from edge_conflayers.bench.about import about
     from edge_conflayers.bench.runner import LocalEngine, context_for, make_task, run, warm_up
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
     from edge_conflayers.engine.model import Model
@@ -110,7 +113,7 @@ def bench(
     library = find_library(upstream_lib) if of_upstream & set(names) else None
     settings = SamplerSettings(temperature=temp, **sampling)
     if json_file is not None:
-        reports.check_writable(json_file)
+        check_writable(json_file)
     path = find_model(model)
     threads = threads or machine.default_threads()
     with ExitStack() as stack:
@@ -151,18 +154,18 @@ def bench(
         )
     if results:
         report = reports.make_report(
-            reports.about(path, threads),
+            about(path, threads),
             results,
             complete=complete,
             max_tokens=predict,
             sampling=settings,
         )
         if json_file is not None:
-            reports.write_json(json_file, report)
-        print_table(reports.HEADER, reports.table_rows(report))
+            write_json(json_file, report)
+        print_table(tables.HEADER, tables.table_rows(report))
         if report["categories"]:
             click.echo()
-            print_table(reports.category_header(report), reports.category_rows(report))
+            print_table(tables.category_header(report), tables.category_rows(report))
     if not complete:
         click.echo(f"interrupted: {len(results)} of {len(tasks)} prompts reported", err=True)
         sys.exit(130)

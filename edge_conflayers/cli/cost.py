@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_conflayers.cli.json_file import check_writable, write_json
 from edge_conflayers.cli.options import (
     count_option,
     device_options,
@@ -42,14 +43,14 @@ def cost(
 ) -> None:
     """Measure what a step of MODEL costs: with one token (T1), with 2 to 16 as in verification
     (V), and with layers dropped as in drafting (c)."""
-    from edge_conflayers.bench import report as reports
+    from edge_conflayers.bench.about import about
     from edge_conflayers.costs.report import ROOM, measure, rows
     from edge_conflayers.engine import binding
     from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.session import Session
 
     if json_file is not None:
-        reports.check_writable(json_file)
+        check_writable(json_file)
     path = find_model(model)
     with (
         Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,
@@ -61,8 +62,8 @@ def cost(
         )
     about_kernels = binding.kernels(loaded.kernels)
     if json_file is not None:
-        about = reports.about(path, report.threads)
-        reports.write_json(json_file, {**about, "kernels": about_kernels, **report.to_json()})
+        head = about(path, report.threads)
+        write_json(json_file, {**head, "kernels": about_kernels, **report.to_json()})
     print_table(("step", "over T1", "ms"), list(rows(report)))
     if not report.c:
         click.echo(f"layers of architecture '{loaded.architecture}' cannot be dropped")

@@ -30,8 +30,8 @@ from edge_conflayers.drafters.source import CandidateSource
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.by_kind import SearchByKind
 from edge_conflayers.layer_search.measured import MeasuredSettings
+from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SkipSets
 from edge_conflayers.next_state.head import FORESEEN_AMONG, NextStateHead
 

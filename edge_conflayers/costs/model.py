@@ -107,7 +107,7 @@ class StepCosts(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StepCosts:
-        """What ``to_json`` gave.
+        """Restores what ``to_json`` gave.
 
         Raises:
             BadInput: something is missing, not a number, or makes no sense.

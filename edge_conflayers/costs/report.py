@@ -1,5 +1,5 @@
-"""What ``edge-conflayers cost`` shows: T1, V(n) for every n, c(S) for ever more layers dropped, and
-how fast memory is."""
+"""What ``edge-conflayers cost`` shows: T1, V(n), c(S) on a ladder of skip sets, and the speed of
+memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SkipCost(msgspec.Struct, frozen=True):
 
 
 class GraphSwitch(msgspec.Struct, frozen=True):
-    """What it costs to go from a masked one-token step to a full step over four tokens or back.
+    """Cost of going from a masked one-token step to a full step over four tokens or back.
 
     Attributes:
         graphs_built: graphs built per switch; 0 when both stay alive.
@@ -107,7 +107,7 @@ def measure(
     """Measures the costs of steps and the speed of memory; clears the session.
 
     Times are medians over the repeats, taken as ``StepTimer.median_seconds`` says. Memory is read
-    once a repeat, as 512 MiB of int64 in equal parts, each summed by numpy in a thread of its own.
+    once a repeat: 512 MiB of int64 in equal parts, each summed by numpy in a thread of its own.
 
     Args:
         session: with room for ``context + ROOM`` tokens.
@@ -188,7 +188,7 @@ def _switch(
 
 
 class _MemoryReading:
-    """How fast all threads together read memory that no cache holds."""
+    """Measures the speed at which all threads together read memory that no cache holds."""
 
     def __init__(self, threads: int) -> None:
         free = machine.available_memory()
@@ -204,7 +204,7 @@ class _MemoryReading:
             return
         with ThreadPoolExecutor(len(self._parts)) as pool:
             started = time.perf_counter()
-            list(pool.map(np.add.reduce, self._parts))  # numpy lets go of the interpreter meanwhile
+            list(pool.map(np.add.reduce, self._parts))  # numpy releases the GIL
             spent = time.perf_counter() - started
         self._rates.append(sum(part.nbytes for part in self._parts) / spent / 1e9)
 

@@ -1,4 +1,4 @@
-"""A second, smaller model drafts (Leviathan et al., arXiv 2211.17192): the usual alternative."""
+"""Drafts by a second, smaller model (Leviathan et al., arXiv 2211.17192), the usual alternative."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import Session
 
 NAME = "draft-model"
+"""Source of these drafts' tokens."""
 
 
 class DraftModelDrafter:
-    """Drafts greedily with a model of its own, whose session follows the text.
+    """Drafts greedily by a second model, whose session follows the text.
 
     Args:
-        model: has the vocabulary of the model it drafts for; stays open as long as the drafter.
-        stop_probability: a drafted token less likely than this ends the draft and is not in it.
-        max_draft: most tokens in a draft.
+        model: has the vocabulary of the model that it drafts for; stays open as long as the
+            drafter.
+        stop_probability: a token less likely than this ends the draft and is not in it. Not tuned.
+        max_draft: most tokens in a draft. Not tuned.
     """
 
     def __init__(self, model: Model, *, stop_probability: float = 0.6, max_draft: int = 8) -> None:
@@ -51,11 +53,11 @@ class DraftModelDrafter:
         return Draft(tuple(tokens), tuple(probabilities), sources=(NAME,) * len(tokens))
 
     def learn(self, session: Session, round: Round) -> None:
-        """It learns nothing; the next draft starts where its text and this one part."""
+        """See ``Drafter.learn``; the next draft rolls its session back as far as it must."""
 
     def report(self) -> dict[str, Any]:
         return {"draft_model": self.model.path.name}
 
     def close(self) -> None:
-        """Frees its session."""
+        """Frees the second model's session."""
         self._own.close()

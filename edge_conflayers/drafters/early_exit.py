@@ -1,13 +1,13 @@
-"""The model drafts for itself by leaving early: its first layers, then its own norm and head.
+"""LayerSkip (arXiv 2404.16710): drafts by an early exit, after the first layers.
 
-Verification goes on where the draft stopped (``Session.draft_exit``), so a drafted token's first
-layers are paid for once. Models that were not trained for early exits (LayerSkip, arXiv
-2404.16710) exit badly.
+The model's own norm and head follow the exit. Verification goes on from there
+(``Session.draft_exit``), so the first layers of a drafted token run once. Models that were not
+trained for early exits predict badly at them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,20 +15,22 @@ from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.objective import expected_tokens
-from edge_conflayers.layer_search.states import NoRoom, StateRunner
 
 
 @dataclass(frozen=True)
 class LayerSkipSettings:
-    """Raises BadInput when a value is out of its range."""
+    """The method's settings.
+
+    Raises:
+        BadInput: a value is out of its range.
+    """
 
     exit_layer: int | None = None
-    """Layers that run in a draft; half of the model's if not given."""
+    """Layers that run in a draft; half of the model's if not given. Not tuned."""
     stop_threshold: float = 0.4
-    """A draft stops at the token whose top-1 probability is under this."""
+    """A draft stops at the token whose top-1 probability is under this. Not tuned."""
     max_draft: int = 6
-    """Most tokens drafted in a round."""
+    """Most tokens drafted in a round. Not tuned."""
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.stop_threshold <= 1.0 and self.max_draft >= 1):
@@ -37,10 +39,10 @@ class LayerSkipSettings:
             )
 
     def exit_of(self, n_layer: int) -> int:
-        """The exit in a model of n_layer layers.
+        """The exit layer in a model of n_layer layers.
 
         Raises:
-            BadInput: it has none there.
+            BadInput: the model has no such exit.
         """
         layer = n_layer // 2 if self.exit_layer is None else self.exit_layer
         if not 0 < layer < n_layer:
@@ -52,9 +54,13 @@ class LayerSkipSettings:
 
 
 class LayerSkipDrafter:
-    """Drafts by one fixed exit (LayerSkip, arXiv 2404.16710).
+    """Drafts by one fixed exit.
 
-    Raises BadInput when the model has no such exit.
+    Args:
+        n_layer: the model's layers.
+
+    Raises:
+        BadInput: the model has no such exit.
     """
 
     def __init__(self, n_layer: int, settings: LayerSkipSettings | None = None) -> None:
@@ -62,7 +68,7 @@ class LayerSkipDrafter:
         self.exit_layer = self.settings.exit_of(n_layer)
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
-        """There is nothing to prepare."""
+        """See ``Drafter.begin``; nothing to prepare."""
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         return session.draft_exit(
@@ -77,233 +83,3 @@ class LayerSkipDrafter:
 
     def report(self) -> dict[str, Any]:
         return {"exit_layer": self.exit_layer}
-
-
-@dataclass(frozen=True)
-class DelSettings:
-    """Raises BadInput when a value is out of its range."""
-
-    exits: tuple[int, ...] | None = None
-    """Layers after which to exit, to choose from; every eighth of the model if not given. The
-    paper's is all of them."""
-    max_draft: int = 12
-    """Most tokens drafted in a round."""
-    decay: float = 0.95
-    """How much of what was seen so far counts on after each token."""
-    shadow_tokens: int = 8
-    """Verified tokens whose shadow tokens are drawn at once."""
-    shadow_interval: int = 16
-    """Rounds between shadow tokens; the paper's is 1."""
-    first_threshold: float = 0.5
-    """Stop threshold of an exit before it has been seen both right and wrong."""
-
-    def __post_init__(self) -> None:
-        if not (
-            0.0 < self.decay <= 1.0
-            and min(self.max_draft, self.shadow_tokens, self.shadow_interval) >= 1
-            and 0.0 <= self.first_threshold <= 1.0
-        ):
-            raise BadInput(
-                f"{self} makes no sense: give a decay above 0 and up to 1, a threshold from 0 to"
-                " 1, and counts of at least 1"
-            )
-
-    def exits_of(self, n_layer: int) -> tuple[int, ...]:
-        """The exits in a model of n_layer layers, ascending.
-
-        Raises:
-            BadInput: there are none, or one that it does not have.
-        """
-        exits = self.exits
-        if exits is None:
-            exits = tuple({round(n_layer * eighth / 8) for eighth in range(1, 8)})
-            exits = tuple(layer for layer in exits if 0 < layer < n_layer)
-        if not exits or not all(0 < layer < n_layer for layer in exits):
-            raise BadInput(
-                f"a model of {n_layer} layers has no exits {list(exits)}: give some from 1 to"
-                f" {n_layer - 1}, or use --method plain"
-            )
-        return tuple(sorted(set(exits)))
-
-
-class ExitRecord:
-    """What was seen of one exit, as exponentially fading counts."""
-
-    def __init__(self, decay: float) -> None:
-        self._decay = decay
-        self._count = [0.0, 0.0]  # unmatched, matched
-        self._sum = [0.0, 0.0]  # of their confidences
-
-    def add(self, confidence: float, matched: bool) -> None:
-        """One token of the exit: its probability, and whether it was the text's."""
-        for which in (0, 1):
-            self._count[which] *= self._decay
-            self._sum[which] *= self._decay
-        self._count[matched] += 1.0
-        self._sum[matched] += confidence
-
-    @property
-    def alpha(self) -> float | None:
-        """Share of tokens that matched; None before any was seen."""
-        seen = sum(self._count)
-        return self._count[True] / seen if seen > 0 else None
-
-    def threshold(self, first: float) -> float:
-        """Halfway between the mean confidences of unmatched and matched tokens; ``first`` as long
-        as one kind has not been seen, or when being sure does not mean being right."""
-        if min(self._count) <= 0:
-            return first
-        unmatched, matched = (s / n for s, n in zip(self._sum, self._count, strict=True))
-        return (unmatched + matched) / 2 if unmatched < matched else first
-
-    def state(self) -> list[list[float]]:
-        """JSON-able."""
-        return [list(self._count), list(self._sum)]
-
-    def resume(self, state: Sequence[Sequence[float]]) -> None:
-        """Goes on from what ``state`` gave.
-
-        Raises ValueError or TypeError for anything else.
-        """
-        count, total = state
-        if len(count) != 2 or len(total) != 2:
-            raise ValueError("an exit's record has two counts and two sums")
-        self._count = [float(value) for value in count]
-        self._sum = [float(value) for value in total]
-        if not all(0.0 <= value < 1e9 for value in (*self._count, *self._sum)):
-            raise ValueError("an exit's record has numbers that are out of range")
-
-
-RoundCost = Callable[[int, int], float]
-"""The cost of a round that drafts ``gamma`` tokens by an exit: of (exit layer, gamma)."""
-
-
-def layers_run(n_layer: int) -> RoundCost:
-    """The paper's cost: layers run, the verified tokens of a step counted as one."""
-    return lambda exit_layer, gamma: (gamma + 1) * exit_layer + (n_layer - exit_layer)
-
-
-def choose_exit(alphas: Mapping[int, float], max_draft: int, cost: RoundCost) -> tuple[int, int]:
-    """The exit layer and gamma, 0 to ``max_draft``, with the most expected tokens per cost. Of
-    equals the shorter draft, then the earlier exit.
-
-    alphas: of each exit, the chance that its token is accepted; at least one.
-    """
-    return min(
-        ((layer, gamma) for layer in alphas for gamma in range(max_draft + 1)),
-        key=lambda pair: (
-            -expected_tokens(alphas[pair[0]], pair[1]) / cost(*pair),
-            pair[1],
-            pair[0],
-        ),
-    )
-
-
-class DelDrafter:
-    """Chooses exit and length each round (DEL, arXiv 2504.05598).
-
-    The paper draws *shadow tokens* (each layer's own token at the verified positions) in every
-    verification. Here, every ``shadow_interval`` rounds, they are drawn at the last
-    ``shadow_tokens`` verified positions for a ladder of exits: one step over these tokens up to
-    the last exit, and the head once for each token and exit. The exit in use also learns from
-    every round.
-
-    Args:
-        cost: what to choose by; the paper's layers run if not given.
-
-    Raises BadInput when the model has no such exits.
-    """
-
-    def __init__(
-        self, n_layer: int, settings: DelSettings | None = None, cost: RoundCost | None = None
-    ) -> None:
-        self.settings = settings or DelSettings()
-        self.cost = cost or layers_run(n_layer)
-        self.records = {
-            layer: ExitRecord(self.settings.decay) for layer in self.settings.exits_of(n_layer)
-        }
-        self.exit_layer, self.gamma = 0, 0
-        self._wait = 0
-        self._choose()
-
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
-        """There is nothing to prepare."""
-
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
-        limit = min(limit, self.gamma)
-        if limit <= 0:
-            return Draft()
-        record = self.records[self.exit_layer]
-        return session.draft_exit(
-            self.exit_layer,
-            pending,
-            limit=limit,
-            stop_probability=record.threshold(self.settings.first_threshold),
-        )
-
-    def learn(self, session: Session, round: Round) -> None:
-        draft = round.draft
-        if draft.exit is not None:
-            record = self.records[draft.exit.layer]
-            for i, confidence in enumerate(draft.probabilities[: round.accepted + 1]):
-                record.add(confidence, i < round.accepted)
-        self._wait -= 1
-        if self._wait <= 0 and self._draw_shadows(session, round.token):
-            self._wait = self.settings.shadow_interval
-        self._choose()
-
-    def _draw_shadows(self, session: Session, token: int) -> bool:
-        """Whether there was text and room enough. ``token`` follows the session's text."""
-        n = min(self.settings.shadow_tokens, len(session) - 1)
-        if n < 1:
-            return False
-        text = [*session.tokens[len(session) - n + 1 :], token]
-        runner = StateRunner(session, n)
-        exits = list(self.records)
-        try:
-            drawn = runner.tokens(runner.streams(exits[-1])[exits])
-        except NoRoom:
-            return False
-        for layer, shadows in zip(exits, drawn, strict=True):
-            for (shadow, confidence), actual in zip(shadows, text, strict=True):
-                self.records[layer].add(confidence, shadow == actual)
-        return True
-
-    def _choose(self) -> None:
-        alphas = {
-            layer: record.alpha
-            for layer, record in self.records.items()
-            if record.alpha is not None
-        }
-        if alphas:
-            self.exit_layer, self.gamma = choose_exit(alphas, self.settings.max_draft, self.cost)
-
-    def report(self) -> dict[str, Any]:
-        return {
-            "exit_layer": self.exit_layer,
-            "gamma": self.gamma,
-            "alphas": {layer: record.alpha for layer, record in self.records.items()},
-        }
-
-    def state(self) -> dict[str, Any]:
-        """What it has seen of each exit: JSON-able."""
-        return {
-            "kind": "del",
-            "exits": {str(layer): record.state() for layer, record in self.records.items()},
-        }
-
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what ``state`` gave.
-
-        Raises BadInput when it is not a state of the same exits.
-        """
-        try:
-            if state["kind"] != "del" or set(state["exits"]) != {str(e) for e in self.records}:
-                raise ValueError("it is of other exits")
-            for layer, record in self.records.items():
-                record.resume(state["exits"][str(layer)])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"the saved DEL state cannot be used ({error}): start anew with --fresh"
-            ) from error
-        self._choose()

@@ -1,4 +1,4 @@
-"""The model drafts for itself with some of its layers dropped."""
+"""Self-speculation: drafts by the model itself with some of its layers dropped."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from edge_conflayers.engine.session import Session
 from edge_conflayers.layer_search import PacedSearch, SkipSetSearch
 
 NAME = "layers"
+"""Source of these drafts' tokens."""
 
 
 def report_of(search: SkipSetSearch) -> dict[str, Any]:
-    """What a drafter reports of the search whose mask it drafts under."""
+    """What to report of a search, JSON-able."""
     mask = search.mask
     return {
         "skip_set": sorted(mask.attention & mask.mlp),
@@ -27,15 +28,15 @@ def report_of(search: SkipSetSearch) -> dict[str, Any]:
 
 
 class LayersDrafter:
-    """Drafts under the skip set that a search has found so far, and feeds that search.
+    """Drafts under the skip set that a search has found so far, and goes on with the search.
 
     Args:
-        search: finds skip sets and hears what became of each round.
+        search: finds skip sets.
         stop_probability: a drafted token less likely than this ends the draft.
-        max_draft: most tokens in a row.
+        max_draft: most tokens in the chain of a draft.
         leaf_probability: alternatives to drafted tokens that are at least this likely, together
-            with all before them, are verified as leaves where the session verifies trees; None for
-            no leaves.
+            with the tokens before them, are verified as leaves, if the session verifies trees;
+            None for no leaves.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class LayersDrafter:
         self.leaf_probability = leaf_probability
 
     def begin(self, session: Session, prompt: Sequence[int]) -> None:
-        """There is nothing to prepare."""
+        """See ``Drafter.begin``; nothing to prepare."""
 
     def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
         if not self.search.mask:
@@ -78,10 +79,7 @@ class LayersDrafter:
 
 
 class PacedLayersDrafter(LayersDrafter):
-    """A LayersDrafter whose search also says how many tokens to draft.
-
-    Args: as of LayersDrafter; ``max_draft`` holds as well.
-    """
+    """A LayersDrafter whose search also chooses the draft length, up to ``max_draft``."""
 
     search: PacedSearch
 

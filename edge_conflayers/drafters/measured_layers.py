@@ -1,4 +1,4 @@
-"""Drafts with what was found for the text's kind of prompts, under its own stop rule."""
+"""Drafts with the skip set found for the text's kind of prompt, under its stop rule."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.by_kind import SearchByKind
+from edge_conflayers.layer_search.search_by_kind import SearchByKind
 
 
 class MeasuredDrafter(LayersDrafter):
-    """Drafts under the set in use of a search by kinds, as long as drafting is predicted to be
-    faster than plain decoding.
+    """Drafts under the best skip set for the text, if it is predicted to be faster than plain
+    decoding.
 
     Args:
-        vocabulary: that drafts choose from; None for all tokens.
+        search: finds the skip set.
+        vocabulary: the draft vocabulary; None for all tokens.
     """
 
     search: SearchByKind
@@ -32,7 +33,7 @@ class MeasuredDrafter(LayersDrafter):
         self.search.begin(session)
         self._follow_search()
         if self.search.mask and self.vocabulary is not None:
-            with contextlib.suppress(BadInput):  # no memory for it, or a head that is refused
+            with contextlib.suppress(BadInput):  # no memory, or an LM head not served
                 self.vocabulary.begin(session, prompt)
 
     def learn(self, session: Session, round: Round) -> None:

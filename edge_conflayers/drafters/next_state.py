@@ -15,7 +15,7 @@ from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.native_source import GivenSource
 from edge_conflayers.engine.draft import NO_DRAFT, ROOT, Draft
 from edge_conflayers.engine.session import Session
-from edge_conflayers.engine.session.head import (
+from edge_conflayers.engine.session.next_state_head import (
     drawn_from,
     keep_inner_state,
     next_tokens,

@@ -1,4 +1,5 @@
-"""A second model beside the first: its session follows the text, and their tokens are the same."""
+"""A second model's session, which follows the text of the first, and the check that their
+vocabularies are the same."""
 
 from __future__ import annotations
 
@@ -10,20 +11,21 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
-# What may differ: the padding at the end, and special tokens at the start.
+# As in llama.cpp (common/speculative.cpp): vocabularies may differ in so many tokens of padding at
+# the end, and in special tokens before the first one that is compared.
 _MOST_DIFFERENT_SIZE = 128
 _FIRST_COMPARED = 5
 
 
 class OwnSession:
-    """A second model's session, which follows texts of the first one's."""
+    """A second model's session, opened when it is first needed."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.session: Session | None = None
 
     def session_for(self, session: Session) -> Session:
-        """One with as much room and as many threads, the same as long as they are."""
+        """The second model's session, with as much room and as many threads as the first one's."""
         own = self.session
         if own is None or own.n_ctx < session.n_ctx or own.threads != session.threads:
             self.close()
@@ -33,14 +35,17 @@ class OwnSession:
         return own
 
     def close(self) -> None:
+        """Frees the session."""
         if self.session is not None:
             self.session.close()
             self.session = None
 
 
 def follow(session: Session, text: Sequence[int]) -> bool:
-    """Brings a session to a text that fits in it, reading no more than it must; the last token's
-    logits are kept.
+    """Makes a session hold a text, reading no more than it must, with the last token's logits.
+
+    Args:
+        text: at least one token, and no more than fit.
 
     Returns:
         Whether the session's model has all tokens of the text; if not, nothing was read.
@@ -52,7 +57,7 @@ def follow(session: Session, text: Sequence[int]) -> bool:
 
 
 def align(session: Session, text: Sequence[int]) -> bool:
-    """Takes a session back to where its text and this one part, and before the last token of it.
+    """Rolls a session back to the longest common prefix with a text, less the text's last token.
 
     Returns:
         Whether the session's model has all tokens of the text; if not, nothing was done.
@@ -71,11 +76,10 @@ def align(session: Session, text: Sequence[int]) -> bool:
 
 
 def check_vocabulary(model: Model, draft_model: Model) -> None:
-    """Finds out whether the tokens of two models are the same; a few may differ, as llama.cpp's own
-    speculation has it.
+    """Checks that two models have the same vocabulary, but for a few tokens as in llama.cpp.
 
     Raises:
-        BadInput: they are not.
+        BadInput: they have not.
     """
     why = _difference(model.vocab, draft_model.vocab)
     if why is not None:
@@ -86,6 +90,7 @@ def check_vocabulary(model: Model, draft_model: Model) -> None:
 
 
 def _difference(vocab: Any, other: Any) -> str | None:
+    """How the second vocabulary differs, for a message; None if it does not."""
     if llama.llama_vocab_type(vocab) != llama.llama_vocab_type(other):
         return "its tokenizer is of another kind"
     for what, added, token in (

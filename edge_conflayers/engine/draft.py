@@ -26,11 +26,11 @@ class ExitStates:
 
 @dataclass(frozen=True)
 class Draft:
-    """A tree of tokens proposed to follow the text; most are chains.
+    """A tree of tokens proposed to follow the text; mostly a chain.
 
     Attributes:
-        tokens: parents before their children. The first child of a token that comes right after
-            it goes on in the same row of cache cells, so the likeliest branch should come first.
+        tokens: parents before their children. Only the first chain stays in the KV cache after
+            verification, so the likeliest branch should come first.
         probabilities: the drafter's own probability of each token given its ancestors, float in
             (0, 1].
         parents: index of each token's predecessor in ``tokens``, or ROOT; empty for a chain.
@@ -68,8 +68,8 @@ class Draft:
         return not self.parents or self.parents == tuple(range(-1, len(self.tokens) - 1))
 
     @property
-    def row(self) -> int:
-        """How many tokens, from the first on, follow each the one before it."""
+    def chain_length(self) -> int:
+        """Length of the first chain: tokens from the first on that follow the one before them."""
         n = 0
         while n < len(self.tokens) and self.parent(n) == n - 1:
             n += 1

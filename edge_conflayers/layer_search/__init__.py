@@ -1,4 +1,22 @@
-"""Who finds skip sets: one module per published search, all behind `SkipSetSearch`."""
+"""Searches for skip sets: the layers or sub-layers to drop in drafts.
+
+The published methods, one file a paper, in ``published/``:
+
+- ``conflayers``: ConfLayers (arXiv 2604.14612); its formulas are in ``conflayers_selection``
+- ``swift``: SWIFT (arXiv 2410.06916); its Bayesian optimisation is in ``gaussian_process``
+- ``clasp``: CLaSp (arXiv 2505.24196)
+- ``knapspec``: KnapSpec (arXiv 2602.20217)
+
+What ``auto``, ``measured`` and ``tune`` search with:
+
+- ``objective``: predicted tokens per second of drafting with a set, which all sets are judged by
+- ``measured``: the search itself; ``online_measured``: the same during generation
+- ``ranking``: the order in which it tries sub-layers
+- ``search_by_kind``, ``skip_sets``, ``prompt_kinds``: sets by kind of prompt, from text to text
+
+And what they share: ``replays`` (a masked model's tokens along a text that is there already),
+``sublayers`` (sets as searches count them), ``masks`` (masks in a profile).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +27,9 @@ from edge_conflayers.engine.session import LayerMask, Session
 
 
 class SkipSetSearch(Protocol):
-    """A search for the sub-layers to drop that can run during generation.
+    """A search for skip sets that can run during generation.
 
-    After each round the drafter calls `observe`, then `advance`, and drafts with `mask`.
+    After each round the drafter calls ``observe``, then ``advance``, and drafts with ``mask``.
     """
 
     @property
@@ -21,27 +39,27 @@ class SkipSetSearch(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether the search has stopped; `mask` stays as it is from then on."""
+        """Whether the search has stopped; ``mask`` stays as it is from then on."""
         ...
 
     def observe(self, round: Round) -> None:
-        """Hear what became of a round. Runs nothing on the model."""
+        """Learns from a finished round. Runs nothing on the model."""
         ...
 
     def advance(self, session: Session) -> None:
-        """Go on searching by at most one candidate, if it is time to. May run steps of the model
+        """Goes on searching by at most one candidate, if it is time to. May run steps of the model
         in a sequence of its own; leaves the session's text as it is."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Everything the search knows, JSON-able, for the profile."""
+        """Everything learned so far, JSON-able, for the profile."""
         ...
 
 
 class PacedSearch(SkipSetSearch, Protocol):
-    """A search that finds the length of drafts together with the set."""
+    """A search that chooses the length of drafts together with the set."""
 
     @property
     def draft_length(self) -> int:
-        """Tokens to draft in a round with `mask`."""
+        """Tokens to draft in a round with ``mask``."""
         ...

@@ -1,4 +1,4 @@
-"""Masks in a profile."""
+"""Layer masks as a profile keeps them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from edge_conflayers.errors import BadInput
 
 
 def mask_state(mask: LayerMask) -> dict[str, list[int]]:
-    """JSON-able."""
+    """The mask, JSON-able; ``mask_from_json`` restores it."""
     return {"attention": sorted(mask.attention), "mlp": sorted(mask.mlp)}
 
 
 def mask_from_json(value: Any, n_layer: int) -> LayerMask:
-    """What ``mask_state`` gave, for a model of n_layer layers.
+    """Restores what ``mask_state`` gave, for a model of n_layer layers.
 
     Raises:
         ValueError: anything else.

@@ -1,7 +1,7 @@
-"""The skip sets that were found for each kind of prompts.
+"""The skip sets found for each kind of prompt, as a profile keeps them.
 
 Which layers can be dropped depends on what is being written (code, prose, another language), so a
-profile holds several sets and a text starts with that of the prompt most like its own.
+profile holds several sets, and a text starts with that of the prompt most like its own.
 """
 
 from __future__ import annotations
@@ -15,26 +15,28 @@ import numpy as np
 
 from edge_conflayers.costs.model import StepCosts
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.kinds import SIGNATURE_SIZE, Signature, similarity, unit
 from edge_conflayers.layer_search.masks import mask_from_json, mask_state
 from edge_conflayers.layer_search.measured import Found, Memory
 from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.layer_search.prompt_kinds import SIGNATURE_SIZE, Signature, similarity, unit
 from edge_conflayers.layer_search.sublayers import candidates
 
 SKIP_SETS_PROFILE: Mapping[str, Any] = {"what": "skip sets"}
-"""What tells the profile of skip sets from a model's other profiles: all methods share it."""
+"""The profile's settings; all methods that use skip sets share it."""
+
 MOST_KINDS = 32
+"""Kinds that are kept; not tuned."""
 
 
 @dataclass(frozen=True)
 class SkipSet:
-    """What was found for one kind of prompts.
+    """The skip set found for one kind of prompt.
 
     Attributes:
-        kind: its name.
-        signature: the mean of its prompts'.
-        found: the mask, its predicted speed and the stop rule it takes.
-        memory: for the search to go on with.
+        kind: the kind's name.
+        signature: the mean signature of its prompts.
+        found: the mask, its predicted speed and its stop rule.
+        memory: what the search goes on with.
     """
 
     kind: str
@@ -49,11 +51,12 @@ class SkipSets:
     Args:
         n_layer: the model's layers.
         sets: at most one a kind.
-        costs: what steps were measured to cost; None if they were not.
-        orders: in which sub-layers are worth dropping, for searches; None if not known.
-        savings: seconds that draft vocabularies save a draft step, by their size; None if they were
-            not measured.
-        others: what methods that share the profile keep in it beside these, JSON-able, by name.
+        costs: measured costs of steps; None if not measured.
+        orders: in which sub-layers are worth dropping, as ``ranking.orders`` gives them; None if
+            not known.
+        savings: seconds that a draft vocabulary saves of a draft step, by its size; None if not
+            measured.
+        others: what methods that share the profile keep in it besides, JSON-able, by name.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class SkipSets:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], n_layer: int) -> SkipSets:
-        """What ``to_json`` gave, for a model of n_layer layers.
+        """Restores what ``to_json`` gave, for a model of n_layer layers.
 
         Raises:
             BadInput: anything else.

@@ -1,5 +1,8 @@
-"""Sets of sub-layers as searches count them: attentions first, then feed-forwards; the first and
-the last layer are never dropped."""
+"""Sets of sub-layers as searches count them.
+
+Candidates are numbered: first the attentions of layers 1 .. n_layer - 2, then their MLPs. The first
+and the last layer are never dropped.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from edge_conflayers.errors import BadInput
 
 
 def candidates(n_layer: int) -> int:
-    """How many sub-layers can be dropped.
+    """The number of sub-layers that can be dropped.
 
     Raises:
-        BadInput: none, because the model has too few layers.
+        BadInput: the model has too few layers to drop any.
     """
     if n_layer < 3:
         raise BadInput(
@@ -27,8 +30,7 @@ def candidates(n_layer: int) -> int:
 
 
 def mask_of(indices: Iterable[int], n_layer: int) -> LayerMask:
-    """The mask of a set of candidates: ``i`` below n_layer - 2 is the attention of layer
-    ``i + 1``, the others are feed-forwards."""
+    """The mask of a set of candidates."""
     half = n_layer - 2
     chosen = set(indices)
     return LayerMask(
@@ -38,7 +40,7 @@ def mask_of(indices: Iterable[int], n_layer: int) -> LayerMask:
 
 
 def members(mask: LayerMask, n_layer: int) -> npt.NDArray[np.bool_]:
-    """Which candidates a mask drops: bool [2 * (n_layer - 2)]."""
+    """Which candidates a mask drops: bool [candidates]."""
     return np.array(
         [layer in kind for kind in (mask.attention, mask.mlp) for layer in range(1, n_layer - 1)],
         dtype=np.bool_,

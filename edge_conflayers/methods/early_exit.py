@@ -6,12 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edge_conflayers.drafters.early_exit import (
-    DelDrafter,
-    DelSettings,
-    LayerSkipDrafter,
-    LayerSkipSettings,
-)
+from edge_conflayers.drafters.dynamic_exit import DelDrafter, DelSettings
+from edge_conflayers.drafters.early_exit import LayerSkipDrafter, LayerSkipSettings
 from edge_conflayers.engine.model import Model
 from edge_conflayers.methods.method import Forgetful, MethodOptions, Simple
 

@@ -13,8 +13,8 @@ from edge_conflayers.drafters.measured_layers import MeasuredDrafter
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import EdgeConflayersError
-from edge_conflayers.layer_search.by_kind import SearchByKind
 from edge_conflayers.layer_search.measured import MeasuredSettings
+from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.methods.method import MethodOptions, Simple
 

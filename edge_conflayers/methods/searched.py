@@ -11,10 +11,11 @@ from edge_conflayers.costs.model import StepCosts
 from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
 from edge_conflayers.engine.model import Model
 from edge_conflayers.layer_search import SkipSetSearch
-from edge_conflayers.layer_search.clasp import ClaspSearch, ClaspSettings
-from edge_conflayers.layer_search.conflayers import ConfLayersSearch, ConfLayersSettings
-from edge_conflayers.layer_search.knapspec import KnapSpecSearch, KnapSpecSettings
-from edge_conflayers.layer_search.swift import SwiftSearch, SwiftSettings
+from edge_conflayers.layer_search.published.clasp import ClaspSearch, ClaspSettings
+from edge_conflayers.layer_search.published.conflayers import ConfLayersSearch
+from edge_conflayers.layer_search.published.conflayers_selection import ConfLayersSettings
+from edge_conflayers.layer_search.published.knapspec import KnapSpecSearch, KnapSpecSettings
+from edge_conflayers.layer_search.published.swift import SwiftSearch, SwiftSettings
 from edge_conflayers.methods.method import MethodOptions, Simple
 
 

@@ -21,7 +21,7 @@ from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session.context import Context
-from edge_conflayers.engine.session.head import drawn_from, keep_inner_state
+from edge_conflayers.engine.session.next_state_head import drawn_from, keep_inner_state
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.next_state.head import inner_layer
 

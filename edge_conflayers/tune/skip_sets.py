@@ -16,10 +16,10 @@ from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.engine.session.replay import replay
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search import ranking
-from edge_conflayers.layer_search.kinds import Signature, mean_signature, signature
-from edge_conflayers.layer_search.matchness import replay_records
 from edge_conflayers.layer_search.measured import MeasuredSearch
 from edge_conflayers.layer_search.objective import Costs, Record
+from edge_conflayers.layer_search.prompt_kinds import Signature, mean_signature, signature
+from edge_conflayers.layer_search.replays import replay_records
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 
 LEAST_TEXT = 16

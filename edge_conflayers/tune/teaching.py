@@ -15,7 +15,11 @@ from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.next_state import NAME
 from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session.head import next_tokens, set_next_state, token_embedding
+from edge_conflayers.engine.session.next_state_head import (
+    next_tokens,
+    set_next_state,
+    token_embedding,
+)
 from edge_conflayers.next_state.head import FORESEEN_AMONG, Lessons, NextStateHead
 from edge_conflayers.tune.parallel_texts import Asked, FinishedText, ParallelTexts, Token
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_conflayers.bench import report as reports
+from edge_conflayers.bench import tables
+from edge_conflayers.bench.about import about
 from edge_conflayers.bench.runner import Generation, Task, TaskRuns
 from edge_conflayers.bench.workloads import Prompt
 from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.sampling import SamplerSettings
-from edge_conflayers.errors import BadInput
 
 METHOD_KEYS = {
     "tokens",
@@ -48,7 +48,7 @@ def runs(category: str | None = "qa", **methods: list[Generation]) -> TaskRuns:
 
 def report(*results: TaskRuns, complete: bool = True) -> dict[str, Any]:
     return reports.make_report(
-        reports.about(Path("folder/model.gguf"), 2),
+        about(Path("folder/model.gguf"), 2),
         results,
         complete=complete,
         max_tokens=4,
@@ -111,7 +111,7 @@ def test_the_slowest_text_of_full_length_by_pairs() -> None:
     assert made["methods"]["auto"]["lowest_speedup"] == pytest.approx(0.8)
     assert made["methods"]["plain"]["lowest_speedup"] == 1.0
     assert made["categories"]["qa"]["auto"]["lowest_speedup"] == pytest.approx(0.8)
-    assert reports.table_rows(made)[1][5] == "0.80"
+    assert tables.table_rows(made)[1][5] == "0.80"
 
 
 def test_one_different_token_in_one_repeat_is_told() -> None:
@@ -123,7 +123,7 @@ def test_one_different_token_in_one_repeat_is_told() -> None:
     first, second = (prompt["methods"]["other"] for prompt in made["prompts"])
     assert (first["identical"], first["first_difference"]) == (True, None)
     assert (second["identical"], second["first_difference"]) == (False, 2)
-    assert reports.table_rows(made)[1][-1] == "NO"
+    assert tables.table_rows(made)[1][-1] == "NO"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_without_plain_and_upstream_there_is_nothing_to_compare_with() -> None:
     assert (
         method["lowest_speedup"] is made["prompts"][0]["methods"]["conflayers"]["speedup"] is None
     )
-    assert reports.table_rows(made)[0][4:7] == ("-", "-", "-")
+    assert tables.table_rows(made)[0][4:7] == ("-", "-", "-")
 
 
 def test_a_text_of_one_token_has_no_round() -> None:
@@ -185,9 +185,9 @@ def test_the_keys() -> None:
 
 def test_every_row_fits_the_header(capsys: pytest.CaptureFixture[str]) -> None:
     made = report(runs(plain=[generation(1.0)], conflayers=[generation(2.0)]))
-    rows = reports.table_rows(made)
-    assert all(len(row) == len(reports.HEADER) for row in rows)
-    print_table(reports.HEADER, rows)
+    rows = tables.table_rows(made)
+    assert all(len(row) == len(tables.HEADER) for row in rows)
+    print_table(tables.HEADER, rows)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["method", "plain", "conflayers"]
     assert len({len(line) for line in lines}) == 1
@@ -227,44 +227,17 @@ def test_categories_are_compared_apart() -> None:
     assert made["categories"]["code"]["lookup"]["identical"] is True
     assert made["categories"]["code"]["plain"]["speedup"] == 1.0
     assert made["methods"]["lookup"]["tokens"] == 16
-    assert reports.category_header(made) == ("category", "plain tokens/s", "lookup x")
-    assert reports.category_rows(made) == [("qa", "4.0", "2.67"), ("code", "4.0", "0.50")]
+    assert tables.category_header(made) == ("category", "plain tokens/s", "lookup x")
+    assert tables.category_rows(made) == [("qa", "4.0", "2.67"), ("code", "4.0", "0.50")]
 
 
 def test_categories_without_plain_give_speeds() -> None:
     made = by_category(upstream="plain", lookup="other")
-    assert reports.category_header(made) == ("category", "upstream tokens/s", "lookup tokens/s")
-    assert reports.category_rows(made) == [("qa", "4.0", "10.7"), ("code", "4.0", "2.0")]
+    assert tables.category_header(made) == ("category", "upstream tokens/s", "lookup tokens/s")
+    assert tables.category_rows(made) == [("qa", "4.0", "10.7"), ("code", "4.0", "2.0")]
 
 
 def test_prompts_without_categories_make_no_table() -> None:
     made = report(runs(None, plain=[generation(1.0)]))
     assert made["categories"] == {}
-    assert reports.category_rows(made) == []
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "out.json"
-    file.write_text("before")
-    with pytest.raises(ValueError, match="JSON compliant"):
-        reports.write_json(file, {"a": float("nan")})
-    assert file.read_text() == "before"
-    reports.write_json(file, {"a": 1})
-    assert json.loads(file.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [file]
-    usual = tmp_path / "usual"
-    usual.touch()
-    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
-
-
-@pytest.mark.parametrize("name", ["missing/out.json", "."])
-def test_a_file_that_cannot_be_written(tmp_path: Path, name: str) -> None:
-    for write in (reports.check_writable, lambda path: reports.write_json(path, {})):
-        with pytest.raises(BadInput, match="cannot be written"):
-            write(tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
-    reports.check_writable(tmp_path / "out.json")
-    assert list(tmp_path.iterdir()) == []
+    assert tables.category_rows(made) == []

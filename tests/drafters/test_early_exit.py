@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_conflayers.drafters.early_exit import (
+from edge_conflayers.drafters.dynamic_exit import (
     DelDrafter,
     DelSettings,
     ExitRecord,
-    LayerSkipDrafter,
-    LayerSkipSettings,
     choose_exit,
     layers_run,
 )
+from edge_conflayers.drafters.early_exit import LayerSkipDrafter, LayerSkipSettings
 from edge_conflayers.errors import BadInput
 
 _ALPHAS = st.dictionaries(st.integers(1, 15), st.floats(0.0, 1.0), min_size=1, max_size=6)

@@ -12,13 +12,13 @@ from edge_conflayers.drafters.leaves import alternatives, with_leaves
 from edge_conflayers.engine.draft import ROOT, Draft
 
 
-def drafted(seed: int, row: int, width: int) -> Draft:
-    """A row and ``width`` runners-up to each of its tokens, as ``Session.draft`` gives them."""
+def drafted(seed: int, chain: int, width: int) -> Draft:
+    """A chain and ``width`` runners-up to each of its tokens, as ``Session.draft`` gives them."""
     rng = random.Random(seed)
-    best = [rng.uniform(0.3, 1.0) for _ in range(row)]
+    best = [rng.uniform(0.3, 1.0) for _ in range(chain)]
     beside = [sorted((rng.uniform(0, 1 - p) for _ in range(width)), reverse=True) for p in best]
-    tokens = rng.sample(range(1000), row * (width + 1))
-    parents = [*range(-1, row - 1), *(i - 1 for i in range(row) for _ in range(width))]
+    tokens = rng.sample(range(1000), chain * (width + 1))
+    parents = [*range(-1, chain - 1), *(i - 1 for i in range(chain) for _ in range(width))]
     return Draft(tuple(tokens), (*best, *(p for each in beside for p in each)), tuple(parents))
 
 
@@ -36,18 +36,18 @@ def test_the_surer_the_fewer(probability: float, number: int) -> None:
     st.integers(1, 40),
     st.floats(0, 0.5),
 )
-def test_the_likeliest_are_kept(seed: int, row: int, width: int, most: int, least: float) -> None:
-    draft = drafted(seed, row, width)
+def test_the_likeliest_are_kept(seed: int, chain: int, width: int, most: int, least: float) -> None:
+    draft = drafted(seed, chain, width)
     found = with_leaves(draft, most, least)
-    assert found.tokens[:row] == draft.tokens[:row] and found.row == row
-    assert len(found.tokens) <= max(most, row)
+    assert found.tokens[:chain] == draft.tokens[:chain] and found.chain_length == chain
+    assert len(found.tokens) <= max(most, chain)
 
     def likely(of: Draft, i: int) -> float:
         return of.probabilities[i] * (likely(of, of.parent(i)) if of.parent(i) != ROOT else 1.0)
 
-    kept = {found.tokens[i]: likely(found, i) for i in range(row, len(found.tokens))}
-    rank = [0] * row
-    for i in range(row, len(draft.tokens)):
+    kept = {found.tokens[i]: likely(found, i) for i in range(chain, len(found.tokens))}
+    rank = [0] * chain
+    for i in range(chain, len(draft.tokens)):
         beside = draft.parent(i) + 1
         rank[beside] += 1
         allowed = rank[beside] <= alternatives(draft.probabilities[beside])
@@ -55,7 +55,7 @@ def test_the_likeliest_are_kept(seed: int, row: int, width: int, most: int, leas
             assert allowed and kept[draft.tokens[i]] == pytest.approx(likely(draft, i))
             assert kept[draft.tokens[i]] >= least * 0.999
         elif allowed and likely(draft, i) >= least * 1.001:  # there was no room for it
-            assert len(found.tokens) == max(most, row)
+            assert len(found.tokens) == max(most, chain)
             assert likely(draft, i) <= min(kept.values(), default=1.0) * 1.001
 
 

@@ -17,10 +17,10 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.by_kind import SearchByKind
-from edge_conflayers.layer_search.kinds import signature
 from edge_conflayers.layer_search.measured import Found, MeasuredSettings
 from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.layer_search.prompt_kinds import signature
+from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.methods import make_method
 

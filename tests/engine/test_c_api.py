@@ -14,7 +14,7 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import ContextFull, LayerMask, Session
-from edge_conflayers.engine.session.head import (
+from edge_conflayers.engine.session.next_state_head import (
     drawn_from,
     keep_inner_state,
     output_state,

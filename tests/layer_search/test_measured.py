@@ -17,6 +17,7 @@ from edge_conflayers.engine.session.probe import probe, probe_stream
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.measured import Found, MeasuredSearch, MeasuredSettings
 from edge_conflayers.layer_search.objective import Prediction, Record, best_prediction
+from edge_conflayers.layer_search.online_measured import OnlineMeasuredSearch
 from edge_conflayers.layer_search.ranking import order, orders
 from edge_conflayers.layer_search.sublayers import candidates, mask_of, members
 
@@ -122,7 +123,7 @@ def test_the_stop_rule_is_chosen_over_several_windows() -> None:
     search = MeasuredSearch(7, COSTS, start=start)
     windows = [[Record(True, 0.9)] * 30, [Record(i % 5 != 4, 0.7) for i in range(30)]]
     search.judge(start.mask, windows[0])
-    search._begin_window(None)
+    search.begin_window()
     assert search.propose() == start.mask
     search.judge(start.mask, windows[1])
     both = best_prediction([*windows[0], *windows[1]], start.mask, COSTS)
@@ -197,7 +198,7 @@ def test_while_text_is_written(tiny: Tiny) -> None:
     """The ranking first, then a candidate a round over one window, until the text has moved on."""
     model = tiny("llama", n_layer=6, layer_gain=0.1)
     text = random_tokens(model, 200)
-    search = MeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=math.inf))
+    search = OnlineMeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=math.inf))
     with open_session(model, n_ctx=512) as session:
         session.read(text[:40])
         search.observe(round_after(9))
@@ -225,7 +226,7 @@ def test_while_text_is_written(tiny: Tiny) -> None:
 def test_the_share_of_time_is_kept(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=6)
     for share, judged in ((0.0, False), (1e-9, False), (1e9, True)):
-        search = MeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=share))
+        search = OnlineMeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=share))
         with open_session(model, n_ctx=256) as session:
             session.read(random_tokens(model, 40))
             for generated in range(20, 30):
@@ -240,10 +241,10 @@ def test_time_that_a_candidate_took_is_earned_before_the_next(
     """A share of a tenth, rounds of one second, candidates of two: one in twenty rounds."""
     clock = itertools.count(step=2.0)
     monkeypatch.setattr(
-        "edge_conflayers.layer_search.measured.time.perf_counter", lambda: next(clock)
+        "edge_conflayers.layer_search.online_measured.time.perf_counter", lambda: next(clock)
     )
     model = tiny("llama", n_layer=6)
-    search = MeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=0.1))
+    search = OnlineMeasuredSearch(6, COSTS, MeasuredSettings(window=8, share=0.1))
     spent = 0
     with open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 40))

@@ -16,7 +16,6 @@ from edge_conflayers.layer_search.objective import (
     STOPS,
     Record,
     best_prediction,
-    predict,
 )
 
 MASK = LayerMask.layers({1, 2})
@@ -67,7 +66,7 @@ texts = st.lists(st.builds(Record, st.booleans(), probabilities), min_size=1, ma
 def test_rounds_are_those_of_drafting_token_by_token(
     records: list[Record], stop: float, length: int
 ) -> None:
-    found = predict(records, MASK, Costs(), stop_probability=stop, max_draft=length)
+    found = best_prediction(records, MASK, Costs(), stops=[stop], lengths=[length])
     assert found.speed == pytest.approx(followed(records, stop, length, Costs()))
 
 
@@ -84,7 +83,7 @@ def test_the_best_stop_rule_is_the_best_of_all(records: list[Record]) -> None:
 def test_independent_matches_give_the_published_expectation(alpha: float, gamma: int) -> None:
     source = random.Random(gamma)
     records = [Record(source.random() < alpha, source.random()) for _ in range(60_000)]
-    found = predict(records, MASK, Costs(), stop_probability=0.0, max_draft=gamma)
+    found = best_prediction(records, MASK, Costs(), stops=[0.0], lengths=[gamma])
     expected = (1 - alpha ** (gamma + 1)) / (1 - alpha)
     assert found.tokens_per_round == pytest.approx(expected, rel=0.02)
     assert found.speed == pytest.approx(expected / (gamma * 0.5 + 1 + 0.1 * gamma), rel=0.02)
@@ -100,7 +99,7 @@ def test_independent_matches_with_a_stop_rule() -> None:
         confident = source.random() < s
         right = source.random() < (a if confident else b)
         records.append(Record(right, 0.9 if confident else 0.2))
-    found = predict(records, MASK, Costs(), stop_probability=0.5, max_draft=gamma)
+    found = best_prediction(records, MASK, Costs(), stops=[0.5], lengths=[gamma])
     right = s * a + (1 - s) * b
     accepted = sum((s * a) ** j * right for j in range(gamma))
     drafted = sum(s**j for j in range(gamma))
@@ -113,7 +112,7 @@ def test_a_round_starts_where_the_last_one_ended() -> None:
     """Nine right and one wrong, over and over: every round from a run's start gives ten tokens,
     though a start anywhere would give five and a half."""
     records = [Record(i % 10 != 9, 0.9) for i in range(100)]
-    found = predict(records, MASK, Costs(), stop_probability=0.0, max_draft=15)
+    found = best_prediction(records, MASK, Costs(), stops=[0.0], lengths=[15])
     assert found.tokens_per_round == pytest.approx(10, rel=0.02)
 
 

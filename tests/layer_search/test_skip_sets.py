@@ -9,15 +9,15 @@ import pytest
 
 from edge_conflayers.engine.session import LayerMask
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.kinds import (
+from edge_conflayers.layer_search.measured import Found, Memory
+from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.layer_search.prompt_kinds import (
     SAME_KIND,
     SIGNATURE_SIZE,
     mean_signature,
     signature,
     similarity,
 )
-from edge_conflayers.layer_search.measured import Found, Memory
-from edge_conflayers.layer_search.objective import Prediction
 from edge_conflayers.layer_search.skip_sets import MOST_KINDS, SkipSet, SkipSets
 
 KINDS = {

@@ -14,7 +14,11 @@ from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import Session
-from edge_conflayers.engine.session.head import drawn_from, keep_inner_state, output_state
+from edge_conflayers.engine.session.next_state_head import (
+    drawn_from,
+    keep_inner_state,
+    output_state,
+)
 from edge_conflayers.methods import MethodOptions, make_method
 from edge_conflayers.tune import teaching
 from edge_conflayers.tune.parallel_texts import Asked, FinishedText, ParallelTexts, Token

@@ -1,4 +1,12 @@
-"""One text of a model: steps over it, drafts to follow it, and readings of the model beside it."""
+"""One text of a model in its KV cache: steps over it, drafts, their verification.
+
+- ``cached_text``: the text, its steps and their logits; ``session``: drafts and verification
+- ``mask``: the layers that a step leaves out
+- ``kv_cache``, ``context``: the cache's size, and llama.cpp's context
+- ``exact_batch``: tokens that can be verified at once without a change of bits
+- beside the text: ``probe`` (confidences of sub-layers), ``replay`` (a masked model's tokens along
+  the text), ``branches`` (steps from given hidden states), ``next_state_head``
+"""
 
 from edge_conflayers.engine.session.cached_text import CachedText, Outputs
 from edge_conflayers.engine.session.context import ContextFull

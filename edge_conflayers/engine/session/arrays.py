@@ -1,4 +1,4 @@
-"""Arrays as the library takes them."""
+"""C arrays for calls of the library."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy.typing as npt
 
 
 def int32_array(values: Sequence[int]) -> Any:
-    """A copy as a C array."""
+    """A copy of the values as a C array of int32."""
     return (ctypes.c_int32 * len(values))(*values)
 
 
 def floats(values: npt.NDArray[np.float32]) -> Any:
-    """A pointer to a contiguous float32 array, which has to outlive it."""
+    """A pointer to the values of a contiguous float32 array, which must outlive it."""
     return values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
 
 
 def state_rows(
     states: npt.NDArray[np.float32], n_tokens: int, n_embd: int
 ) -> npt.NDArray[np.float32]:
-    """States of any shape as contiguous rows: float32 [n_tokens, n_embd].
+    """States of any shape as a contiguous array, float32 [n_tokens, n_embd].
 
     Raises:
-        ValueError: they are not that many.
+        ValueError: another number of states.
     """
     rows = np.ascontiguousarray(states, dtype=np.float32).reshape(-1, n_embd)
     if len(rows) != n_tokens:

@@ -1,4 +1,4 @@
-"""A text in a model's KV cache: its steps, their logits, its way back."""
+"""A text in a model's KV cache: steps over it, their logits, rollback."""
 
 from __future__ import annotations
 
@@ -29,12 +29,18 @@ OUTPUT_CODES: dict[Outputs, int] = {
     "all": binding.OUTPUTS_ALL,
 }
 SIDE_SEQUENCE = 1
-"""Of the cache; for tokens that are run beside the text's own, which is sequence 0."""
+"""The cache's sequence for tokens that are run beside the text, which is sequence 0."""
 
 
 @dataclass(frozen=True)
 class GraphStats:
-    """How often compute graphs were built, and what that took."""
+    """Compute graphs of a context.
+
+    Attributes:
+        built: graphs built so far.
+        build_seconds: time spent building them.
+        alive: graphs that are kept for further steps.
+    """
 
     built: int
     build_seconds: float
@@ -42,21 +48,23 @@ class GraphStats:
 
 
 class CachedText(Closing):
-    """A text that a model reads and writes, in a KV cache of its own.
+    """A text in a KV cache of its own.
 
     Args:
-        model: stays open as long as the session.
-        n_ctx: tokens that fit; None for 4096 or what the model was trained for, whichever is less;
-            0 for what it was trained for.
+        model: must stay open as long as the session.
+        n_ctx: size of the context in tokens, as for ``context_size``.
         threads: CPU threads; None for the machine's physical cores.
         flash_attention: True, False, or None to let llama.cpp choose.
-        kv_type: how keys and values are kept.
-        offload_kv: keep the KV cache on the GPU with offloaded layers.
-        batch: most tokens evaluated at once when reading a prompt.
+        kv_type: type of keys and values in the cache.
+        offload_kv: whether the KV cache of offloaded layers is on the GPU.
+        batch: most tokens of one step; prompts are read in batches of so many.
         max_outputs: most tokens of one step whose logits are kept; memory is reserved for them.
 
+    Attributes:
+        tokens: the text in the cache, in order.
+
     Raises:
-        BadInput: a context that does not fit in memory, or settings that do not go together.
+        BadInput: a context that does not fit in memory, or settings that exclude each other.
     """
 
     def __init__(
@@ -72,7 +80,7 @@ class CachedText(Closing):
         max_outputs: int = 32,
     ) -> None:
         self.model = model
-        self.tokens: list[int] = []  # what is in the cache, in order
+        self.tokens: list[int] = []
         self.n_ctx = context_size(model, n_ctx)
         self.threads = threads or machine.default_threads()
         self.flash_attention = flash_attention
@@ -122,11 +130,11 @@ class CachedText(Closing):
 
     @property
     def mask(self) -> LayerMask:
-        """What steps leave out."""
+        """The sub-layers that steps leave out."""
         return self._mask
 
     def set_mask(self, mask: LayerMask) -> None:
-        """Sets what the next steps leave out.
+        """Sets the sub-layers that the next steps leave out.
 
         Raises:
             BadInput: the model's architecture cannot be served by a mask.
@@ -142,12 +150,12 @@ class CachedText(Closing):
 
         Args:
             tokens: at most as many as there is room for.
-            outputs: which logits to keep.
+            outputs: the tokens whose logits are kept.
 
         Raises:
-            ContextFull: no room; nothing was kept.
-            BadInput: a mask that the model's architecture cannot be served by.
-            EdgeConflayersError: the step failed, or is to keep more logits than there is room for.
+            ContextFull: no room; the text is unchanged.
+            BadInput: the model's architecture cannot be served by the mask.
+            EdgeConflayersError: the step failed, or would keep more logits than ``max_outputs``.
         """
         self._decode(binding.ecl_step, tokens, outputs)
 
@@ -159,17 +167,17 @@ class CachedText(Closing):
         )
 
     def append(self, tokens: Sequence[int], run: Callable[[int], int]) -> None:
-        """Takes tokens into the text by a step of any kind.
+        """Appends tokens to the text by a step of any kind.
 
         Args:
-            tokens: that the cache has after the step.
-            run: makes the step, given the position that it begins at; returns its status.
+            tokens: the tokens that the cache gains by the step.
+            run: makes the step, given the position of its first token, and returns its status.
 
         Raises:
-            as the status says (``Context.fail``); the text is as it was then.
+            what ``Context.fail`` raises for the status; the text is then unchanged.
         """
         begin = len(self.tokens)
-        # Before the step, so that an interrupt right after it loses nothing.
+        # Noted before the step, so that an interrupt right after it loses none of the text.
         self.tokens.extend(tokens)
         status = run(begin)
         if status != 0:
@@ -177,11 +185,11 @@ class CachedText(Closing):
             self.context.fail(status)
 
     def check_fits(self, n: int, outputs: Outputs) -> None:
-        """Refuses a step of n tokens that there is no room for.
+        """Refuses a step over ``n`` tokens that does not fit.
 
         Raises:
-            ContextFull: in the cache.
-            EdgeConflayersError: for the logits that it is to keep.
+            ContextFull: the cache has no room for the tokens.
+            EdgeConflayersError: the step would keep more logits than ``max_outputs``.
         """
         if outputs == "all" and n > self.max_outputs:
             raise EdgeConflayersError(
@@ -195,9 +203,9 @@ class CachedText(Closing):
             )
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Runs the model over a prompt, batch by batch; the logits of its last token are kept.
+        """Runs the model over a prompt, batch by batch, and keeps the logits of its last token.
 
-        An interrupt between batches leaves a cache that can be gone on with.
+        After an interrupt between batches, the session holds the batches that were read.
 
         Raises:
             ContextFull: the prompt does not fit; nothing was read.
@@ -213,15 +221,21 @@ class CachedText(Closing):
             self._decode(binding.ecl_read, part, "last" if last else "none")
 
     def logits(self, index: int = -1) -> npt.NDArray[np.float32]:
-        """The logits of one kept output of the last step: float32 [n_vocab], not copied, valid
-        until the next step. Negative indices count from the end."""
+        """The logits of one kept output of the last step.
+
+        Args:
+            index: of the output; negative from the end.
+
+        Returns:
+            float32 [n_vocab], not copied, valid until the next step.
+        """
         pointer = llama.llama_get_logits_ith(self.handle, index)
         if not pointer:
             raise EdgeConflayersError(f"the last step kept no logits for token {index}")
         return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
 
     def draw(self, index: int, samplers: binding.Samplers) -> int:
-        """Draws the next token of the text by one kept output of the last step.
+        """Draws a token from one kept output of the last step.
 
         Raises:
             BadInput: a grammar allows no token.
@@ -229,14 +243,14 @@ class CachedText(Closing):
         return self.context.check(binding.ecl_draw(self.handle, index, ctypes.byref(samplers)))
 
     def best(self, index: int = -1) -> tuple[int, float]:
-        """The most likely token by one kept output of the last step, and its probability."""
+        """The most likely token of one kept output of the last step, and its probability."""
         probability = ctypes.c_float()
         token = binding.ecl_argmax(self.handle, index, ctypes.byref(probability))
         return self.context.check(token), probability.value
 
     def top_k(self, index: int, k: int) -> tuple[list[int], list[float]]:
-        """The ``k`` most likely tokens by one kept output of the last step, in descending order
-        (equal logits: the lower token first), and their softmax probabilities.
+        """The ``k`` most likely tokens of one kept output of the last step, in descending order
+        (of equal logits, the lower token first), and their softmax probabilities.
 
         Raises:
             EdgeConflayersError: the last step kept no logits for that output.
@@ -248,7 +262,7 @@ class CachedText(Closing):
         return tokens[:n], probabilities[:n]
 
     def rollback(self, length: int) -> None:
-        """Forgets everything from position ``length`` on.
+        """Removes everything from position ``length`` on.
 
         Raises:
             EdgeConflayersError: the model's memory cannot be rolled back (recurrent models), or not
@@ -269,7 +283,7 @@ class CachedText(Closing):
         del self.tokens[length:]
 
     def has_window_before(self, position: int) -> bool:
-        """Whether the cache still has all that a token at this position looks back at."""
+        """Whether the cache still holds all that a token at this position attends to."""
         window = llama.llama_model_n_swa(self.model.handle)
         if window == 0 or position == 0:
             return True
@@ -277,11 +291,12 @@ class CachedText(Closing):
         return bool(oldest <= max(0, position - window + 1))
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Removes the whole text."""
         llama.llama_memory_clear(self.context.memory, True)
         self.tokens.clear()
 
     def graph_stats(self) -> GraphStats:
+        """Counts of compute graphs so far."""
         built, spent, alive = ctypes.c_int64(), ctypes.c_int64(), ctypes.c_int32()
         self.context.check(
             binding.ecl_graph_stats(

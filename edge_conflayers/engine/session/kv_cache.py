@@ -1,4 +1,4 @@
-"""How large a KV cache is, and whether it fits in memory."""
+"""Size of a KV cache: the context that fits a task, and whether it fits in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_conflayers.errors import BadInput
 
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
-# ggml.h's numbers of these types, and the bytes that one value takes.
+# The number of each type in ggml.h, and the bytes of one value.
 KV_TYPES: dict[str, tuple[int, float]] = {
     "f32": (0, 4.0),
     "f16": (1, 2.0),
@@ -22,25 +22,30 @@ KV_TYPES: dict[str, tuple[int, float]] = {
     "q4_1": (3, 20 / 32),
     "q4_0": (2, 18 / 32),
 }
-_DEFAULT_CONTEXT = 4096
+_DEFAULT_CONTEXT = 4096  # as in llama.cpp's command-line tools
 
 
-def context_size(model: Model, wanted: int | None) -> int:
-    """Tokens of a context that was asked for as ``Session``'s ``n_ctx``.
+def context_size(model: Model, wanted: int | None, *, needed: int = 0) -> int:
+    """Tokens of a context: the one rule for context sizes.
+
+    Args:
+        wanted: the size asked for; 0 for what the model was trained for; None for 4096 or what is
+            needed, whichever is more, but no more than the model was trained for.
+        needed: tokens of a prompt and its text together, if known.
 
     Raises:
-        BadInput: a negative one.
+        BadInput: a negative size.
     """
     if wanted is None:
-        return min(_DEFAULT_CONTEXT, model.n_ctx_train)
+        return min(max(_DEFAULT_CONTEXT, needed), model.n_ctx_train)
     if wanted < 0:
         raise BadInput(f"a context of {wanted} tokens makes no sense; give a positive number (-c)")
     return wanted or model.n_ctx_train
 
 
 def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:
-    """Bytes of keys and values for n_ctx tokens if every layer keeps all of them (sliding windows
-    keep fewer)."""
+    """Bytes of keys and values for ``n_ctx`` tokens if every layer keeps all of them; sliding
+    windows keep fewer."""
     meta, arch = model.metadata, model.architecture
 
     def largest(key: str, default: int) -> int:
@@ -57,10 +62,10 @@ def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:
 
 
 def check_memory(model: Model, n_ctx: int, kv_type: KVType) -> None:
-    """Refuses a cache that is larger than the free memory, as far as can be told.
+    """Refuses a KV cache that does not fit in free memory, as far as can be told.
 
     Raises:
-        BadInput: it is.
+        BadInput: it does not fit.
     """
     free = machine.available_memory()
     needed = kv_cache_bytes(model, n_ctx, kv_type)

@@ -1,4 +1,4 @@
-"""What a step leaves out of a model."""
+"""Layer masks: the sub-layers that a step leaves out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edge_conflayers.errors import BadInput
 
 @dataclass(frozen=True)
 class LayerMask:
-    """Which sub-layers a step leaves out.
+    """The sub-layers that a step leaves out.
 
     Attributes:
-        attention: layers (0-based) without their attention.
-        mlp: layers without their feed-forward.
+        attention: layers (0-based) whose attention is dropped.
+        mlp: layers whose MLP is dropped.
     """
 
     attention: frozenset[int] = frozenset()
@@ -25,7 +25,7 @@ class LayerMask:
 
     @classmethod
     def layers(cls, skip_set: Iterable[int]) -> LayerMask:
-        """Whole layers left out, attention and feed-forward together."""
+        """The mask that drops whole layers, attention and MLP."""
         skipped = frozenset(skip_set)
         return cls(attention=skipped, mlp=skipped)
 

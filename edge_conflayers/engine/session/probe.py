@@ -1,4 +1,4 @@
-"""What each sub-layer does to a window of tokens."""
+"""Probe: the confidence of every sub-layer over a window of tokens, as ConfLayers defines it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
 def probe(
     session: CachedText, window: Sequence[int]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-    """Confidences of every sub-layer's output over a window of tokens, read as a text of its
-    own; the session's own sequence stays as it is.
+    """Confidences of every sub-layer's output over a window of tokens (ConfLayers, arXiv
+    2604.14612), which is read as a text of its own; the session's text stays as it is.
 
     Returns:
-        Attention and feed-forward, float32 [n_layer] each, NaN where a layer has none; None if
-        the cache has no room for the window.
+        Of attentions and of MLPs, float32 [n_layer] each, NaN where a layer has none; None if the
+        cache has no room for the window.
     """
     n_layer = session.model.n_layer
     attention = (ctypes.c_float * n_layer)()

@@ -1,4 +1,4 @@
-"""What a masked model would have drafted along a text that is there."""
+"""Replay: the tokens that a masked model predicts along a text that is there already."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
 from edge_conflayers.engine.session.mask import LayerMask
 
-_MOST_REPLAYED = 32  # tokens a step; the kernels of larger ones are for prompts
+_MOST_REPLAYED = (
+    32  # tokens of one step; for longer steps, our kernels hand over to those for prompts
+)
 
 
 def replay(
@@ -19,26 +21,26 @@ def replay(
     *,
     stretch: int | None = None,
 ) -> list[tuple[int, float]] | None:
-    """What the model would draft under a mask at each position of its text, given the text
-    itself before that position (teacher forcing).
+    """Predicts each position of a text under a mask, given the text before it (teacher forcing).
 
-    The masked model runs in parallel over the positions, after the full model's keys and values
-    of everything before ``begin``. The session's text, cache and mask stay as they are; its
-    last step's logits do not.
+    The masked model runs in parallel over the positions, on top of the full model's keys and values
+    of everything before ``begin``. The session's text, cache and mask stay as they are; the logits
+    of its last step do not.
 
     Args:
+        mask: the sub-layers to leave out.
         begin: first position to predict, at least 1.
-        end: after the last; None for the end of what is in the cache.
+        end: position after the last one; None for the end of the text in the cache.
         stretch: positions after which the masked model goes on from the full model's keys and
-            values again, as in drafting after each verification; None for never. At most 32.
+            values, as drafting does after each verification; None for never. At most 32.
 
     Returns:
-        For each position the most likely token and its probability; None if the cache has no
-        room for the positions once more, or no longer has the window before them.
+        The most likely token at each position and its probability; None if the cache has no room
+        for the positions once more, or no longer has the window before them.
 
     Raises:
         BadInput: the model's architecture cannot be served by the mask.
-        ValueError: no such positions.
+        ValueError: positions that are not in the text.
     """
     end = len(session.tokens) if end is None else end
     if not 1 <= begin <= end <= len(session.tokens):

@@ -1,4 +1,4 @@
-"""A text that is written by drafts and their verification."""
+"""A text that is written by drafting and verification, or by plain decoding in the library."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from edge_conflayers.engine.session.mask import LayerMask
 from edge_conflayers.errors import BadInput
 
 MOST_WRITTEN = 16
-"""Tokens of one call of ``write``."""
+"""Most tokens of one call of ``write``; not tuned (a caller gives a time limit as well)."""
 
-_UNKNOWN = -1  # no token
+_UNKNOWN = -1  # stands for a token that is not known yet
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Tokens of plain decoding.
+    """Some tokens of plain decoding, by one call of the library.
 
     Attributes:
-        tokens: that were drawn, in order; at least one.
-        seconds: of each one's step.
-        called: whether a lookup has ended it.
+        tokens: the tokens drawn, in order; at least one.
+        seconds: the time of each token's step.
+        called: whether a lookup has ended it, having found a draft.
     """
 
     tokens: list[int]
@@ -41,32 +41,37 @@ class Stretch:
 
 
 class Session(CachedText):
-    """A text that is written by drafts and their verification. Arguments and errors are those of
+    """A text that is written by drafting and verification. Arguments and errors are those of
     ``CachedText``.
 
     Attributes:
-        draft_vocabulary: what drafts choose among, ascending; empty for all tokens.
-        exits_reused: verifications that went on from an early exit's states.
+        draft_vocabulary: the tokens that drafts choose among, ascending; empty for all tokens.
+        exits_reused: verifications that went on from the hidden states of an early exit.
     """
 
     draft_vocabulary: tuple[int, ...] = ()
     exits_reused = 0
-    _exit: ExitStates | None = None  # of the last draft by an early exit
+    _exit: ExitStates | None = None  # hidden states of the last draft by an early exit
 
     def clear(self) -> None:
         super().clear()
         self._exit = None
 
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
-        """One step of the full model over the end of the text and what was drafted to follow it;
-        the logits of ``[*pending, *draft.tokens]`` are kept, each as if its branch had been decoded
-        alone. Of a tree, the cache then has the first chain: the pending tokens, and the drafted
-        ones as long as each follows the one before it.
+        """Runs the full model over pending and drafted tokens in one step.
+
+        Each token's logits are kept, as if its branch had been decoded alone. Of a tree, only the
+        first chain stays in the cache: the pending tokens, and the drafted ones as long as each
+        follows the one before it.
+
+        Args:
+            pending: the end of the text, which is not in the cache yet.
+            draft: the tokens drafted to follow it.
 
         Raises:
             as ``step`` does.
             EdgeConflayersError: a tree where ``verifies_trees`` is false, or one of more than 32
-                tokens with the pending ones.
+                tokens together with the pending ones.
         """
         if draft.exit is not None and draft.exit is self._exit:
             self._verify_exit([*pending, *draft.tokens], draft.exit)
@@ -97,17 +102,19 @@ class Session(CachedText):
         following: Sequence[Any] = (),
         expected: float = 1.0,
     ) -> Stretch:
-        """Decodes plainly: a step over ``pending``, the end of the text, which is not in the cache
-        yet, then one over each token drawn, but for the last. An end-of-text token is the last.
+        """Decodes plainly in the library: a step over ``pending``, then one over each token drawn
+        but the last. An end-of-text token ends it.
 
         Args:
-            most: tokens to draw, at least one; more than ``MOST_WRITTEN`` are not drawn in a call.
-            seconds: no step begins after so long, but for the first.
-            following: handles of lookups that take in each token.
-            expected: a probability with which one of them expects the token to come, which ends it.
+            pending: the end of the text, which is not in the cache yet.
+            samplers: draw the tokens.
+            most: most tokens to draw, at least one; never more than ``MOST_WRITTEN``.
+            seconds: time after which no further step begins.
+            following: handles of lookups, which take in each token.
+            expected: a lookup that has a next token of at least this probability ends it.
 
         Raises:
-            as ``step`` and ``draw`` do in the first step and draw; the text is then as it was.
+            as ``step`` and ``draw`` do, for the first step and draw; the text is then unchanged.
         """
         most = min(most, MOST_WRITTEN, self.room - len(pending) + 1)
         self.check_fits(len(pending), "all")
@@ -123,7 +130,7 @@ class Session(CachedText):
             seconds=times,
         )
         begin = len(self.tokens)
-        # Before the steps, so that after an interrupt no text is taken for what was read.
+        # Noted before the steps, so that an interrupt leaves nothing in the cache unnoted.
         self.tokens.extend((*pending, *[_UNKNOWN] * (most - 1)))
         try:
             status = binding.ecl_write(
@@ -140,9 +147,10 @@ class Session(CachedText):
 
     @functools.cached_property
     def exact_batch(self) -> int:
-        """Most tokens of a step that gives each one the logits of a one-token step, bit for bit.
-        Asked for the first time on this machine, it is tried: about as long as a dozen steps, after
-        which the last step's logits are gone.
+        """Most tokens of a step that gives each of them the logits of a one-token step, bit for bit.
+
+        It is tried when first asked for on this machine: about a dozen steps, after which the
+        logits of the text's last step are gone.
 
         Raises:
             as ``step`` and ``rollback`` do.
@@ -151,31 +159,35 @@ class Session(CachedText):
 
     @property
     def most_verified(self) -> int:
-        """Tokens that ``verify`` may take here so that the text stays plain decoding's."""
+        """Most tokens that ``verify`` may take here so that the text stays that of plain
+        decoding."""
         most = min(self.room, self.max_outputs, self.exact_batch)
         return min(most, within_stride(len(self))) if self.model.on_gpu else most
 
     @property
     def verifies_drafts(self) -> bool:
-        """Whether ``verify`` may take any draft, for the same reason."""
+        """Whether ``verify`` may take a draft at all without changing the text."""
         return self.exact_batch > 1
 
     @functools.cached_property
     def verifies_trees(self) -> bool:
-        """Whether ``verify`` takes drafts that are not chains: where attention runs on our CPU
-        kernels. Asked for once, as long as it takes to build a graph."""
+        """Whether ``verify`` takes drafts that are not chains, which needs our CPU kernels for
+        attention. Finding out builds a graph, once."""
         return bool(self.context.check(binding.ecl_tree_supported(self.handle)))
 
     def set_draft_vocabulary(self, tokens: Iterable[int]) -> None:
-        """Drafts choose among these tokens only from now on, which makes them cheaper (FR-Spec,
-        arXiv 2502.14856); without any, among all. Steps of the full model are not touched.
+        """Sets the tokens that drafts choose among, which makes draft steps cheaper (FR-Spec, arXiv
+        2502.14856). Steps of the full model are unchanged.
 
         The tokens' rows of the LM head are copied: they take memory, and setting a vocabulary
         takes milliseconds to tenths of a second.
 
+        Args:
+            tokens: none for all tokens of the model.
+
         Raises:
-            BadInput: the model's LM head cannot be served by one. What only its graph can tell,
-                the next draft raises.
+            BadInput: the model's LM head cannot be cut down. If only its graph shows that, the next
+                draft raises it.
         """
         array = sorted(set(tokens))
         self.draft_vocabulary = ()
@@ -196,28 +208,30 @@ class Session(CachedText):
         runners_up: int = 0,
         keep: bool = False,
     ) -> Draft:
-        """Drafts greedily under a mask, to follow ``pending``, which is not in the cache yet; the
-        cache, unless ``keep``, and the session's mask stay as they are.
+        """Drafts greedily under a mask. The cache, unless ``keep``, and the session's mask stay as
+        they are.
 
         Args:
+            mask: the sub-layers that the draft steps leave out.
+            pending: the end of the text, which is not in the cache yet.
             limit: most tokens to draft.
             stop_probability: a token less likely than this is the last of the draft.
-            stop_path: drafting goes on while the product of the tokens' chances of acceptance is
-                at least this.
-            least_path: a token that makes that product less than this ends the draft and is left
+            stop_path: drafting ends when the product of the tokens' chances of acceptance falls
+                under this.
+            least_path: a token that makes that product fall under this ends the draft and is left
                 out, unless it is the first.
-            acceptance: the chance of acceptance of a token whose probability p falls in bin
-                floor(p * len(acceptance)); None takes p itself.
-            full_vocabulary: choose among all tokens although there is a draft vocabulary. Within
-                one, a probability is that of a softmax over its tokens, and so a little higher.
-            runners_up: of each drafted token, how many of the next likeliest to add as leaves:
-                after the chain, token by token, likeliest first.
-            keep: the text goes on with ``pending`` and those drafted tokens that were read to draft
-                the next. Only without a mask: under one, dropped layers keep nothing of them.
+            acceptance: chances of acceptance by the drafter's probability p, in equal bins: that of
+                bin floor(p * len(acceptance)); None takes p itself.
+            full_vocabulary: choose among all tokens although a draft vocabulary is set. Within one,
+                a probability is that of a softmax over its tokens, and so a little higher.
+            runners_up: how many of the next likeliest tokens to add as leaves beside each drafted
+                token: after the chain, token by token, likeliest first.
+            keep: append ``pending``, and those drafted tokens that were read to draft the next, to
+                the text. Only without a mask: dropped layers have no keys and values of them.
 
         Raises:
-            BadInput: the model's architecture cannot be served by the mask, or by the draft
-                vocabulary.
+            BadInput: the model's architecture cannot be served by the mask, or its LM head by the
+                draft vocabulary.
         """
         limit = min(limit, self.room - len(pending) + 1)
         if limit <= 0:
@@ -237,7 +251,7 @@ class Session(CachedText):
         tokens = (ctypes.c_int32 * (limit * width))()
         probabilities = (ctypes.c_float * (limit * width))()
         begin = len(self.tokens)
-        if keep:  # before the steps, so that after an interrupt no text is taken for what was read
+        if keep:  # before the steps, as in ``write``
             self.tokens.extend((*pending, *[_UNKNOWN] * limit))
         n = binding.ecl_draft(
             self.handle,
@@ -264,8 +278,12 @@ class Session(CachedText):
     def draft_exit(
         self, exit_layer: int, pending: Sequence[int], *, limit: int, stop_probability: float
     ) -> Draft:
-        """Drafts greedily as ``draft`` does by an early exit: the first ``exit_layer`` layers, then
-        the model's own norm and head. Verified next, the draft is gone on with after those layers.
+        """Drafts greedily by an early exit: the first ``exit_layer`` layers, then the model's own
+        norm and head. If the draft is verified next, verification goes on after those layers.
+
+        Args:
+            exit_layer: layers that run.
+            pending, limit, stop_probability: as for ``draft``.
 
         Raises:
             BadInput: there is no such exit, or the architecture cannot be served by early exits.
@@ -295,6 +313,7 @@ class Session(CachedText):
         return Draft(tuple(tokens[:n]), tuple(probabilities[:n]), exit=self._exit)
 
     def _verify_exit(self, tokens: Sequence[int], exit: ExitStates) -> None:
+        """Verifies from the hidden states that an early exit left, where they can be used."""
         reused = ctypes.c_int32()
         self.append(
             tokens,

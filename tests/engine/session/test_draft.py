@@ -63,7 +63,7 @@ def test_runners_up_are_leaves(tiny: Tiny, shortlist: bool) -> None:
         chain = session.draft(mask, [17], limit=5, stop_probability=0.0)
         tree = session.draft(mask, [17], limit=5, stop_probability=0.0, runners_up=3)
         n = len(chain.tokens)
-        assert tree.row == n and len(tree.tokens) == 4 * n
+        assert tree.chain_length == n and len(tree.tokens) == 4 * n
         assert tree.tokens[:n] == chain.tokens
         assert tree.probabilities[:n] == pytest.approx(chain.probabilities)
         session.set_mask(mask)

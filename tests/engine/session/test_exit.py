@@ -25,8 +25,8 @@ from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session.branches import branches
 from edge_conflayers.engine.session.probe import probe
-from edge_conflayers.engine.session.states import branches
 from edge_conflayers.errors import BadInput
 
 

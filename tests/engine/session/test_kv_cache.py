@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 from steps import Tiny, open_session
 
+from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import Session
-from edge_conflayers.engine.session.kv_cache import kv_cache_bytes
+from edge_conflayers.engine.session.kv_cache import context_size, kv_cache_bytes
 from edge_conflayers.errors import BadInput
 
 
@@ -15,6 +19,17 @@ def test_a_context_larger_than_memory(tiny: Tiny) -> None:
         open_session(tiny("llama"), n_ctx=2**30)
     with pytest.raises(BadInput, match="makes no sense"):
         open_session(tiny("llama"), n_ctx=-5)
+
+
+def test_one_rule_for_context_sizes() -> None:
+    model = cast(Model, SimpleNamespace(n_ctx_train=8192))
+    assert context_size(model, None) == 4096
+    assert context_size(model, None, needed=100) == 4096
+    assert context_size(model, None, needed=5000) == 5000
+    assert context_size(model, None, needed=9000) == 8192
+    assert context_size(model, 0, needed=5000) == 8192
+    assert context_size(model, 300, needed=5000) == 300
+    assert context_size(cast(Model, SimpleNamespace(n_ctx_train=512)), None) == 512
 
 
 def test_a_cache_that_the_model_cannot_have(tiny: Tiny) -> None:

@@ -11,7 +11,7 @@ from steps import Tiny, TinyPath, open_session, random_tokens
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import ROOT, Draft
 from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session.head import (
+from edge_conflayers.engine.session.next_state_head import (
     drawn_from,
     keep_inner_state,
     next_tokens,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conflayers_reference import module_confidence
 from gguf_models import FAMILIES, zero_sublayers
 from steps import (
     ModelAt,
@@ -23,7 +24,6 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.engine.session.probe import probe, probe_stream
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.layer_search.conflayers import module_confidence
 
 WINDOW = 32
 

@@ -12,8 +12,8 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.engine.session.replay import replay
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.matchness import matchness, replay_records
 from edge_conflayers.layer_search.objective import Record
+from edge_conflayers.layer_search.replays import matchness, replay_records
 
 MASK = LayerMask(attention=frozenset({1, 3}), mlp=frozenset({2, 3}))
 PROMPT, TEXT = 40, 70

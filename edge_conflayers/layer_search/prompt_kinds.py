@@ -1,4 +1,4 @@
-"""Kinds of prompts, told apart by their text."""
+"""Tells kinds of prompts apart by their text, without running a model."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ import numpy as np
 import numpy.typing as npt
 
 Signature = npt.NDArray[np.float32]
-"""Of a text: float32 [SIGNATURE_SIZE], of length 1."""
+"""A text's kind as a vector: float32 [SIGNATURE_SIZE], of length 1."""
 
-_WORDS = 192
+_WORDS = 192  # buckets of hashed words; not tuned
+# The shape of English prose (about; not measured). A text's own is taken as the difference from it,
+# as all texts' shapes are near each other and far from 0.
 _TYPICAL_SHAPE = np.array(
     [0.87, 0.18, 0.08, 0.03, 0.05, 0.02, 0.03, 0.03, 0.04, 0.14, 0.05, 0.3], dtype=np.float32
-)  # of English prose; a text's own is counted from here, as all texts are far from 0
+)
 SIGNATURE_SIZE = _WORDS + len(_TYPICAL_SHAPE)
 SAME_KIND = 0.6
-"""Cosine from which two signatures count as one kind."""
-_TOKENS = re.compile(r"[^\W\d_]+|\d|[^\w\s]|\n|_")
-_LONGEST = 20_000  # characters that are looked at, half from the start and half from the end
+"""Cosine similarity from which two signatures count as one kind; not tuned."""
+_WORD_OR_SIGN = re.compile(r"[^\W\d_]+|\d|[^\w\s]|\n|_")
+_LONGEST = 20_000  # most characters read, half from the start and half from the end; not tuned
 
 
 def signature(text: str) -> Signature:
-    """What kind of prompt a text is: hashed words and signs, and shares of kinds of characters,
-    weighted alike. Similar texts have a high cosine. No model is run."""
+    """The signature of a text: hashed words and signs, and the shares of kinds of characters, which
+    count alike. Similar texts have a high cosine similarity."""
     if len(text) > _LONGEST:
         text = text[: _LONGEST // 2] + text[-_LONGEST // 2 :]
     words = np.zeros(_WORDS, dtype=np.float32)
-    for token in _TOKENS.findall(text):
-        words[zlib.crc32(token.lower().encode("utf-8", "replace")) % _WORDS] += 1.0
+    for word in _WORD_OR_SIGN.findall(text):
+        words[zlib.crc32(word.lower().encode("utf-8", "replace")) % _WORDS] += 1.0
     return unit(np.concatenate([unit(np.sqrt(words)), unit(_shape(text) - _TYPICAL_SHAPE)]))
 
 
 def similarity(one: Signature, other: Signature) -> float:
-    """Cosine, from -1 to 1."""
+    """Cosine similarity, from -1 to 1."""
     return float(one @ other)
 
 
 def mean_signature(signatures: Iterable[Signature]) -> Signature:
-    """Of several texts of one kind; at least one."""
+    """The signature of several texts of one kind, at least one."""
     return unit(np.sum(list(signatures), axis=0))
 
 
 def _shape(text: str) -> Signature:
+    """Square roots of the shares of kinds of characters, and the logarithm of the length."""
     n = max(1, len(text))
 
     def share(pattern: str) -> float:
@@ -72,7 +75,7 @@ def _shape(text: str) -> Signature:
 
 
 def unit(values: npt.NDArray[Any]) -> Signature:
-    """Scaled to length 1; zeros stay."""
+    """The vector scaled to length 1; zeros stay."""
     length = float(np.linalg.norm(values))
     scaled: Signature = (values / length if length > 0 else values).astype(np.float32)
     return scaled

@@ -1,4 +1,4 @@
-"""Matchness (SWIFT, arXiv 2410.06916): how well a mask's own tokens match a text that is there."""
+"""A masked model's tokens along a text that is there already, and SWIFT's matchness of them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def replay_records(
 
     Args:
         stretch: positions after which the masked model goes on from the full model's keys and
-            values, as in drafting; None for never, as SWIFT does.
+            values, as drafting does after each verification; None for never, as in SWIFT.
 
     Returns:
-        One record a position, in order; None if the cache has no room for them once more.
+        One record for each position, in order; None if the cache has no room for them.
 
     Raises:
         as ``replay`` does.
@@ -40,5 +40,5 @@ def replay_records(
 
 
 def matchness(records: Sequence[Record]) -> float:
-    """The share of positions that match, 0 to 1; at least one record."""
+    """The share of positions that match, 0 to 1 (SWIFT, arXiv 2410.06916); at least one record."""
     return sum(record.matches for record in records) / len(records)

@@ -1,4 +1,4 @@
-"""Steps beside the text that start from given hidden states and return others."""
+"""Steps beside the text, from given hidden states to the states that follow."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ def branches(
     stream: int | Literal["all"] | None = None,
     outputs: Outputs = "none",
 ) -> npt.NDArray[np.float32] | None:
-    """Runs tokens after the text's first ``begin`` ones, under a mask, once for each of several
-    starting states, all in one step; the text and its mask stay as they are.
+    """Runs tokens several times in one step, each time (a branch) from other hidden states. The
+    text and its mask stay as they are.
 
     Args:
-        tokens: at most as many tokens in all branches together as a prompt's batch has.
+        tokens: what every branch runs over; all branches together have at most ``session.batch``.
+        begin: position of the first token; branches attend to the text before it.
+        mask: the sub-layers that the step leaves out.
         states: float32 [branches, tokens, n_embd], what each branch starts from; None for one
             branch that starts from the tokens' embeddings.
-        stream: the layer whose residual stream, as it leaves the layer, to return (the last
-            layer's only with all outputs); "all" for what enters each layer.
-        outputs: which logits to keep, in each branch; all branches' are kept in a row.
+        stream: the layer whose residual stream to return, as it leaves the layer (the last layer's
+            only with all outputs); "all" for what enters each layer.
+        outputs: the tokens of each branch whose logits are kept, branch after branch.
 
     Returns:
-        float32 [branches, tokens, n_embd], or [n_layer, branches, tokens, n_embd] for
-        "all"; [0] without a stream; None if the cache has no room for the branches.
+        The stream, float32 [branches, tokens, n_embd], or [n_layer, branches, tokens, n_embd] for
+        "all"; [0] without one; None if the cache has no room for the branches.
 
     Raises:
         BadInput: the model's architecture cannot be served.

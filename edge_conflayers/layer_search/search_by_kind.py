@@ -1,5 +1,4 @@
-"""The measured search of one model, text after text: each starts with what was found for its kind
-of prompts."""
+"""The measured search, text after text: each starts with the set found for its kind of prompt."""
 
 from __future__ import annotations
 
@@ -9,19 +8,20 @@ from typing import Any
 from edge_conflayers.costs.model import CostsAtContext
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.layer_search.kinds import SAME_KIND, Signature, signature, similarity
-from edge_conflayers.layer_search.measured import Found, MeasuredSearch, MeasuredSettings
+from edge_conflayers.layer_search.measured import Found, MeasuredSettings
+from edge_conflayers.layer_search.online_measured import OnlineMeasuredSearch
+from edge_conflayers.layer_search.prompt_kinds import SAME_KIND, Signature, signature, similarity
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 
-_TAIL = 2048  # tokens of a text that its kind is told by
+_TAIL = 2048  # last tokens of a prompt, whose signature is its kind; not tuned
 
 
 class SearchByKind:
-    """A ``SkipSetSearch`` that keeps what it finds; ``begin`` is called for every text.
+    """A ``SkipSetSearch`` that goes on from text to text; ``begin`` is called for every text.
 
     Args:
-        sets: where it starts from, and what it keeps up to date.
-        costs: are set to the context of each text.
+        sets: the skip sets found before, kept up to date.
+        costs: of steps; set to the context of each text.
 
     Raises:
         BadInput: the model has too few layers.
@@ -33,12 +33,12 @@ class SearchByKind:
         self.sets = sets
         self.kind = ""
         self._costs = costs
-        self._search = MeasuredSearch(sets.n_layer, costs, settings)
+        self._search = OnlineMeasuredSearch(sets.n_layer, costs, settings)
         if sets.orders is not None:
             self._search.set_orders(sets.orders)
         self._signature: Signature | None = None
         self._nearest: SkipSet | None = None
-        self._judged = False  # what is found, for this kind
+        self._judged = False  # whether a set was judged for this kind
 
     @property
     def found(self) -> Found | None:
@@ -54,7 +54,7 @@ class SearchByKind:
         return self._search.finished
 
     def begin(self, session: Session) -> None:
-        """A text begins, whose prompt the session holds. What is learned is kept under the nearest
+        """Starts a text whose prompt the session holds. What it learns is kept under the nearest
         kind if that is near enough, else as a kind of its own."""
         seen = signature(session.model.text(session.tokens[-_TAIL:]))
         nearest = self._nearest = self.sets.nearest(seen)
@@ -83,8 +83,12 @@ class SearchByKind:
             self.keep()
 
     def keep(self) -> None:
-        """Brings ``sets`` up to date. What another kind lent and nothing was judged of is not kept
-        for this one; the time that the text saved up for judging then goes to the lender."""
+        """Brings ``sets`` up to date.
+
+        A set that another kind lent, and that was not judged for this one, is not kept for this
+        kind: copies that nobody judged would push out tuned sets. The time that the text saved up
+        for judging then goes to the lender.
+        """
         self.sets.orders = self._search.orders
         memory = self._search.memory()
         if self._judged and self.found is not None and self._signature is not None:
@@ -94,6 +98,6 @@ class SearchByKind:
             self.sets.keep(replace(self._nearest, memory=lent))
 
     def state(self) -> dict[str, Any]:
-        """All sets, JSON-able; ``SkipSets.from_json`` restores them."""
+        """All skip sets, JSON-able; ``SkipSets.from_json`` restores them."""
         self.keep()
         return self.sets.to_json()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_conflayers.layer_search.kinds import SIGNATURE_SIZE, signature, similarity
+from edge_conflayers.layer_search.prompt_kinds import SIGNATURE_SIZE, signature, similarity
 
 
 @given(st.text(max_size=200))

@@ -1,9 +1,8 @@
-"""Dynamic programming over hidden states: the paths through a model's parts that stay closest to
-the full model's states.
+"""Paths through a model's layers that stay most similar to the full model, by dynamic programming.
 
-CLaSp (arXiv 2505.24196) and KnapSpec (arXiv 2602.20217) are both this: part by part, each path so
-far either runs the part or skips it; of the paths that have skipped as much, the one whose states
-point most nearly where the full model's do goes on.
+CLaSp (arXiv 2505.24196) and KnapSpec (arXiv 2602.20217) share this: part by part, each path so far
+either runs the part or skips it. Of the paths that have saved as much, the one whose hidden states
+have the highest cosine similarity to the full model's is kept.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from edge_conflayers.engine.session import LayerMask
 States = npt.NDArray[np.float32]
 Kind = Literal["layer", "attention", "mlp"]
 RunLayer = Callable[[States, int, Kind], States]
-"""Runs [paths, tokens, width] through one part of a layer, each path by itself."""
+"""Runs states [paths, tokens, width] through one part of a layer, each path by itself."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What can be skipped: a layer or one of its sub-layers, and what that saves."""
+    """A layer or sub-layer that can be skipped, and what skipping it saves."""
 
     layer: int
     kind: Kind
@@ -40,8 +39,8 @@ class Path:
     Attributes:
         skipped: indices of parts, ascending.
         saved: what they save together.
-        states: where it has come to, float32 [tokens, width].
-        similarity: mean cosine over tokens to the full model's states there.
+        states: the hidden states that it has come to, float32 [tokens, width].
+        similarity: their cosine similarity to the full model's, mean over tokens.
     """
 
     skipped: tuple[int, ...]
@@ -50,7 +49,7 @@ class Path:
     similarity: float = 1.0
 
     def mask(self, parts: Sequence[Part]) -> LayerMask:
-        """What it skips, as a mask."""
+        """The path's skip set."""
         chosen = [parts[i] for i in self.skipped]
         return LayerMask(
             attention=frozenset(part.layer for part in chosen if part.kind != "mlp"),
@@ -73,13 +72,14 @@ def best_paths(
     Args:
         start: float32 [tokens, width], what enters the first part.
         parts: in the order in which the model runs them.
-        most: paths that save more are not looked at.
-        least: nor are paths that can no longer save as much.
-        unit: paths that save as many whole units compete.
-        threshold: a path whose similarity falls under it is given up.
+        run_layer: runs states through one part.
+        most: a path may save at most this.
+        least: a path must save at least this in the end.
+        unit: of paths that save as many whole units, one is kept.
+        threshold: paths less similar than this are pruned.
 
     Returns:
-        The full model's path first, then by what they save.
+        The full model's path, then the others by ascending savings.
     """
     left = sum(part.saves for part in parts)
     slack = 1e-9 * max(left, 1.0)
@@ -110,7 +110,7 @@ def best_paths(
 
 
 def similarity(one: States, other: States) -> float:
-    """Mean cosine over tokens: float [tokens, width] each."""
+    """Cosine similarity, mean over tokens, of states float [tokens, width] each."""
     a, b = one.astype(np.float64), other.astype(np.float64)
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return float(np.mean((a * b).sum(axis=-1) / np.maximum(lengths, 1e-30)))

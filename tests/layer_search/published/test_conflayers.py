@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conflayers_reference import module_confidence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-from edge_conflayers.layer_search.conflayers import (
-    ConfLayersSearch,
+from edge_conflayers.layer_search.published.conflayers import ConfLayersSearch
+from edge_conflayers.layer_search.published.conflayers_selection import (
     ConfLayersSettings,
-    module_confidence,
     select_layers,
 )
 
-ORACLE = Path(__file__).parents[3] / "shared" / "oracles" / "conflayers_selection.json"
+ORACLE = Path(__file__).parents[4] / "shared" / "oracles" / "conflayers_selection.json"
 
 
 @pytest.fixture(scope="module")

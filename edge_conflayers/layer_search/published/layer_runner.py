@@ -1,4 +1,7 @@
-"""Running hidden states through single parts of a model, beside a session's text."""
+"""Runs hidden states through single layers of a model, beside a session's text.
+
+CLaSp and KnapSpec follow their paths with it, DEL draws its shadow tokens.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.states import branches
-from edge_conflayers.layer_search.paths import Kind, States
+from edge_conflayers.engine.session.branches import branches
+from edge_conflayers.layer_search.published.similar_paths import Kind, States
 
-_MOST_BRANCHES = 128  # of the 255 sequences that llama.cpp has besides the text's
+_MOST_BRANCHES = 128  # llama.cpp has 255 sequences besides the text's; not tuned
 
 
 class NoRoom(Exception):
-    """The cache has no cells left for another path."""
+    """The KV cache has no room for the paths."""
 
 
-class StateRunner:
-    """The last tokens of a session's text, to be run part by part after the text before them.
+class LayerRunner:
+    """Runs the last tokens of a session's text layer by layer, after the text before them.
 
     Args:
         session: its text stays as it is.
-        n_tokens: how many; fewer than the text has.
+        n_tokens: how many of the last tokens; fewer than the text has.
     """
 
     def __init__(self, session: Session, n_tokens: int) -> None:
@@ -35,8 +38,8 @@ class StateRunner:
         """What enters the first layer: float32 [tokens, n_embd].
 
         Raises:
-            NoRoom: the cache is full.
-            BadInput: the architecture cannot be served.
+            NoRoom: the cache has no room.
+            BadInput: the model's architecture cannot be served.
         """
         start: States = self.streams(0)[0]
         return start
@@ -50,14 +53,21 @@ class StateRunner:
         """
         mask = LayerMask.layers(range(n_layer, len(self._layers)))
         found = branches(self._session, self._tokens, self._begin, mask=mask, stream="all")
-        return self._there(found)[: n_layer + 1, 0]
+        return self._or_no_room(found)[: n_layer + 1, 0]
 
     def run(self, states: States, layer: int, kind: Kind) -> States:
-        """Runs each of several paths through a layer or one of its sub-layers: float32 [paths,
-        tokens, n_embd].
+        """Runs the states of several paths through a layer or one of its sub-layers.
+
+        Args:
+            states: float32 [paths, tokens, n_embd].
+            layer: 0-based.
+            kind: the whole layer, or one of its sub-layers.
+
+        Returns:
+            float32 [paths, tokens, n_embd].
 
         Raises:
-            NoRoom: the cache has no room for as many paths.
+            NoRoom: the cache has no room for so many paths.
         """
         only = frozenset({layer})
         mask = LayerMask(
@@ -68,7 +78,7 @@ class StateRunner:
         most = self._session.max_outputs if last else self._session.batch
         return np.concatenate(
             [
-                self._there(
+                self._or_no_room(
                     branches(
                         self._session,
                         self._tokens,
@@ -84,15 +94,18 @@ class StateRunner:
         )
 
     def tokens(self, states: States) -> list[list[tuple[int, float]]]:
-        """The token that the model's head gives each state, and its probability: for each path,
-        for each of its tokens.
+        """The most likely token by the model's own norm and head, and its probability, for each
+        token of each path.
+
+        Args:
+            states: float32 [paths, tokens, n_embd].
 
         Raises:
             as ``run`` does.
         """
-        rows: list[tuple[int, float]] = []
+        found: list[tuple[int, float]] = []
         for part in self._split(states, self._session.max_outputs):
-            self._there(
+            self._or_no_room(
                 branches(
                     self._session,
                     self._tokens,
@@ -102,16 +115,16 @@ class StateRunner:
                     outputs="all",
                 )
             )
-            rows += [self._session.best(i) for i in range(part.shape[0] * part.shape[1])]
+            found += [self._session.best(i) for i in range(part.shape[0] * part.shape[1])]
         n = len(self._tokens)
-        return [rows[i : i + n] for i in range(0, len(rows), n)]
+        return [found[i : i + n] for i in range(0, len(found), n)]
 
-    def _split(self, states: States, most_rows: int) -> list[States]:
-        rows = min(most_rows, self._session.batch)
-        size = min(_MOST_BRANCHES, max(1, rows // len(self._tokens)))
+    def _split(self, states: States, most_tokens: int) -> list[States]:
+        tokens = min(most_tokens, self._session.batch)
+        size = min(_MOST_BRANCHES, max(1, tokens // len(self._tokens)))
         return [states[i : i + size] for i in range(0, len(states), size)]
 
-    def _there(self, found: npt.NDArray[np.float32] | None) -> States:
+    def _or_no_room(self, found: npt.NDArray[np.float32] | None) -> States:
         if found is None:
             raise NoRoom
         return found

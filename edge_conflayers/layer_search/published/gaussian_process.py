@@ -1,10 +1,10 @@
-"""Bayesian optimisation over sets of a fixed size: Gaussian process, upper confidence bound.
+"""Bayesian optimisation over sets of a fixed size, by a Gaussian process.
 
-The published code of SWIFT calls the package ``bayesian-optimization`` over the unit cube, one
-coordinate a sub-layer, and takes the sub-layers of the largest coordinates. Here the process lives
-on the sets themselves, as 0/1 vectors, with that package's kernel (Matern 5/2), noise and bound.
-So no suggestion is wasted on points of the cube that mean the same set, and scikit-learn and scipy,
-ten times the size of all that this package needs, stay out of it.
+SWIFT's published code uses the package ``bayesian-optimization`` over the unit cube, with a
+coordinate for each sub-layer, and drops the sub-layers of the largest coordinates. Here the process
+is over the sets themselves, as 0/1 vectors, with that package's kernel (Matern 5/2), noise and
+bound. So no suggestion is wasted on points of the cube that mean the same set, and scikit-learn and
+scipy, ten times the size of all that this package needs, are not needed.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import numpy.typing as npt
 Sets = npt.NDArray[np.bool_]
 _Floats = npt.NDArray[np.float64]
 
-_STARTS = 512  # random sets that the climb's start is the best of
-_CLIMB = 16  # most swaps of the climb
-_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # length scales tried, over the distance of random sets
+_STARTS = 512  # random sets, the best of which the climb starts from; not tuned
+_SWAPS = 16  # most swaps in the climb; not tuned
+# Length scales tried, over the typical distance between the sets; not tuned.
+_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 class GaussianProcess:
-    """A process over sets, fitted to scores; its length scale is the likeliest of a few.
+    """A process over sets, fitted to scores under the likeliest of a few length scales.
 
     Args:
         sets: bool [observations, candidates], at least one.
         scores: float [observations].
-        noise: variance of the scores' noise, over that of the scores.
+        noise: variance of the noise in the scores, over the variance of the scores.
     """
 
     def __init__(self, sets: Sets, scores: npt.ArrayLike, noise: float) -> None:
@@ -48,7 +49,7 @@ class GaussianProcess:
         self._weights = self._inverse @ y
 
     def predict(self, sets: Sets) -> tuple[_Floats, _Floats]:
-        """Mean and standard deviation of the score of each set: float64 [sets]."""
+        """Mean and standard deviation of each set's score, float64 [sets] each."""
         distances = _distances(sets.astype(np.float64), self._sets)
         covariance = _matern(distances / self._scale)
         mean = covariance @ self._weights
@@ -57,8 +58,18 @@ class GaussianProcess:
 
 
 def suggest(process: GaussianProcess, n: int, size: int, kappa: float, seed: int) -> Sets:
-    """The set of ``size`` of ``n`` with about the highest mean + kappa * deviation: the best of
-    random ones, then the best swap as long as one helps. bool [n]."""
+    """The set with about the highest mean + kappa * deviation: the best of random sets, improved by
+    swaps as long as one helps.
+
+    Args:
+        n: candidates to choose from.
+        size: members of the set.
+        kappa: standard deviations in the upper confidence bound.
+        seed: of the random sets.
+
+    Returns:
+        bool [n].
+    """
     random = np.random.default_rng(seed)
     order = random.random((_STARTS, n)).argsort(axis=1)
     sets = order < size
@@ -70,7 +81,7 @@ def suggest(process: GaussianProcess, n: int, size: int, kappa: float, seed: int
     bounds = bound(sets)
     best: Sets = sets[bounds.argmax()]
     highest = bounds.max()
-    for _ in range(_CLIMB):
+    for _ in range(_SWAPS):
         neighbours = _swaps(best)
         if not len(neighbours):
             break
@@ -82,17 +93,17 @@ def suggest(process: GaussianProcess, n: int, size: int, kappa: float, seed: int
 
 
 def _swaps(chosen: Sets) -> Sets:
-    """All sets that differ in one member: bool [swaps, n]."""
+    """All sets in which one member is swapped for another: bool [swaps, n]."""
     out, into = (grid.ravel() for grid in np.ix_(np.flatnonzero(chosen), np.flatnonzero(~chosen)))
     pairs = [(i, j) for i in out for j in into]
     neighbours = np.repeat(chosen[None], len(pairs), axis=0)
-    for row, (i, j) in zip(neighbours, pairs, strict=True):
-        row[i], row[j] = False, True
+    for neighbour, (i, j) in zip(neighbours, pairs, strict=True):
+        neighbour[i], neighbour[j] = False, True
     return neighbours
 
 
 def _distances(one: _Floats, other: _Floats) -> _Floats:
-    """Euclidean, of 0/1 vectors: [one, other]."""
+    """Euclidean distances between 0/1 vectors: float64 [one, other]."""
     common = one @ other.T
     squares = one.sum(axis=1)[:, None] + other.sum(axis=1)[None] - 2.0 * common
     distances: _Floats = np.sqrt(np.maximum(squares, 0.0))
@@ -100,7 +111,7 @@ def _distances(one: _Floats, other: _Floats) -> _Floats:
 
 
 def _matern(distance: _Floats) -> _Floats:
-    """Matern 5/2 of a distance in length scales."""
+    """The Matern 5/2 correlation at a distance given in length scales."""
     scaled = np.sqrt(5.0) * distance
     correlation: _Floats = (1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled)
     return correlation

@@ -1,9 +1,9 @@
-"""KnapSpec (arXiv 2602.20217): which sub-layers to skip, and how many tokens to draft, as a
-knapsack filled by dynamic programming over the full model's states.
+"""KnapSpec (arXiv 2602.20217): skip set and draft length, as a knapsack.
 
-The paper measures an attention's cost as a function of the context and an MLP's as a constant, and
-searches after every round over the round's tokens. One search here costs about two steps over
-`levels` times `tokens` tokens, and building two graphs a layer; how often is a setting.
+The knapsack is filled by dynamic programming over the full model's hidden states. Its weights are
+the costs of sub-layers, an attention's growing with the context. The paper searches after every
+round over the round's tokens. One search here costs about two steps over ``levels * tokens``
+tokens, plus building two graphs for each layer; how often is a setting.
 """
 
 from __future__ import annotations
@@ -20,30 +20,42 @@ from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.masks import mask_from_state, mask_state
 from edge_conflayers.layer_search.objective import expected_speed
-from edge_conflayers.layer_search.paths import Part, Path, RunLayer, States, best_paths
-from edge_conflayers.layer_search.states import NoRoom, StateRunner
+from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
+from edge_conflayers.layer_search.published.similar_paths import (
+    Part,
+    Path,
+    RunLayer,
+    States,
+    best_paths,
+)
 
 _STATE_KIND = "knapspec"
 
 
 @dataclass(frozen=True)
 class KnapSpecSettings:
-    """Raises BadInput when a value is out of its range."""
+    """The method's settings.
+
+    Raises:
+        BadInput: a value is out of its range.
+    """
 
     threshold: float = 0.5
-    """Paths less similar than this to the full model are given up."""
+    """Paths less similar than this to the full model are pruned. As published."""
     most_saved: float = 0.6
-    """Share of all sub-layers' cost that may be skipped."""
+    """Share of all sub-layers' cost that may be skipped. Not tuned."""
     levels: int = 16
-    """Amounts saved that are told apart; of sets that save as much, the most similar is kept."""
+    """Steps from saving nothing to ``most_saved``; of the paths that save as many steps, the most
+    similar one is kept. Not tuned."""
     tokens: int = 4
-    """Last tokens of the text whose states are looked at."""
+    """Number of last tokens of the text whose states are followed. Not tuned."""
     interval: int = 64
-    """Rounds from one search to the next; the paper's is 1."""
+    """Rounds from one search to the next; the paper's is 1. Not tuned."""
     stop_threshold: float = 0.0
-    """A draft stops at the token whose top-1 probability is under this."""
+    """A draft stops at the token whose top-1 probability is under this; never, as published, since
+    the search chooses the length."""
     max_draft: int = 10
-    """Most tokens drafted in a round."""
+    """Most tokens drafted in a round. Not tuned."""
 
     def __post_init__(self) -> None:
         if not (
@@ -60,7 +72,13 @@ class KnapSpecSettings:
 
 @dataclass(frozen=True)
 class Choice:
-    """A skip set with a draft length, and the speed expected of them, over plain decoding's."""
+    """A skip set and a draft length.
+
+    Attributes:
+        mask: the skip set.
+        gamma: tokens to draft in a round.
+        speed: expected speed over plain decoding.
+    """
 
     mask: LayerMask
     gamma: int
@@ -68,7 +86,7 @@ class Choice:
 
 
 def sublayers(n_layer: int, attention: float, mlp: float) -> list[Part]:
-    """Every sub-layer in order, with what it costs in full one-token steps."""
+    """Every sub-layer in the order of the model, with its cost in full one-token steps."""
     return [
         part
         for layer in range(n_layer)
@@ -79,9 +97,12 @@ def sublayers(n_layer: int, attention: float, mlp: float) -> list[Part]:
 def knapsack(
     start: States, parts: Sequence[Part], run_layer: RunLayer, settings: KnapSpecSettings
 ) -> list[Path]:
-    """The most similar path for each amount saved, the full model's first.
+    """The most similar path for each amount saved, the full model's path first.
 
-    start: float32 [tokens, width], what enters the first sub-layer.
+    Args:
+        start: float32 [tokens, width], what enters the first sub-layer.
+        parts: as ``sublayers`` gives them.
+        run_layer: runs states through one sub-layer.
     """
     most = settings.most_saved * sum(part.saves for part in parts)
     return best_paths(
@@ -99,10 +120,13 @@ def choose(
     verify: Callable[[int], float],
     max_draft: int,
 ) -> Choice:
-    """The set and length with the most expected tokens a time; an empty mask and length 0 if
-    nothing is faster than plain decoding.
+    """The set and length with the highest expected speed; an empty mask and length 0 if nothing is
+    faster than plain decoding.
 
-    found: of each set its mask, what it saves of a one-token step, and its acceptance alpha.
+    Args:
+        found: the mask of each set, what it saves of a one-token step, and its acceptance alpha.
+        verify: V(n).
+        max_draft: longest draft.
     """
     best = Choice(NO_MASK, 0, 1.0)
     for mask, saved, alpha in found:
@@ -114,8 +138,13 @@ def choose(
 
 
 class KnapSpecSearch:
-    """The published search (a `SkipSetSearch`), which also says how many tokens to draft. Drafts
-    nothing before its first search, nor where no set is expected to be faster than plain decoding.
+    """The published search (a ``PacedSearch``: it also says how many tokens to draft). Drafts
+    nothing before it has first searched, nor where no set is expected to be faster than plain
+    decoding.
+
+    Args:
+        n_layer: the model's layers.
+        costs: the weights of the knapsack, and V(n).
     """
 
     finished = False
@@ -131,25 +160,25 @@ class KnapSpecSearch:
 
     @property
     def mask(self) -> LayerMask:
-        """See `SkipSetSearch.mask`."""
+        """See ``SkipSetSearch.mask``."""
         return self.choice.mask
 
     @property
     def draft_length(self) -> int:
-        """Tokens to draft in a round."""
+        """See ``PacedSearch.draft_length``."""
         return self.choice.gamma
 
     def observe(self, round: Round) -> None:
-        """See `SkipSetSearch.observe`."""
+        """See ``SkipSetSearch.observe``."""
         self._wait -= 1
 
     def advance(self, session: Session) -> None:
-        """Chooses anew, if it is time to and the cache has room."""
+        """Chooses set and length anew, if it is time to and the cache has room."""
         if self._wait > 0 or len(session) <= self.settings.tokens:
             return
         here = CostsAtContext(self.costs, len(session))
         parts = sublayers(self.n_layer, here.attention, here.mlp)
-        runner = StateRunner(session, self.settings.tokens)
+        runner = LayerRunner(session, self.settings.tokens)
         try:
             full, *paths = knapsack(runner.embeddings(), parts, runner.run, self.settings)
             self.choice = self._choose(full, paths, parts, runner, here)
@@ -162,7 +191,7 @@ class KnapSpecSearch:
         full: Path,
         paths: Sequence[Path],
         parts: Sequence[Part],
-        runner: StateRunner,
+        runner: LayerRunner,
         costs: CostsAtContext,
     ) -> Choice:
         drawn = runner.tokens(np.stack([path.states for path in (full, *paths)]))
@@ -174,7 +203,7 @@ class KnapSpecSearch:
         return choose(found, costs.v, self.settings.max_draft)
 
     def state(self) -> dict[str, Any]:
-        """See `SkipSetSearch.state`."""
+        """See ``SkipSetSearch.state``."""
         return {
             "kind": _STATE_KIND,
             "n_layer": self.n_layer,
@@ -193,7 +222,8 @@ class KnapSpecSearch:
     ) -> KnapSpecSearch:
         """A search that goes on where ``state`` was taken.
 
-        Raises BadInput when the state is not one of this search for a model of n_layer layers.
+        Raises:
+            BadInput: not a state of this search for a model of n_layer layers.
         """
         search = cls(n_layer, costs, settings)
         mask = mask_from_state(state, _STATE_KIND, n_layer)

@@ -1,4 +1,4 @@
-"""The next-state head's calls: hidden states of the last step, and the tokens foreseen from one."""
+"""The next-state head in the library: the hidden states it takes, and the tokens it predicts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edge_conflayers.engine.session.context import Context
 
 
 def set_next_state(context: Context, weights: npt.NDArray[np.float32] | None) -> None:
-    """Gives a context a next-state head, or takes it away.
+    """Sets a context's next-state head, or removes it.
 
     Args:
-        weights: float32 [n_embd, 3 * n_embd], from states, as ``drawn_from`` gives them, followed
-            by an embedding to a state.
+        weights: float32 [n_embd, 3 * n_embd], a linear map from the states of ``drawn_from`` and a
+            token's embedding, one after the other, to the next hidden state; None for no head.
 
     Raises:
         BadInput: the architecture cannot be served by one, or there is no memory.
@@ -28,8 +28,8 @@ def set_next_state(context: Context, weights: npt.NDArray[np.float32] | None) ->
 
 
 def output_state(context: Context, index: int, n_embd: int) -> npt.NDArray[np.float32]:
-    """The hidden state that one kept output of the last step was computed from, as the LM head
-    takes it: float32 [n_embd].
+    """The hidden state of one kept output of the last step, as the LM head takes it: float32
+    [n_embd].
 
     Raises:
         BadInput: the architecture has no such state.

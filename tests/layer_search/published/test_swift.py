@@ -12,10 +12,10 @@ from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import LayerMask
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.bayes import GaussianProcess, suggest
-from edge_conflayers.layer_search.matchness import matchness, replay_records
+from edge_conflayers.layer_search.published.gaussian_process import GaussianProcess, suggest
+from edge_conflayers.layer_search.published.swift import SwiftSearch, SwiftSettings
+from edge_conflayers.layer_search.replays import matchness, replay_records
 from edge_conflayers.layer_search.sublayers import candidates, mask_of, members
-from edge_conflayers.layer_search.swift import SwiftSearch, SwiftSettings
 
 N_LAYER = 12
 WORTH = np.linspace(0.0, 0.05, candidates(N_LAYER))  # what keeping each candidate adds

@@ -12,10 +12,10 @@ from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.layer_search.by_kind import SearchByKind
-from edge_conflayers.layer_search.kinds import signature
 from edge_conflayers.layer_search.measured import Found, MeasuredSettings
 from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.layer_search.prompt_kinds import signature
+from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 
 CODE = "def mean(values):\n    total = 0\n    for v in values:\n        total += v\n    return"

@@ -1,5 +1,8 @@
-"""SWIFT (arXiv 2410.06916): random sub-layer sets, every 25th by Bayesian optimisation, judged by
-matchness over the last generated tokens."""
+"""SWIFT (arXiv 2410.06916): random sets of sub-layers, every 25th by Bayesian optimisation.
+
+A set is judged by its *matchness* over the last generated tokens: the share of positions at which
+the masked model's most likely token is the token that was really generated.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ import numpy as np
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.bayes import GaussianProcess, suggest
 from edge_conflayers.layer_search.masks import mask_from_json, mask_state
-from edge_conflayers.layer_search.matchness import matchness, replay_records
+from edge_conflayers.layer_search.published.gaussian_process import GaussianProcess, suggest
+from edge_conflayers.layer_search.replays import matchness, replay_records
 from edge_conflayers.layer_search.sublayers import candidates, mask_of, members
 
 _STATE_KIND = "swift"
@@ -23,9 +26,11 @@ _STATE_KIND = "swift"
 
 @dataclass(frozen=True)
 class SwiftSettings:
-    """The published method's constants, under the defaults of its published scripts.
+    """The published method's settings; the defaults are those of its published scripts, except as
+    said.
 
-    Raises BadInput when a value is out of its range.
+    Raises:
+        BadInput: a value is out of its range.
     """
 
     skip_ratio: float = 0.45
@@ -33,15 +38,15 @@ class SwiftSettings:
     context_window: int = 32
     """Generated tokens that a candidate is judged over."""
     bayes_interval: int = 25
-    """Every so many candidates one comes from Bayesian optimisation."""
+    """One candidate in so many comes from Bayesian optimisation."""
     kappa: float = 2.5
-    """Standard deviations that its upper confidence bound adds."""
+    """Standard deviations added to the mean in its upper confidence bound."""
     noise: float = 0.01
-    """Variance of matchness's noise, over that of matchness."""
+    """Variance of the noise in matchness, over the variance of matchness. Not tuned."""
     max_score: float = 0.95
     """Matchness above which the search stops."""
     max_tolerance: int = 300
-    """Candidates in a row without gain after which the search stops."""
+    """Candidates without gain after which the search stops."""
     max_candidates: int = 1000
     """Candidates in all after which the search stops."""
     stop_threshold: float = 0.8
@@ -49,7 +54,7 @@ class SwiftSettings:
     max_draft: int = 25
     """Most tokens drafted in a round."""
     seed: int = 2024
-    """Of the random sets."""
+    """Seed of the random sets; ours."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -78,8 +83,8 @@ class SwiftSettings:
 class SwiftSearch:
     """The published online search (a ``SkipSetSearch``): one candidate a round.
 
-    Starts with every second layer. A candidate replaces the set in use if its matchness is higher
-    than the highest so far.
+    It starts with every second layer. A candidate replaces the set in use if its matchness is
+    higher than the highest so far.
 
     Args:
         n_layer: the model's layers.
@@ -109,12 +114,12 @@ class SwiftSearch:
 
     @property
     def matchness(self) -> float:
-        """That set's when it was found; 0 before any was judged."""
+        """The matchness of that set when it was judged; 0 before any was."""
         return self._matchness
 
     @property
     def judged(self) -> int:
-        """Candidates so far."""
+        """Number of candidates judged so far."""
         return len(self._seen)
 
     @property
@@ -131,7 +136,7 @@ class SwiftSearch:
         self._generated = round.generated
 
     def advance(self, session: Session) -> None:
-        """Judges one candidate over the last generated tokens, if there are enough."""
+        """Judges one candidate over the last generated tokens, if there are enough of them."""
         window = self.settings.context_window
         if self.finished or self._generated <= window + 1 or len(session) <= window:
             return
@@ -141,7 +146,7 @@ class SwiftSearch:
             self.judge(candidate, matchness(records))
 
     def propose(self) -> LayerMask:
-        """The next candidate; the same until it is judged."""
+        """The next candidate; the same one until it is judged."""
         n, size = candidates(self.n_layer), self.settings.size(self.n_layer)
         number = self.judged + 1
         seed = self.settings.seed + number
@@ -155,7 +160,7 @@ class SwiftSearch:
         return mask_of(map(int, chosen), self.n_layer)
 
     def judge(self, candidate: LayerMask, score: float) -> None:
-        """Hears a candidate's matchness."""
+        """Takes in a candidate's matchness."""
         self._seen.append((candidate, score))
         if score > self._matchness:
             self._mask, self._matchness = candidate, score
@@ -202,7 +207,7 @@ class SwiftSearch:
 
 
 def _packed(mask: LayerMask, n_layer: int) -> str:
-    """A set in hexadecimal digits: a bit a candidate, the first lowest."""
+    """A set in hexadecimal digits: one bit for each candidate, the first one lowest."""
     return f"{sum(1 << int(i) for i in np.flatnonzero(members(mask, n_layer))):x}"
 
 

@@ -18,7 +18,7 @@ from steps import (
 )
 
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.states import branches
+from edge_conflayers.engine.session.branches import branches
 
 
 @pytest.mark.parametrize("arch", FAMILIES)

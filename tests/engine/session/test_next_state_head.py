@@ -12,7 +12,8 @@ from steps import Tiny, assert_same_bits, decode, open_session, random_tokens, s
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import NO_MASK, LayerMask
-from edge_conflayers.engine.session.head import (
+from edge_conflayers.engine.session.branches import branches
+from edge_conflayers.engine.session.next_state_head import (
     drawn_from,
     keep_inner_state,
     next_tokens,
@@ -20,7 +21,6 @@ from edge_conflayers.engine.session.head import (
     set_next_state,
     token_embedding,
 )
-from edge_conflayers.engine.session.states import branches
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 VOCABULARY = range(5, 320, 3)

@@ -1,8 +1,8 @@
-"""CLaSp (arXiv 2505.24196): after a verification, the layers to skip are chosen anew for the last
-accepted token, by dynamic programming over the full model's states.
+"""CLaSp (arXiv 2505.24196): dynamic programming over the full model's hidden states.
 
-One search costs about a step over as many tokens as layers may be skipped, and building one graph
-a layer. The paper searches after every round; here that is a setting.
+After a verification, the layers to skip are chosen anew for the last accepted token. One search
+costs about a step over as many tokens as layers may be skipped, plus building one graph for each
+layer. The paper searches after every round; here that is a setting.
 """
 
 from __future__ import annotations
@@ -15,24 +15,33 @@ from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.masks import mask_from_state, mask_state
-from edge_conflayers.layer_search.paths import Part, RunLayer, States, best_paths
-from edge_conflayers.layer_search.states import NoRoom, StateRunner
+from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
+from edge_conflayers.layer_search.published.similar_paths import (
+    Part,
+    RunLayer,
+    States,
+    best_paths,
+)
 
 _STATE_KIND = "clasp"
 
 
 @dataclass(frozen=True)
 class ClaspSettings:
-    """Raises BadInput when a value is out of its range."""
+    """The method's settings.
+
+    Raises:
+        BadInput: a value is out of its range.
+    """
 
     skip_ratio: float = 0.4
-    """Share of the layers that is skipped: the budget M."""
+    """Share of the layers that is skipped: the budget M. Not tuned."""
     interval: int = 32
-    """Rounds from one search to the next; the paper's is 1."""
+    """Rounds from one search to the next; the paper's is 1. Not tuned."""
     stop_threshold: float = 0.7
-    """A draft stops at the token whose top-1 probability is under this."""
+    """A draft stops at the token whose top-1 probability is under this. Not tuned."""
     max_draft: int = 10
-    """Most tokens drafted in a round."""
+    """Most tokens drafted in a round. Not tuned."""
 
     def __post_init__(self) -> None:
         if not (
@@ -48,11 +57,14 @@ class ClaspSettings:
 
 
 def choose_layers(start: States, n_layer: int, budget: int, run_layer: RunLayer) -> tuple[int, ...]:
-    """The published choice: ``budget`` layers whose skipping keeps the states' direction.
+    """The published choice: the ``budget`` layers whose skipping changes the direction of the last
+    hidden states least.
 
     Args:
-        start: float32 [tokens, width], what enters the first layer (the paper: of one token).
-        budget: from 0 to n_layer.
+        start: float32 [tokens, width], what enters the first layer; in the paper, of one token.
+        n_layer: the model's layers.
+        budget: layers to skip, from 0 to n_layer.
+        run_layer: runs states through one layer.
     """
     parts = [Part(layer, "layer") for layer in range(n_layer)]
     paths = best_paths(start, parts, run_layer, most=budget, least=budget)
@@ -60,9 +72,13 @@ def choose_layers(start: States, n_layer: int, budget: int, run_layer: RunLayer)
 
 
 class ClaspSearch:
-    """The published search (a `SkipSetSearch`). Drafts nothing before its first search.
+    """The published search (a ``SkipSetSearch``). Drafts nothing before it has first searched.
 
-    Raises BadInput for a model with too few layers to skip one.
+    Args:
+        n_layer: the model's layers.
+
+    Raises:
+        BadInput: a model with too few layers to skip one.
     """
 
     finished = False
@@ -81,18 +97,18 @@ class ClaspSearch:
 
     @property
     def mask(self) -> LayerMask:
-        """See `SkipSetSearch.mask`."""
+        """See ``SkipSetSearch.mask``."""
         return self._mask
 
     def observe(self, round: Round) -> None:
-        """See `SkipSetSearch.observe`."""
+        """See ``SkipSetSearch.observe``."""
         self._wait -= 1
 
     def advance(self, session: Session) -> None:
-        """Chooses anew, if it is time to and the cache has room."""
+        """Chooses the layers anew, if it is time to and the cache has room."""
         if self._wait > 0 or len(session) < 2:
             return
-        runner = StateRunner(session, 1)
+        runner = LayerRunner(session, 1)
         try:
             chosen = choose_layers(runner.embeddings(), self.n_layer, self.budget, runner.run)
         except NoRoom:
@@ -101,7 +117,7 @@ class ClaspSearch:
         self._wait = self.settings.interval
 
     def state(self) -> dict[str, Any]:
-        """See `SkipSetSearch.state`."""
+        """See ``SkipSetSearch.state``."""
         return {"kind": _STATE_KIND, "n_layer": self.n_layer, "mask": mask_state(self._mask)}
 
     @classmethod
@@ -110,7 +126,8 @@ class ClaspSearch:
     ) -> ClaspSearch:
         """A search that goes on where ``state`` was taken.
 
-        Raises BadInput when the state is not one of this search for a model of n_layer layers.
+        Raises:
+            BadInput: not a state of this search for a model of n_layer layers.
         """
         search = cls(n_layer, settings)
         search._mask = mask_from_state(state, _STATE_KIND, n_layer)

@@ -13,16 +13,22 @@ from hypothesis import strategies as st
 from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.engine.session import NO_MASK, LayerMask
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.clasp import ClaspSearch, ClaspSettings, choose_layers
-from edge_conflayers.layer_search.knapspec import (
+from edge_conflayers.layer_search.objective import expected_tokens
+from edge_conflayers.layer_search.published.clasp import ClaspSearch, ClaspSettings, choose_layers
+from edge_conflayers.layer_search.published.knapspec import (
     KnapSpecSearch,
     KnapSpecSettings,
     choose,
     knapsack,
     sublayers,
 )
-from edge_conflayers.layer_search.objective import expected_tokens
-from edge_conflayers.layer_search.paths import Kind, Part, States, best_paths, similarity
+from edge_conflayers.layer_search.published.similar_paths import (
+    Kind,
+    Part,
+    States,
+    best_paths,
+    similarity,
+)
 
 Run = Callable[[States, int, Kind], States]
 

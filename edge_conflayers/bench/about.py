@@ -1,0 +1,53 @@
+"""Which model was measured, where and with what, for the head of a JSON report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edge_conflayers import machine, profiles
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# An installed package carries the pin inside; a checkout has it beside the package.
+_PACKAGE = Path(__file__).resolve().parent.parent
+_UPSTREAM_FILES = (_PACKAGE / "upstream.toml", _PACKAGE.parent / "native" / "upstream.toml")
+
+
+def about(model: Path, threads: int) -> dict[str, Any]:
+    """Model, machine, threads, upstream version and date, JSON-able."""
+    return {
+        "model": model.name,
+        "machine": {
+            "cpu": profiles.cpu_name(),
+            "cores": machine.default_threads(),
+            "logical_cpus": os.cpu_count(),
+            "memory_bytes": _memory_bytes(),
+            "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        },
+        "threads": threads,
+        "upstream_version": upstream_version(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def upstream_version() -> str:
+    """The pinned upstream release, such as "llama-cpp-python 0.3.36"."""
+    file = next(path for path in _UPSTREAM_FILES if path.is_file())
+    pin = tomllib.loads(file.read_text(encoding="utf-8"))
+    return f"{pin['package']} {pin['version']}"
+
+
+def _memory_bytes() -> int | None:
+    """The machine's memory; None if the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
