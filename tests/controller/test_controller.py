@@ -39,6 +39,7 @@ class World:
     trees: bool = True
     now: float = 0.0
     watched: int = 0  # calls of the library in which lookups watched
+    longest: int = 0  # rounds in one call
     tokens: list[int] = field(default_factory=list)
     rng: random.Random = field(default_factory=lambda: random.Random(7))
 
@@ -127,6 +128,7 @@ def play(world: World, controller: Controller, n: int) -> tuple[float, list[Roun
                 for handle in back_off.watch:
                     woken |= binding.ecl_lookup_follow(handle, token) >= back_off.wake_at
             rounds += passed
+            world.longest = max(world.longest, len(passed))
             controller.skipped(world, passed, woken)  # type: ignore[arg-type]
             continue
         limit = min(n - written - 1, 31 - len(pending))
@@ -250,6 +252,7 @@ def test_sources_that_learn_always_hear_of_every_round_once() -> None:
     guesser.learns_always = True
     _, rounds = play(w, controller(w, guesser), 300)
     assert guesser.asked < 0.2 * len(rounds) and guesser.heard == rounds
+    assert w.longest == 1  # the session's logits are those of the last round
 
 
 def test_where_nothing_may_be_lost_sources_are_asked_seldom() -> None:
