@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from edge_conflayers.controller.auto import AutoDrafter
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import ROOT, Draft
 from edge_conflayers.engine.session import LayerMask, Session
@@ -89,6 +91,23 @@ class TreeDrafter(ScriptedDrafter):
             tokens.append(token)
             parents.append(parent)
         return Draft(tuple(tokens), (0.5,) * len(tokens), tuple(parents))
+
+
+class SteadyAuto(AutoDrafter):
+    """The controller in a world where steps take what its costs say, so that it drafts the same
+    everywhere."""
+
+    def _steady(self, round: Round) -> Round:
+        seconds = self.times.step(len(round.pending) + round.drafted)
+        by_layers = round.drafted > 0 and round.draft.source(0) == "layers"
+        drafting = 0.05 * round.drafted if by_layers else 0.0
+        return replace(round, draft_seconds=drafting, verify_seconds=seconds)
+
+    def learn(self, session: Session, round: Round) -> None:
+        super().learn(session, self._steady(round))
+
+    def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:
+        super().skipped(session, [self._steady(round) for round in rounds], woken)
 
 
 def partly_right(text: Sequence[int], n_vocab: int, seed: int = 0, longest: int = 9) -> Script:

@@ -2,9 +2,9 @@
 that llama-cpp-python offers.
 
 ``python -m edge_conflayers.bench.upstream``, with EDGE_CONFLAYERS_LIB naming the unpatched build.
-Reads one JSON request a line from standard input and answers each with one line: first ``load``,
-then any number of ``generate``. A request that fails is answered ``{"error", "exit_code"}``. Uses
-functions of llama.h alone, and a loop with nothing in it but drafts, steps and the sampler.
+Reads JSON requests from standard input, one a line, and answers each with one line: first ``load``,
+then any number of ``generate``. A request that fails is answered ``{"error", "exit_code"}``. It
+calls functions of llama.h only, and its loop holds nothing but drafts, steps and the sampler.
 """
 
 from __future__ import annotations
@@ -27,19 +27,17 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
-from edge_conflayers.engine.session import CachedText, ContextFull, Outputs
+from edge_conflayers.engine.session import CachedText, Outputs
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
-_LOOKUP_TOKENS = 2
-
+_LOOKUP_TOKENS = 2  # what llama-cpp-python's documentation recommends for CPUs
 
 Lookup = Callable[[npt.NDArray[np.intc]], npt.NDArray[np.intc]]
-"""What may follow a text."""
+"""Proposes tokens to follow a text."""
 
 
 def prompt_lookup() -> Lookup:
-    """llama-cpp-python's ``LlamaPromptLookupDecoding``, with the number of tokens that its
-    documentation recommends for CPUs."""
+    """llama-cpp-python's ``LlamaPromptLookupDecoding``."""
     from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
     lookup: Lookup = LlamaPromptLookupDecoding(num_pred_tokens=_LOOKUP_TOKENS)
@@ -49,11 +47,9 @@ def prompt_lookup() -> Lookup:
 class UpstreamSession(CachedText):
     """A session of the same settings whose steps are ``llama_decode``; it has no masks."""
 
-    def _decode(self, decode: Any, tokens: Sequence[int], outputs: Outputs) -> None:
-        if len(tokens) > self.room:
-            raise ContextFull(
-                f"{len(tokens)} more tokens do not fit; start with a larger context (-c)"
-            )
+    def step(self, tokens: Sequence[int], *, outputs: Outputs = "last") -> None:
+        """See ``CachedText.step``; the last token's logits are always kept."""
+        self.check_fits(len(tokens), outputs)
         batch = llama.llama_batch_init(len(tokens), 0, 1)
         try:
             batch.n_tokens = len(tokens)
@@ -68,8 +64,14 @@ class UpstreamSession(CachedText):
             raise EdgeConflayersError(f"upstream's llama_decode failed with code {status}")
         self.tokens.extend(tokens)
 
+    def read(self, tokens: Sequence[int]) -> None:
+        """See ``CachedText.read``."""
+        self.check_fits(len(tokens), "last")
+        for begin in range(0, len(tokens), self.batch):
+            self.step(tokens[begin : begin + self.batch])
+
     def draw(self, index: int, samplers: binding.Samplers) -> int:
-        """As ``CachedText.draw`` does, but for grammars."""
+        """See ``CachedText.draw``; without grammars."""
         if samplers.grammar:
             raise BadInput("upstream's texts cannot be drawn by a grammar here; leave it out")
         if not samplers.chain:
@@ -84,7 +86,7 @@ def decode(
     max_tokens: int,
     lookup: Lookup | None = None,
 ) -> tuple[list[int], Stats]:
-    """Decodes; the text ends where ``speculate.generate`` ends it."""
+    """Writes a text, which ends where ``speculate.generate`` ends it."""
     model, stats = session.model, Stats(prompt_tokens=len(prompt))
     begun = time.perf_counter()
     session.read(prompt)

@@ -126,7 +126,7 @@ def test_its_errors_arrive_here(path: Path, library: Path, tmp_path: Path) -> No
     with pytest.raises(BadInput, match="cannot be loaded"):
         UpstreamEngine(broken, library, GREEDY)
     with closing(UpstreamEngine(path, library, GREEDY, n_ctx=256, threads=1)) as engine:
-        with pytest.raises(EdgeConflayersError, match="300 tokens, 256 fit"):
+        with pytest.raises(EdgeConflayersError, match="300 more tokens do not fit"):
             engine.generate([1] * 300, 5)
         assert engine.generate(PROMPT, 5).stats.tokens == 5  # and it goes on
 

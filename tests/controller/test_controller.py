@@ -17,7 +17,10 @@ from edge_conflayers.controller.loss_budget import BudgetSettings
 from edge_conflayers.controller.policy import Policy
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.decoding.round import Round
+from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.native_source import GivenSource
+from edge_conflayers.drafters.source import CandidateSource
+from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import ROOT, Draft
 from edge_conflayers.engine.session import LayerMask
 
@@ -35,6 +38,8 @@ class World:
     noise: float = 0.0
     trees: bool = True
     now: float = 0.0
+    watched: int = 0  # calls of the library in which lookups watched
+    longest: int = 0  # rounds in one call
     tokens: list[int] = field(default_factory=list)
     rng: random.Random = field(default_factory=lambda: random.Random(7))
 
@@ -96,8 +101,7 @@ class Layers:
     finished = True
     mask = LayerMask.layers({1, 2, 3})
 
-    def observe(self, round: Round) -> None:
-        pass
+    def observe(self, round: Round) -> None: ...
 
 
 def play(world: World, controller: Controller, n: int) -> tuple[float, list[Round]]:
@@ -110,9 +114,10 @@ def play(world: World, controller: Controller, n: int) -> tuple[float, list[Roun
     written = 1
     while written < n:
         if (back_off := controller.back_off()) is not None:
-            assert not back_off.watch
             passed: list[Round] = []
-            while len(passed) < min(back_off.rounds, STRETCH, n - written):
+            woken = False
+            world.watched += bool(back_off.watch)
+            while len(passed) < min(back_off.rounds, STRETCH, n - written) and not woken:
                 verify = world.spend(T1 * StepTimes(T1, V).v(len(pending)))
                 world.tokens += pending
                 token = world.text[written]
@@ -120,8 +125,11 @@ def play(world: World, controller: Controller, n: int) -> tuple[float, list[Roun
                 passed.append(Round(tuple(pending), Draft(), (), token, written, 0.0, verify))
                 pending = [token]
                 plain += T1 * (1 + world.noise / 2)
+                for handle in back_off.watch:
+                    woken |= binding.ecl_lookup_follow(handle, token) >= back_off.wake_at
             rounds += passed
-            controller.skipped(world, passed, False)  # type: ignore[arg-type]
+            world.longest = max(world.longest, len(passed))
+            controller.skipped(world, passed, woken)  # type: ignore[arg-type]
             continue
         limit = min(n - written - 1, 31 - len(pending))
         before = world.now
@@ -162,7 +170,7 @@ class Fixed(Controller):
         return self.lineup
 
 
-def controller(w: World, *sources: Guesser, **rest: Any) -> Fixed:
+def controller(w: World, *sources: CandidateSource, **rest: Any) -> Fixed:
     found = Fixed(StepTimes(T1, V), clock=w.clock)
     found.lineup = Lineup(sources, **rest)
     return found
@@ -244,6 +252,7 @@ def test_sources_that_learn_always_hear_of_every_round_once() -> None:
     guesser.learns_always = True
     _, rounds = play(w, controller(w, guesser), 300)
     assert guesser.asked < 0.2 * len(rounds) and guesser.heard == rounds
+    assert w.longest == 1  # the session's logits are those of the last round
 
 
 def test_where_nothing_may_be_lost_sources_are_asked_seldom() -> None:
@@ -338,7 +347,14 @@ def test_trees_of_two_sources() -> None:
     assert ratio < 0.6
 
 
-def with_layers(w: World, right: float, promised: float, *sources: Guesser, **rest: Any) -> Fixed:
+def with_layers(
+    w: World,
+    right: float,
+    promised: float,
+    *sources: CandidateSource,
+    search: Any = None,
+    **rest: Any,
+) -> Fixed:
     def draft(mask: LayerMask, pending: Sequence[int], *, limit: int, **_: Any) -> Draft:
         at = len(w.tokens) + len(pending)
         n = min(limit, 5)
@@ -351,7 +367,7 @@ def with_layers(w: World, right: float, promised: float, *sources: Guesser, **re
     w.draft = draft  # type: ignore[attr-defined]
     acceptance = AcceptanceRates()
     prior = Prior(accepted=promised, drafted=5, seconds=0.5 * T1)
-    arm = LayersArm(Layers(), lambda mask: prior, acceptance, clock=w.clock)  # type: ignore[arg-type]
+    arm = LayersArm(search or Layers(), lambda mask: prior, acceptance, clock=w.clock)
     found = Fixed(StepTimes(T1, V), acceptance, clock=w.clock)
     found.lineup = Lineup(sources, arm, **rest)
     return found
@@ -403,6 +419,89 @@ def test_lookups_are_preferred_where_they_are_right() -> None:
     ratio, rounds = play(w, c, 400)
     assert ratio < 0.4
     assert sum(r.draft.source(0) == "guess" for r in rounds if r.drafted) > 0.9 * len(rounds)
+
+
+def test_what_did_not_pay_is_retried_now_and_then() -> None:
+    """A source that claims little and is right all the same."""
+    w = world()
+    _, rounds = play(w, controller(w, Guesser(w, 0.95, 0.15)), 300)
+    drafted = [i for i, each in enumerate(rounds) if each.drafted]
+    assert drafted[0] == Policy().retry_after
+    assert len(drafted) > 0.7 * (len(rounds) - drafted[0])
+
+
+def test_each_text_has_a_loss_budget_of_its_own() -> None:
+    w = world()
+    guesser = Guesser(w, 0.0, 0.9)
+    c = controller(w, guesser)
+    _, first = play(w, c, 128)
+    assert not any(round.drafted for round in first[-20:])
+    w.text = w.text[len(w.tokens) + 1 :]
+    w.tokens.clear()
+    guesser.right, guesser.claims = 0.9, 0.6
+    _, second = play(w, c, 100)
+    assert next(i for i, round in enumerate(second) if round.drafted) == 2
+
+
+class Search(Layers):
+    """A search that goes on for ever, each time it may for so many seconds."""
+
+    finished = False
+
+    def __init__(self, world: World, seconds: float) -> None:
+        self.world, self.seconds, self.spent = world, seconds, 0.0
+
+    def advance(self, session: Any) -> None:
+        self.world.now += self.seconds
+        self.spent += self.seconds
+
+
+@pytest.mark.parametrize("right", [0.0, 0.95])
+def test_a_search_spends_a_share_of_what_was_won(right: float) -> None:
+    w = world()
+    search = Search(w, 3 * T1)
+    c = with_layers(w, 0.0, 0.1, Guesser(w, right, 0.9), search=search)
+    play(w, c, 600)
+    won = c.report()["won_seconds"]
+    share = Policy().search_share
+    assert (search.spent > 0) is (right > 0)
+    assert search.spent <= max(0.0, share * (won + search.spent))
+
+
+class SlowLookup(LookupSource):
+    """Lookups in a world where polling takes a time that is noticed."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def observe(self, session: Any, pending: Sequence[int]) -> None:
+        self.world.now += 0.02 * T1
+        super().observe(session, pending)
+
+
+def repeating(w: World, period: int, begin: int = 0) -> World:
+    """A world whose text repeats itself from a place on."""
+    for i in range(begin + period, len(w.text)):
+        w.text[i] = w.text[i - period]
+    return w
+
+
+def test_lookups_watch_and_wake_the_controller_up() -> None:
+    w = repeating(world(), 40, begin=200)
+    ratio, rounds = play(w, controller(w, SlowLookup(w)), 600)
+    assert w.watched > 10
+    late = [round for round in rounds if round.generated > 280]
+    assert sum(round.accepted for round in late) > 250
+    assert ratio < 0.75
+
+
+def test_nobody_watches_while_layers_may_draft() -> None:
+    w = world()
+    policy = Policy(BudgetSettings(first_steps=100.0))
+    c = with_layers(w, 0.6, 4.9, SlowLookup(w), policy=policy)
+    _, rounds = play(w, c, 100)
+    assert any(round.drafted for round in rounds) and w.watched == 0
 
 
 def test_report() -> None:
