@@ -68,13 +68,17 @@ class UpstreamSession(CachedText):
             raise EdgeConflayersError(f"upstream's llama_decode failed with code {status}")
         self.tokens.extend(tokens)
 
-    def draw(self, index: int, samplers: binding.Samplers) -> int:
-        """As ``CachedText.draw`` does, but for grammars."""
+
+class UpstreamSampler(Sampler):
+    """Draws as ``Sampler`` does, but not under a constraint."""
+
+    def sample(self, session: CachedText, index: int) -> int:
+        samplers = self.native
         if samplers.grammar:
             raise BadInput("upstream's texts cannot be drawn by a grammar here; leave it out")
         if not samplers.chain:
-            return int(self.logits(index).argmax())
-        return int(llama.llama_sampler_sample(samplers.chain, self.handle, index))
+            return int(session.logits(index).argmax())
+        return int(llama.llama_sampler_sample(samplers.chain, session.handle, index))
 
 
 def decode(
@@ -162,7 +166,7 @@ class Worker:
         assert self._model is not None, "load comes first"
         with (
             UpstreamSession(self._model, **self._session) as session,
-            closing(Sampler(self._model, self._sampling)) as sampler,
+            closing(UpstreamSampler(self._model, self._sampling)) as sampler,
         ):
             written, stats = decode(session, prompt, sampler, max_tokens, self._lookup)
         return {"tokens": written, "stats": asdict(stats)}

@@ -177,16 +177,14 @@ def _prompt_tokens(model: Model, text: str, system: str | None, raw: bool) -> li
 def _sampler_settings(
     grammar_file: Path | None, json_schema: str | None, temp: float, **rest: Any
 ) -> SamplerSettings:
-    from edge_conflayers.engine.sampling import SamplerSettings, json_schema_grammar
+    from edge_conflayers.engine.sampling import SamplerSettings
 
     grammar = None
     if grammar_file is not None and json_schema is not None:
         raise BadInput("both --grammar-file and --json-schema are given; choose one")
     if grammar_file is not None:
         grammar = read_text(grammar_file, "grammar file")
-    elif json_schema is not None:
-        grammar = json_schema_grammar(json_schema)
-    return SamplerSettings(temperature=temp, grammar=grammar, **rest)
+    return SamplerSettings(temperature=temp, grammar=grammar, json_schema=json_schema, **rest)
 
 
 def _stream(

@@ -219,17 +219,6 @@ class CachedText(Closing):
             raise EdgeConflayersError(f"the last step kept no logits for token {index}")
         return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
 
-    def draw(self, index: int, samplers: binding.Samplers) -> int:
-        """Draws the next token of the text by one kept output of the last step.
-
-        Raises:
-            BadInput: a grammar allows no token.
-        """
-        token = int(binding.ecl_draw(self.handle, index, ctypes.byref(samplers)))
-        if token < 0:
-            self.context.fail(binding.NO_TOKEN)
-        return token
-
     def best(self, index: int = -1) -> tuple[int, float]:
         """The most likely token by one kept output of the last step, and its probability."""
         probability = ctypes.c_float()

@@ -137,6 +137,7 @@ class Session(CachedText):
             n = stretch.n_drawn
             self.tokens[begin:] = [*pending, *tokens[: n - 1]] if n > 0 else []
         if status != 0:
+            samplers.check()
             self.context.fail(status)
         return Stretch(tokens[:n], times[:n], stretch.called)
 
