@@ -48,7 +48,10 @@ _LEAST_CONTEXT = 4096
 @context_options
 @sampling_options
 @kernels_option
-@file_option("--grammar-file", help="GBNF grammar that the text must follow.")
+@file_option(
+    "--grammar-file",
+    help="Grammar that the text must follow: GBNF, or llguidance's Lark after %llguidance.",
+)
 @click.option("--json-schema", help="JSON schema that the text must follow.")
 @click.option("--system", help="System message of the chat template.")
 @raw_option
@@ -94,7 +97,7 @@ def run(
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.model import Model
-    from edge_conflayers.engine.sampling import Sampler
+    from edge_conflayers.engine.sampling import RANDOM_SEEDS, Sampler
     from edge_conflayers.engine.session import Session
     from edge_conflayers.methods import make_method
 
@@ -128,9 +131,10 @@ def run(
             sys.stdout.flush()
             if colours is not None:
                 colours.print_legend(stats.sources)
-            _show(stats, method)
+            seed = settings.seed
+            _show(stats, method, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
             if stats_json is not None:
-                _write_json(stats_json, model=str(path), method=method, stats=stats)
+                _write_json(stats_json, model=str(path), method=method, seed=seed, stats=stats)
     if interrupted:
         sys.exit(130)
 
@@ -240,7 +244,7 @@ class _Profile:
             self._store.save(self._key, state)
 
 
-def _show(stats: Stats, method: str) -> None:
+def _show(stats: Stats, method: str, *, random_seed: int | None = None) -> None:
     parts = [f"{stats.tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
     if method != "plain":
         rate = stats.acceptance_rate
@@ -258,6 +262,8 @@ def _show(stats: Stats, method: str) -> None:
     if method != "plain":
         parts.append(f"learning {stats.search_seconds:.2f} s")
     parts.append(f"prompt {stats.prompt_tokens} tokens in {stats.prompt_seconds:.2f} s")
+    if random_seed is not None:
+        parts.append(f"seed {random_seed}")
     if stats.finish_reason == "interrupted":
         parts.append("interrupted")
     elif stats.finish_reason == "context":

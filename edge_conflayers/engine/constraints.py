@@ -62,6 +62,9 @@ class Constraint(Protocol):
     handle: Any
     """llama.cpp's own pointer."""
 
+    def takes(self, token: int) -> bool:
+        """Goes on to a token, if that is allowed and known at little cost."""
+
     def close(self) -> None:
         """Frees it; may be called again."""
 
@@ -122,6 +125,9 @@ class _GBNF:
                 " it must be GBNF with a rule named root"
             )
 
+    def takes(self, token: int) -> bool:
+        return False  # only the library may ask llama.cpp, which could throw
+
     def close(self) -> None:
         if self.handle:
             llama.llama_sampler_free(self.handle)
@@ -181,6 +187,12 @@ class _Guidance:
             return bool(self._matcher.is_accepting())
         return bool(self._matcher.validate_tokens([token]) == 1)
 
+    def takes(self, token: int) -> bool:
+        if not self.allows(token):
+            return False
+        self._take(token)
+        return True
+
     def allowed(self) -> Any:
         """Which tokens the text may go on with: bool [n_vocab]."""
         self._compute_mask()
@@ -214,11 +226,14 @@ class _Guidance:
     def _accept(self, _sampler: Any, token: int) -> None:
         """llama_sampler_i.accept: the text goes on with a token."""
         try:
-            if not self._ends(token):
-                self._matcher.consume_token(token)
-                self._check()
+            self._take(token)
         except BaseException as error:
             self._samplers.error = error
+
+    def _take(self, token: int) -> None:
+        if not self._ends(token):
+            self._matcher.consume_token(token)
+            self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error():

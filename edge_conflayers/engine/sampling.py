@@ -115,13 +115,8 @@ class SamplerSettings:
 
     @property
     def is_argmax(self) -> bool:
-        """Whether each token is the most likely by its logits alone."""
-        return (
-            self.temperature == 0.0
-            and not self.penalizes
-            and self.constraint is None
-            and not self.logit_bias
-        )
+        """Whether each token is the most likely by its logits alone, of those allowed."""
+        return self.temperature == 0.0 and not self.penalizes and not self.logit_bias
 
 
 class Sampler:
@@ -140,7 +135,9 @@ class Sampler:
         self._constraint: Constraint | None = None
         self._check_bias()
         self._chain: Any = self._make_chain()
-        samplers = binding.Samplers(None if settings.is_argmax else self._chain)
+        samplers = binding.Samplers(
+            None if settings.is_argmax and settings.constraint is None else self._chain
+        )
         if settings.constraint is not None:
             try:
                 self._constraint = make_constraint(model, samplers, *settings.constraint)
@@ -181,6 +178,10 @@ class Sampler:
             BadInput: the constraint allows no token.
         """
         samplers = self.native
+        if self._constraint is not None and self.settings.is_argmax:
+            token = int(binding.ecl_argmax(session.handle, index, None))
+            if token >= 0 and self._constraint.takes(token):
+                return token
         token = int(binding.ecl_draw(session.handle, index, ctypes.byref(samplers)))
         if token < 0:
             samplers.check()

@@ -20,6 +20,7 @@ from edge_conflayers.engine.session.context import Context, ContextFull
 from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_size
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.limits import MOST_INT32, check_number
 
 Outputs = Literal["none", "last", "all"]
 
@@ -48,7 +49,7 @@ class CachedText(Closing):
         model: stays open as long as the session.
         n_ctx: tokens that fit; None for 4096 or what the model was trained for, whichever is less;
             0 for what it was trained for.
-        threads: CPU threads; None for the machine's physical cores.
+        threads: CPU threads; None for the machine's physical cores, at most its hardware threads.
         flash_attention: True, False, or None to let llama.cpp choose.
         kv_type: how keys and values are kept.
         offload_kv: keep the KV cache on the GPU with offloaded layers.
@@ -56,7 +57,8 @@ class CachedText(Closing):
         max_outputs: most tokens of one step whose logits are kept; memory is reserved for them.
 
     Raises:
-        BadInput: a context that does not fit in memory, or settings that do not go together.
+        BadInput: a number out of range, a context that does not fit in memory, or settings that do
+            not go together.
     """
 
     def __init__(
@@ -71,10 +73,17 @@ class CachedText(Closing):
         batch: int = 512,
         max_outputs: int = 32,
     ) -> None:
+        for name, number, least in (
+            ("ctx-size (-c)", n_ctx, 0),
+            ("batch", batch, 1),
+            ("max_outputs", max_outputs, 1),
+        ):
+            if number is not None:
+                check_number(name, number, least, MOST_INT32, whole=True)
         self.model = model
         self.tokens: list[int] = []  # what is in the cache, in order
         self.n_ctx = context_size(model, n_ctx)
-        self.threads = threads or machine.default_threads()
+        self.threads = machine.threads_to_use(threads)
         self._mask = NO_MASK
         self._batch = min(batch, self.n_ctx)
         self.max_outputs = min(max_outputs, self._batch)
