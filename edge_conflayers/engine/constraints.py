@@ -269,21 +269,22 @@ def _limits() -> Any:
 def _refused(kind: Kind, message: str) -> BadInput:
     """llguidance's message as ours."""
     if unknown := re.search(r"Unimplemented keys: (\[.*\])", message):
-        return not_enforced(*json.loads(unknown[1]))
+        return not_enforced(*(f"'{name}'" for name in json.loads(unknown[1])))
     if unknown := re.search(r"Unknown format: (\S+)", message):
-        return not_enforced(f"format {unknown[1]}")
+        return not_enforced(f"the format '{unknown[1]}'")
     if kind == "JSON schema" and "oneOf constraints are not supported" in message:
-        return not_enforced("oneOf")
+        return not_enforced("'oneOf' with alternatives that may hold at once")
     return BadInput(f"the {kind} cannot be used: {_reason(message)}; check it")
 
 
 def _reason(message: str) -> str:
-    """llguidance's message without its state, and without a copy of a pattern that it marks."""
-    message = message.partition("\n<state>")[0]
-    message = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", message)
+    """llguidance's message, without its state and its copy of the text."""
+    if message.startswith("NoExtension"):
+        return "no text can follow it"
     if "regex parse error" in message:
-        message = "a pattern cannot be used: " + message.rpartition("error: ")[2]
-    return one_line(message)
+        message = "a pattern in it: " + message.rpartition("error: ")[2]
+    message = re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", message)
+    return one_line(message.partition("\n")[0])
 
 
 def _with_deep_stack(work: Callable[[], Any]) -> Any:

@@ -7,6 +7,7 @@ what it would take without keeping it for every text, and what it refuses althou
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -41,7 +42,7 @@ def read_schema(text: str) -> dict[str, Any]:
         BadInput: not JSON, not a schema, or one that uses what cannot be enforced.
     """
     try:
-        schema = json.loads(text)
+        schema = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise BadInput("the JSON schema is nested too deeply; make it flatter") from None
     except ValueError as error:
@@ -81,10 +82,17 @@ def rust_pattern(pattern: str) -> str:
     return "".join(parts)
 
 
-def not_enforced(*keywords: str) -> BadInput:
-    """The refusal of keywords, by name."""
-    names = " and ".join(f"'{name}'" for name in keywords)
-    return BadInput(f"the schema uses {names}, which cannot be enforced; leave it out")
+def not_enforced(*names: str) -> BadInput:
+    """The refusal of a schema for what it uses, such as "'if'"."""
+    uses = " and ".join(names)
+    return BadInput(f"the schema uses {uses}, which cannot be enforced; leave it out")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is no number that it can hold")
+    return value
 
 
 def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -106,7 +114,7 @@ def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _check(part: dict[str, Any]) -> None:
     if "x-guidance" in part:  # llguidance's own options, which could switch its checks off
-        raise not_enforced("x-guidance")
+        raise not_enforced("'x-guidance'")
     # A name may be written twice, and counts once.
     least, required = part.get("minProperties", 0), part.get("required", [])
     if (
@@ -114,4 +122,4 @@ def _check(part: dict[str, Any]) -> None:
         and isinstance(required, list)
         and least > max(1, len(set(map(str, required))))
     ):
-        raise not_enforced("minProperties")
+        raise not_enforced("'minProperties'")
