@@ -7,6 +7,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from edge_conflayers.limits import check_number
+
 
 def default_threads() -> int:
     """Physical cores that this process may use (performance cores on Apple Silicon): two threads of
@@ -27,6 +29,25 @@ def default_threads() -> int:
                 return len(allowed)
         return len(cores)
     return os.cpu_count() or 1
+
+
+def threads_to_use(wanted: int | None) -> int:
+    """The threads that were asked for; the default for None.
+
+    Raises:
+        BadInput: less than one, or more than the machine runs at once: those would wait for each
+            other at each of a step's hundreds of barriers.
+    """
+    if wanted is None:
+        return default_threads()
+    check_number("threads (-t)", wanted, 1, most_threads(), whole=True)
+    return wanted
+
+
+def most_threads() -> int:
+    """Hardware threads of the machine, as far as ggml takes them (GGML_MAX_N_THREADS); at least
+    two, so that what is tested with two runs anywhere."""
+    return min(max(os.cpu_count() or 1, 2), 512)
 
 
 def available_memory() -> int | None:

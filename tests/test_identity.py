@@ -34,7 +34,7 @@ from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.measured_layers import MeasuredDrafter
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.sampling import Sampler, SamplerSettings, json_schema_grammar
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.layer_search.measured import Found, MeasuredSettings
 from edge_conflayers.layer_search.objective import Prediction
@@ -79,7 +79,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "sampled": {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "seed": 42},
     "penalties": {"temperature": 0.7, "seed": 7, "repeat_penalty": 1.2},
     "grammar": {"grammar": GRAMMAR},
-    "json": {"temperature": 0.8, "seed": 1, "grammar": json_schema_grammar(SCHEMA)},
+    "json": {"temperature": 0.8, "seed": 1, "json_schema": SCHEMA},
 }
 
 

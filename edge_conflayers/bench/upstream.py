@@ -70,13 +70,17 @@ class UpstreamSession(CachedText):
         for begin in range(0, len(tokens), self.batch):
             self.step(tokens[begin : begin + self.batch])
 
-    def draw(self, index: int, samplers: binding.Samplers) -> int:
-        """See ``CachedText.draw``; without grammars."""
+
+class UpstreamSampler(Sampler):
+    """Draws as ``Sampler`` does, but not under a constraint."""
+
+    def sample(self, session: CachedText, index: int) -> int:
+        samplers = self.native
         if samplers.grammar:
             raise BadInput("upstream's texts cannot be drawn by a grammar here; leave it out")
         if not samplers.chain:
-            return int(self.logits(index).argmax())
-        return int(llama.llama_sampler_sample(samplers.chain, self.handle, index))
+            return int(session.logits(index).argmax())
+        return int(llama.llama_sampler_sample(samplers.chain, session.handle, index))
 
 
 def decode(
@@ -164,7 +168,7 @@ class Worker:
         assert self._model is not None, "load comes first"
         with (
             UpstreamSession(self._model, **self._session) as session,
-            closing(Sampler(self._model, self._sampling)) as sampler,
+            closing(UpstreamSampler(self._model, self._sampling)) as sampler,
         ):
             written, stats = decode(session, prompt, sampler, max_tokens, self._lookup)
         return {"tokens": written, "stats": asdict(stats)}

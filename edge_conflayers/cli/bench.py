@@ -115,7 +115,7 @@ def bench(
     if json_file is not None:
         check_writable(json_file)
     path = find_model(model)
-    threads = threads or machine.default_threads()
+    threads = machine.threads_to_use(threads)
     with ExitStack() as stack:
         loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers, kernels=kernels))
         options = stack.enter_context(

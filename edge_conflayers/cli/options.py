@@ -87,7 +87,11 @@ _SAMPLING = (
         help="Drop tokens less likely than this share of the most likely one.",
     ),
     click.option(
-        "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Seed of the random numbers; -1 draws one and shows it.",
     ),
     click.option(
         "--repeat-penalty",

@@ -49,7 +49,10 @@ _LEAST_CONTEXT = 4096
 @context_options
 @sampling_options
 @kernels_option
-@file_option("--grammar-file", help="GBNF grammar that the text must follow.")
+@file_option(
+    "--grammar-file",
+    help="Grammar that the text must follow: GBNF, or llguidance's Lark after %llguidance.",
+)
 @click.option("--json-schema", help="JSON schema that the text must follow.")
 @click.option("--system", help="System message of the chat template.")
 @raw_option
@@ -96,7 +99,7 @@ def run(
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.model import Model
-    from edge_conflayers.engine.sampling import Sampler
+    from edge_conflayers.engine.sampling import RANDOM_SEEDS, Sampler
     from edge_conflayers.engine.session import Session
     from edge_conflayers.methods import make_method
 
@@ -130,9 +133,10 @@ def run(
             sys.stdout.flush()
             if colours is not None:
                 colours.print_legend(stats.sources)
-            _show(stats, method)
+            seed = settings.seed
+            _show(stats, method, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
             if stats_json is not None:
-                _write_json(stats_json, model=str(path), method=method, stats=stats)
+                _write_json(stats_json, model=str(path), method=method, seed=seed, stats=stats)
     if interrupted:
         sys.exit(130)
 
@@ -181,16 +185,14 @@ def _prompt_tokens(model: Model, text: str, system: str | None, raw: bool) -> li
 def _sampler_settings(
     grammar_file: Path | None, json_schema: str | None, temp: float, **rest: Any
 ) -> SamplerSettings:
-    from edge_conflayers.engine.sampling import SamplerSettings, json_schema_grammar
+    from edge_conflayers.engine.sampling import SamplerSettings
 
     grammar = None
     if grammar_file is not None and json_schema is not None:
         raise BadInput("both --grammar-file and --json-schema are given; choose one")
     if grammar_file is not None:
         grammar = read_text(grammar_file, "grammar file")
-    elif json_schema is not None:
-        grammar = json_schema_grammar(json_schema)
-    return SamplerSettings(temperature=temp, grammar=grammar, **rest)
+    return SamplerSettings(temperature=temp, grammar=grammar, json_schema=json_schema, **rest)
 
 
 def _stream(
@@ -246,7 +248,7 @@ class _Profile:
             self._store.save(self._key, state)
 
 
-def _show(stats: Stats, method: str) -> None:
+def _show(stats: Stats, method: str, *, random_seed: int | None = None) -> None:
     parts = [f"{stats.tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
     if method != "plain":
         rate = stats.acceptance_rate
@@ -264,6 +266,8 @@ def _show(stats: Stats, method: str) -> None:
     if method != "plain":
         parts.append(f"learning {stats.search_seconds:.2f} s")
     parts.append(f"prompt {stats.prompt_tokens} tokens in {stats.prompt_seconds:.2f} s")
+    if random_seed is not None:
+        parts.append(f"seed {random_seed}")
     if stats.finish_reason == "interrupted":
         parts.append("interrupted")
     elif stats.finish_reason == "context":

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _UNNAMED = "prompts"
 _TICKS = 10  # of the progress bar, per second
+_MOST_SECONDS = 7 * 24 * 3600
 _TEACHING = 0.5  # of the budget
 
 
@@ -84,13 +85,15 @@ def tune(
     from edge_conflayers.drafters.next_state import PAYS_FROM
     from edge_conflayers.engine.model import Model
     from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE
+    from edge_conflayers.limits import check_number
     from edge_conflayers.profiles import ProfileKey, ProfileStore
     from edge_conflayers.tune.skip_sets import check_layers_can_be_dropped
     from edge_conflayers.tune.skip_sets import tune as tune_kinds
 
+    check_number("budget", budget, 1, _MOST_SECONDS)
     texts = _texts(prompts_file, limit)
     path = find_model(model)
-    threads = threads or machine.default_threads()
+    threads = machine.threads_to_use(threads)
     with Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded:
         check_layers_can_be_dropped(loaded)
         every = [each for some in texts.values() for each in some]

@@ -190,6 +190,13 @@ class Samplers(ctypes.Structure):
     """``ecl_sampler`` of ecl.h."""
 
     _fields_ = (("chain", llama.llama_sampler_p_ctypes), ("grammar", llama.llama_sampler_p_ctypes))
+    error: BaseException | None = None
+    """What has gone wrong in a grammar that calls back into Python: nothing is raised through C."""
+
+    def check(self) -> None:
+        """Raises ``error``, if there is one."""
+        if self.error is not None:
+            raise self.error
 
 
 class Stretch(ctypes.Structure):

@@ -12,6 +12,7 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.binding import KernelChoice, llama
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.limits import MOST_INT32, check_number
 
 _GGUF_VERSIONS = (2, 3)
 _HEADER_BYTES = 24
@@ -46,6 +47,7 @@ class Model(Closing):
         use_mmap: bool = True,
         kernels: KernelChoice | None = None,
     ) -> None:
+        check_number("gpu-layers (-ngl)", gpu_layers, -1, MOST_INT32, whole=True)
         self.path = Path(path)
         self.kernels: KernelChoice = kernels or binding.default_kernels()
         self.gpu_layers = gpu_layers

@@ -1,38 +1,55 @@
-"""The user's sampler: llama.cpp's own chain, in llama.cpp's usual order."""
+"""Draws tokens: llama.cpp's sampler chain, in llama.cpp's usual order, under a constraint."""
 
 from __future__ import annotations
 
+import ctypes
+import math
+import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.constraints import Constraint, Kind, check_constraint, make_constraint
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import CachedText
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.limits import MOST_INT32, check_number
 
-# The converter's strings may hold control characters, which JSON (RFC 8259, section 7) forbids.
-_CONVERTERS_CHAR = r'char ::= [^"\\] |'
-_JSON_CHAR = r'char ::= [^"\\\x7F\x00-\x1F] |'
+RANDOM_SEEDS = (-1, 2**32 - 1)
+"""Ask for a random seed; to llama.cpp both are LLAMA_DEFAULT_SEED."""
+
+# llama.cpp divides logits by the temperature; below this they could overflow.
+_LEAST_TEMPERATURE = 1e-3
+# The penalties keep a buffer of as many tokens.
+_MOST_LAST_N = 2**20
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """What is asked of sampling; names and meanings are llama.cpp's.
+    """How tokens are drawn; names and meanings are llama.cpp's.
 
     Attributes:
         temperature: 0 takes the most likely token each time; the other filters do nothing then.
         top_k: keep the k most likely tokens; 0 keeps all.
-        top_p: keep the most likely tokens that reach this probability together.
+        top_p: keep the most likely tokens whose probabilities add up to this.
         min_p: drop tokens less likely than this share of the most likely one.
-        seed: of the random numbers; the same seed gives the same text.
+        seed: seed of the random numbers; the same seed gives the same text. -1 and 4294967295 draw
+            one at random, which the attribute then holds.
         repeat_penalty: divides the logits of recent tokens; 1 does nothing.
         repeat_last_n: how many recent tokens the penalties look at; 0 for none, -1 for as many as
             the model was trained for.
-        frequency_penalty, presence_penalty: taken off the logits of recent tokens.
-        grammar: GBNF that the text must follow.
-        logit_bias: added to single tokens' logits.
+        frequency_penalty: subtracted from a recent token's logit for each time it occurred.
+        presence_penalty: subtracted from a recent token's logit once.
+        grammar: GBNF that the text must follow, or, after "%llguidance", llguidance's Lark.
+        json_schema: JSON schema that the text must follow.
+        regex: regular expression that the whole text must match, in the syntax of Rust's regex.
+        logit_bias: added to single tokens' logits; minus infinity bans a token.
+
+    Raises:
+        BadInput: a number out of range, more than one of grammar, json_schema and regex, or one
+            that cannot be enforced.
     """
 
     temperature: float = 0.0
@@ -45,24 +62,51 @@ class SamplerSettings:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     grammar: str | None = None
+    json_schema: str | None = None
+    regex: str | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("temperature", self.temperature, 0.0, float("inf")),
-            ("top-k", self.top_k, 0, float("inf")),
-            ("top-p", self.top_p, 0.0, 1.0),
-            ("min-p", self.min_p, 0.0, 1.0),
-            ("seed", self.seed, 0, 2**32 - 1),
-            ("repeat-last-n", self.repeat_last_n, -1, float("inf")),
-        ):
-            if not low <= value <= high:
-                raise BadInput(f"{name} is {value}; it must be from {low:g} to {high:g}")
-        if self.repeat_penalty <= 0:
-            raise BadInput(f"repeat-penalty is {self.repeat_penalty}; it must be above 0")
+        if self.temperature != 0.0:
+            check_number(
+                "temperature (--temp)", self.temperature, _LEAST_TEMPERATURE, 1e3, or_zero=True
+            )
+        check_number("top-k", self.top_k, 0, MOST_INT32, whole=True)
+        check_number("top-p", self.top_p, 0.0, 1.0)
+        check_number("min-p", self.min_p, 0.0, 1.0)
+        check_number("seed", self.seed, -1, 2**32 - 1, whole=True)
+        check_number("repeat-penalty", self.repeat_penalty, 0.01, 100.0)
+        check_number("repeat-last-n", self.repeat_last_n, -1, _MOST_LAST_N, whole=True)
+        check_number("frequency-penalty", self.frequency_penalty, -100.0, 100.0)
+        check_number("presence-penalty", self.presence_penalty, -100.0, 100.0)
+        for bias in self.logit_bias.values():
+            if bias != -math.inf:
+                check_number("a logit bias", bias, -1e6, 1e6)
+        if self.seed in RANDOM_SEEDS:
+            object.__setattr__(self, "seed", random.SystemRandom().randrange(2**32 - 1))
+        if len(self._constraints) > 1:
+            names = " and ".join(kind for kind, _ in self._constraints)
+            raise BadInput(f"a text cannot be made to follow a {names} at once; choose one")
+        if self.constraint is not None:
+            check_constraint(*self.constraint)
+
+    @property
+    def _constraints(self) -> list[tuple[Kind, str]]:
+        given: tuple[tuple[Kind, str | None], ...] = (
+            ("grammar", self.grammar),
+            ("JSON schema", self.json_schema),
+            ("regular expression", self.regex),
+        )
+        return [(kind, text) for kind, text in given if text is not None]
+
+    @property
+    def constraint(self) -> tuple[Kind, str] | None:
+        """What the text must follow, if anything: its kind and its source."""
+        return self._constraints[0] if self._constraints else None
 
     @property
     def penalizes(self) -> bool:
+        """Whether a token's chance depends on the tokens before it."""
         return (
             self.repeat_penalty != 1.0
             or self.frequency_penalty != 0.0
@@ -71,30 +115,8 @@ class SamplerSettings:
 
     @property
     def is_argmax(self) -> bool:
-        """Whether each token depends on its logits alone."""
-        return (
-            self.temperature == 0.0
-            and not self.penalizes
-            and self.grammar is None
-            and not self.logit_bias
-        )
-
-
-def json_schema_grammar(schema: str) -> str:
-    """A grammar for texts that follow a JSON schema, by llama-cpp-python's converter, which does
-    not know the limits of numbers (``minimum`` and its kin): they are not kept.
-
-    Raises:
-        BadInput: not a JSON schema that can be turned into a grammar.
-    """
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        grammar = str(json_schema_to_gbnf(schema))
-    except Exception as error:  # the converter raises whatever its walk meets
-        why = " ".join(str(error).split())
-        raise BadInput(f"the JSON schema cannot be used: {why}; check it") from error
-    return grammar.replace(_CONVERTERS_CHAR, _JSON_CHAR)
+        """Whether each token is the most likely by its logits alone, of those allowed."""
+        return self.temperature == 0.0 and not self.penalizes and not self.logit_bias
 
 
 class Sampler:
@@ -102,34 +124,41 @@ class Sampler:
     tokens.
 
     Raises:
-        BadInput: a grammar that does not parse, a bias for a token that the model does not have.
+        BadInput: a constraint that cannot be enforced, or a bias for a token that the model does
+            not have.
     """
 
     def __init__(self, model: Model, settings: SamplerSettings) -> None:
         self.model = model
         self.settings = settings
         self._native: binding.Samplers | None = None
-        self._grammar: Any = None
+        self._constraint: Constraint | None = None
+        self._check_bias()
         self._chain: Any = self._make_chain()
-        if settings.grammar is not None:
-            if settings.grammar.strip():  # llama.cpp takes an empty grammar for none
-                self._grammar = llama.llama_sampler_init_grammar(
-                    model.vocab, settings.grammar.encode("utf-8"), b"root"
-                )
-            if not self._grammar:
+        samplers = binding.Samplers(
+            None if settings.is_argmax and settings.constraint is None else self._chain
+        )
+        if settings.constraint is not None:
+            try:
+                self._constraint = make_constraint(model, samplers, *settings.constraint)
+            except BaseException:
                 self.close()
-                raise BadInput("the grammar does not parse; it must be GBNF with a rule named root")
-        self._native = binding.Samplers(None if settings.is_argmax else self._chain, self._grammar)
+                raise
+        if self._constraint is not None:
+            samplers.grammar = self._constraint.handle
+        self._native = samplers
 
     @property
     def native(self) -> binding.Samplers:
-        """For the session's functions that draw.
+        """The handle for library calls that draw.
 
         Raises:
             EdgeConflayersError: the sampler is closed.
+            BaseException: what has ended the constraint, such as an interrupt.
         """
         if self._native is None:
             raise EdgeConflayersError("the sampler is closed; make a new one")
+        self._native.check()
         return self._native
 
     def read(self, prompt: Iterable[int]) -> None:
@@ -139,12 +168,25 @@ class Sampler:
                 llama.llama_sampler_accept(self._chain, token)
 
     def sample(self, session: CachedText, index: int) -> int:
-        """Draws the next token of the text from one kept output of the session's last step.
+        """Draws the next token of the text.
+
+        Args:
+            session: its last step holds the logits.
+            index: which of the step's kept outputs; negative ones count from the end.
 
         Raises:
-            BadInput: the grammar allows no token at all.
+            BadInput: the constraint allows no token.
         """
-        return session.draw(index, self.native)
+        samplers = self.native
+        if self._constraint is not None and self.settings.is_argmax:
+            token = int(binding.ecl_argmax(session.handle, index, None))
+            if token >= 0 and self._constraint.takes(token):
+                return token
+        token = int(binding.ecl_draw(session.handle, index, ctypes.byref(samplers)))
+        if token < 0:
+            samplers.check()
+            session.context.fail(binding.NO_TOKEN)
+        return token
 
     def _make_chain(self) -> Any:
         settings = self.settings
@@ -157,9 +199,9 @@ class Sampler:
             add(self._bias())
         if settings.penalizes:
             # As llama.cpp's programs do; its library takes no -1.
-            last_n = (
-                settings.repeat_last_n if settings.repeat_last_n >= 0 else self.model.n_ctx_train
-            )
+            last_n = settings.repeat_last_n
+            if last_n < 0:
+                last_n = min(self.model.n_ctx_train, _MOST_LAST_N)
             add(
                 llama.llama_sampler_init_penalties(
                     self.model.n_vocab,
@@ -179,19 +221,24 @@ class Sampler:
         add(llama.llama_sampler_init_dist(settings.seed))
         return chain
 
+    def _check_bias(self) -> None:
+        n_vocab, bias = self.model.n_vocab, self.settings.logit_bias
+        for token in bias:
+            if not 0 <= token < n_vocab:
+                raise BadInput(f"there is no token {token} to bias; the model has {n_vocab}")
+        if sum(value == -math.inf for value in bias.values()) == n_vocab:
+            raise BadInput("every token is banned by logit biases; leave one")
+
     def _bias(self) -> Any:
-        for token in self.settings.logit_bias:
-            if not 0 <= token < self.model.n_vocab:
-                raise BadInput(
-                    f"there is no token {token} to bias; the model has {self.model.n_vocab}"
-                )
         pairs = [llama.llama_logit_bias(t, b) for t, b in self.settings.logit_bias.items()]
         array = (llama.llama_logit_bias * len(pairs))(*pairs)
         return llama.llama_sampler_init_logit_bias(self.model.n_vocab, len(pairs), array)
 
     def close(self) -> None:
+        """Frees it; may be called again."""
         self._native = None
-        for name in ("_chain", "_grammar"):
-            if getattr(self, name) is not None:
-                llama.llama_sampler_free(getattr(self, name))
-                setattr(self, name, None)
+        if self._constraint is not None:
+            self._constraint.close()
+        if self._chain is not None:
+            llama.llama_sampler_free(self._chain)
+            self._chain = None

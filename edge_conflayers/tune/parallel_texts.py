@@ -123,7 +123,7 @@ class ParallelTexts(Closing):
         params.n_seq_max = most
         params.n_outputs_max = max(most, _TOLD)
         params.kv_unified = False
-        params.n_threads = params.n_threads_batch = threads or machine.default_threads()
+        params.n_threads = params.n_threads_batch = machine.threads_to_use(threads)
         params.no_perf = True
         self.context = Context(model, params)
         keep_inner_state(self.context, inner_layer(model.n_layer))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import collections
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from steps import Tiny, random_tokens
 
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.sampling import Sampler, SamplerSettings, json_schema_grammar
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
@@ -267,54 +266,6 @@ def test_penalties_and_grammar_together(model: Model) -> None:
 def test_a_grammar_that_does_not_parse(model: Model, grammar: str) -> None:
     with pytest.raises(BadInput, match="grammar does not parse"):
         Sampler(model, SamplerSettings(grammar=grammar))
-
-
-SCHEMAS: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
-    "boolean": ({"type": "boolean"}, lambda v: isinstance(v, bool)),
-    "enum": ({"enum": ["red", 7, None]}, lambda v: v in ("red", 7, None)),
-    "object": (
-        {
-            "type": "object",
-            "properties": {
-                "name": {"type": "string", "maxLength": 8},
-                "age": {"type": "integer"},
-                "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3},
-            },
-            "required": ["name", "age", "tags"],
-            "additionalProperties": False,
-        },
-        lambda v: (
-            list(v) == ["name", "age", "tags"]
-            and isinstance(v["name"], str)
-            and isinstance(v["age"], int)
-            and set(v["tags"]) <= {"a", "b"}
-        ),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SCHEMAS)
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_json_schema_gives_json_that_follows_it(
-    model: Model, name: str, temperature: float
-) -> None:
-    schema, follows = SCHEMAS[name]
-    grammar = json_schema_grammar(json.dumps(schema))
-    space = [t for t in range(model.n_vocab) if model.piece(t).isspace()]
-    for seed in range(4):
-        settings = SamplerSettings(
-            temperature=temperature,
-            seed=seed,
-            grammar=grammar,
-            logit_bias=dict.fromkeys(space, -20.0),  # JSON may be padded for ever
-        )
-        assert follows(json.loads(finished_text(model, settings, seed)))
-
-
-@pytest.mark.parametrize("schema", ["", "{", '{"$ref": "#/nowhere"}', '{"type": "no such type"}'])
-def test_a_schema_that_cannot_be_used(schema: str) -> None:
-    with pytest.raises(BadInput, match="JSON schema cannot be used"):
-        json_schema_grammar(schema)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from edge_conflayers.engine.session.context import Context, ContextFull
 from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_size
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
 from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.limits import MOST_INT32, check_number
 
 Outputs = Literal["none", "last", "all"]
 
@@ -53,7 +54,7 @@ class CachedText(Closing):
     Args:
         model: must stay open as long as the session.
         n_ctx: size of the context in tokens, as for ``context_size``.
-        threads: CPU threads; None for the machine's physical cores.
+        threads: CPU threads; None for the machine's physical cores, at most its hardware threads.
         flash_attention: True, False, or None to let llama.cpp choose.
         kv_type: type of keys and values in the cache.
         offload_kv: whether the KV cache of offloaded layers is on the GPU.
@@ -64,7 +65,8 @@ class CachedText(Closing):
         tokens: the text in the cache, in order.
 
     Raises:
-        BadInput: a context that does not fit in memory, or settings that exclude each other.
+        BadInput: a number out of range, a context that does not fit in memory, or settings that
+            exclude each other.
     """
 
     def __init__(
@@ -79,12 +81,19 @@ class CachedText(Closing):
         batch: int = 512,
         max_outputs: int = 32,
     ) -> None:
+        for name, number, least in (
+            ("ctx-size (-c)", n_ctx, 0),
+            ("batch", batch, 1),
+            ("max_outputs", max_outputs, 1),
+        ):
+            if number is not None:
+                check_number(name, number, least, MOST_INT32, whole=True)
         self.model = model
         self.tokens: list[int] = []
         self.n_ctx = context_size(model, n_ctx)
-        self.threads = threads or machine.default_threads()
         self.flash_attention = flash_attention
         self.kv_type: KVType = kv_type
+        self.threads = machine.threads_to_use(threads)
         self._mask = NO_MASK
         self._batch = min(batch, self.n_ctx)
         self.max_outputs = min(max_outputs, self._batch)
@@ -233,14 +242,6 @@ class CachedText(Closing):
         if not pointer:
             raise EdgeConflayersError(f"the last step kept no logits for token {index}")
         return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
-
-    def draw(self, index: int, samplers: binding.Samplers) -> int:
-        """Draws a token from one kept output of the last step.
-
-        Raises:
-            BadInput: a grammar allows no token.
-        """
-        return self.context.check(binding.ecl_draw(self.handle, index, ctypes.byref(samplers)))
 
     def best(self, index: int = -1) -> tuple[int, float]:
         """The most likely token of one kept output of the last step, and its probability."""

@@ -83,6 +83,7 @@ def exact_batch(text: CachedText) -> int:
     if known is not None:
         return known
     room = min(text.room, text.max_outputs)
+    sizes: Sequence[int]
     if model.on_gpu:
         most, sizes = ON_GPU, range(2, ON_GPU + 1)
         room = min(room, within_stride(len(text)))
@@ -149,7 +150,8 @@ def _is_exact(
 
 
 def _bits(text: CachedText, index: int) -> npt.NDArray[np.uint32]:
-    return text.logits(index).view(np.uint32).copy()
+    bits: npt.NDArray[np.uint32] = text.logits(index).view(np.uint32)
+    return bits.copy()
 
 
 def _setting(text: CachedText) -> Setting:

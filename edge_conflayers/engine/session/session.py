@@ -142,12 +142,13 @@ class Session(CachedText):
             n = stretch.n_drawn
             self.tokens[begin:] = [*pending, *tokens[: n - 1]] if n > 0 else []
         if status != 0:
+            samplers.check()
             self.context.fail(status)
         return Stretch(tokens[:n], times[:n], stretch.found_match)
 
     @functools.cached_property
     def exact_batch(self) -> int:
-        """Most tokens of a step that gives each of them the logits of a one-token step, bit for bit.
+        """Most tokens of a step that gives each of them the bits of a one-token step.
 
         It is tried when first asked for on this machine: about a dozen steps, after which the
         logits of the text's last step are gone.
