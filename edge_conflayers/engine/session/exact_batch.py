@@ -150,8 +150,8 @@ def _is_exact(
 
 
 def _bits(text: CachedText, index: int) -> npt.NDArray[np.uint32]:
-    bits: npt.NDArray[np.uint32] = text.logits(index).view(np.uint32)
-    return bits.copy()
+    bits: npt.NDArray[np.uint32] = text.logits(index).copy().view(np.uint32)
+    return bits
 
 
 def _setting(text: CachedText) -> Setting:
