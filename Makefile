@@ -35,10 +35,8 @@ bench: $(VENV)/.installed upstream  ## PROMPTS=file.jsonl
 NATIVE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	-DPython_EXECUTABLE=$(abspath $(BIN)/python)
 
-native-test: $(VENV)/.installed  ## the C++ tests
-	$(NATIVE) -B build/native-test -DECL_BUILD_TESTS=ON
-	$(BIN)/cmake --build build/native-test --target native_tests
-	OMP_WAIT_POLICY=passive $(BIN)/ctest --test-dir build/native-test --output-on-failure
+native-test: $(VENV)/.installed  ## the C++ tests, which the install has built
+	OMP_WAIT_POLICY=passive $(BIN)/ctest --test-dir build/package --output-on-failure
 
 native-sanitize: $(VENV)/.installed  ## the same with the address and undefined-behaviour sanitizers
 	$(NATIVE) -B build/native-sanitize -DECL_BUILD_TESTS=ON -DECL_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug
@@ -46,9 +44,7 @@ native-sanitize: $(VENV)/.installed  ## the same with the address and undefined-
 	OMP_WAIT_POLICY=passive $(BIN)/ctest --test-dir build/native-sanitize --output-on-failure
 
 bench-kernels: $(VENV)/.installed
-	$(NATIVE) -B build/bench -DECL_BUILD_TESTS=ON
-	$(BIN)/cmake --build build/bench --target check_kernels
-	build/bench/lib/check_kernels --bench
+	build/package/lib/check_kernels --bench
 
 upstream: build/upstream/.built  ## llama.cpp as it is, to compare with
 
@@ -59,7 +55,8 @@ build/upstream/.built: CMakeLists.txt native/upstream.toml native/fetch_upstream
 
 $(VENV)/.installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[dev]" \
+		-C build-dir=build/package -C cmake.define.ECL_BUILD_TESTS=ON
 	touch $@
 
 dev:  ## an editable install; run again after a change of C++ (seconds)
