@@ -33,8 +33,8 @@ def decode_plainly(
             text.sampler.native,
             most=min(back_off.rounds, text.limit - stats.tokens),
             seconds=_MAX_SECONDS,
-            following=back_off.watch,
-            expected=back_off.wake_at,
+            watch=back_off.watch,
+            wake_at=back_off.wake_at,
         )
         clock.charge("sample_seconds")
         verify_seconds = sum(stretch.seconds)
@@ -46,7 +46,7 @@ def decode_plainly(
             rounds.append(Round(read, NO_DRAFT, (), token, generated, 0.0, seconds))
             read = (token,)
         if drafter is not None:
-            drafter.skipped(session, rounds, stretch.called)
+            drafter.skipped(session, rounds, stretch.woken)
             clock.charge("search_seconds")
         for round in rounds:
             stats.rounds += 1

@@ -32,12 +32,12 @@ class Stretch:
     Attributes:
         tokens: the tokens drawn, in order; at least one.
         seconds: the time of each token's step.
-        called: whether a lookup has ended it, having found a draft.
+        woken: whether a lookup has ended it, having found a draft.
     """
 
     tokens: list[int]
     seconds: list[float]
-    called: bool
+    woken: bool
 
 
 class Session(CachedText):
@@ -99,8 +99,8 @@ class Session(CachedText):
         *,
         most: int,
         seconds: float,
-        following: Sequence[Any] = (),
-        expected: float = 1.0,
+        watch: Sequence[Any] = (),
+        wake_at: float = 1.0,
     ) -> Stretch:
         """Decodes plainly in the library: a step over ``pending``, then one over each token drawn
         but the last. An end-of-text token ends it.
@@ -110,8 +110,8 @@ class Session(CachedText):
             samplers: draw the tokens.
             most: most tokens to draw, at least one; never more than ``MOST_WRITTEN``.
             seconds: time after which no further step begins.
-            following: handles of lookups, which take in each token.
-            expected: a lookup that has a next token of at least this probability ends it.
+            watch: handles of lookups, which take in each token.
+            wake_at: a lookup that has a next token of at least this probability ends it.
 
         Raises:
             as ``step`` and ``draw`` do, for the first step and draw; the text is then unchanged.
@@ -119,13 +119,13 @@ class Session(CachedText):
         most = min(most, MOST_WRITTEN, self.room - len(pending) + 1)
         self.check_fits(len(pending), "all")
         tokens, times = (ctypes.c_int32 * most)(), (ctypes.c_double * most)()
-        handles = (ctypes.c_void_p * len(following))(*following)
+        handles = (ctypes.c_void_p * len(watch))(*watch)
         stretch = binding.Stretch(
             max_tokens=most,
             max_seconds=seconds,
             lookups=handles,
             n_lookups=len(handles),
-            stop_probability=expected,
+            stop_probability=wake_at,
             tokens=tokens,
             seconds=times,
         )

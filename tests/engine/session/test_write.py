@@ -67,7 +67,7 @@ def test_the_same_as_step_by_step(model: Model, name: str, n_pending: int, most:
             if together:
                 stretch = session.write(pending, sampler.native, most=most, seconds=ANY)
                 assert len(stretch.seconds) == len(stretch.tokens) and min(stretch.seconds) > 0
-                assert not stretch.called
+                assert not stretch.woken
                 texts.append(stretch.tokens)
             else:
                 texts.append(one_by_one(session, pending, sampler, most))
@@ -169,10 +169,10 @@ def test_a_lookup_ends_it_as_soon_as_it_expects_a_token(model: Model) -> None:
                 sampler.native,
                 most=MOST_WRITTEN,
                 seconds=ANY,
-                following=[follower.handle],
-                expected=0.3,
+                watch=[follower.handle],
+                wake_at=0.3,
             )
-            assert stretch.called and stretch.tokens == text[: first + 1]
+            assert stretch.woken and stretch.tokens == text[: first + 1]
             follower.followed(stretch.tokens)
             rest = text[first + 1 :]
             assert [follower.follow(token) for token in rest] == likeliest[first + 1 :]
