@@ -16,17 +16,12 @@ _FURTHER_TOKEN = 0.07
 
 def costs_by_weights(model: Model) -> StepCosts:
     """The costs of a model's steps by the sizes of its weights; T1 counts as one second."""
-    meta, arch, width = model.metadata, model.architecture, model.n_embd
-
-    def number(key: str, default: int) -> int:
-        values = meta.get(f"{arch}.{key}", "").strip("[]").split(",")
-        return max((int(v) for v in values if v.strip().isdigit()), default=default)
-
-    heads = number("attention.head_count", 1)
-    heads_kv = number("attention.head_count_kv", heads)
-    head_dim = number("attention.key_length", width // max(heads, 1))
+    width = model.n_embd
+    heads = model.hyperparameter("attention.head_count", 1)
+    heads_kv = model.hyperparameter("attention.head_count_kv", heads)
+    head_dim = model.hyperparameter("attention.key_length", width // max(heads, 1))
     attention = 2.0 * width * head_dim * (heads + heads_kv)
-    mlp = 3.0 * width * number("feed_forward_length", 4 * width)
+    mlp = 3.0 * width * model.hyperparameter("feed_forward_length", 4 * width)
     whole = model.n_layer * (attention + mlp) + width * model.n_vocab
     v = {2: 1.0 + _FURTHER_TOKEN}
     return StepCosts((Measurement(1, 1.0, attention / whole, mlp / whole, v),))

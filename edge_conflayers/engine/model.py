@@ -152,9 +152,15 @@ class Model(Closing):
                 return list(buffer[:n])
             room = -n
 
+    def hyperparameter(self, key: str, default: int) -> int:
+        """An integer of the architecture, such as "attention.head_count"; where layers differ, the
+        largest."""
+        values = self.metadata.get(f"{self.architecture}.{key}", "").strip("[]").split(",")
+        return max((int(v) for v in values if v.strip().isdigit()), default=default)
+
     def repeated(self, text: str, n: int) -> list[int]:
-        """As many tokens, the text's over and over: for steps of which only the time or the bits
-        are of interest."""
+        """The first ``n`` tokens of a text repeated for ever, for steps of which only the time or
+        the bits matter."""
         return list(islice(cycle(self.tokenize(text)), n))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:

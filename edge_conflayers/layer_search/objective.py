@@ -36,12 +36,15 @@ import numpy.typing as npt
 from edge_conflayers.engine.session import LayerMask
 
 STOPS = (0.0, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Stop probabilities to choose from; a grid, not tuned."""
+"""Stop probabilities to choose from. With 50 of them and every length up to 24, predicted speed
+rises by 0.7 % in the mean of 60 synthetic windows of 64 records, 3.7 % at most (2026-11-28)."""
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15)
-"""Draft lengths to choose from; a grid, not tuned."""
+"""Draft lengths to choose from; see ``STOPS``."""
 
-_DOUBLINGS = 5  # not tuned
+# On those windows, speeds are within 0.8 % of those over eight times as many rounds (2026-11-28);
+# with 3 doublings within 4 %.
+_DOUBLINGS = 5
 ROUNDS = 2**_DOUBLINGS
 """Rounds followed from every start, after as many that are left out."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Literal
 
 from edge_conflayers import machine
@@ -46,18 +45,11 @@ def context_size(model: Model, wanted: int | None, *, needed: int = 0) -> int:
 def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:
     """Bytes of keys and values for ``n_ctx`` tokens if every layer keeps all of them; sliding
     windows keep fewer."""
-    meta, arch = model.metadata, model.architecture
-
-    def largest(key: str, default: int) -> int:
-        values = meta.get(f"{arch}.{key}", "").strip("[]").split(",")
-        numbers: Collection[int] = [int(v) for v in values if v.strip().isdigit()]
-        return max(numbers, default=default)
-
-    heads = largest("attention.head_count", 1)
-    heads_kv = largest("attention.head_count_kv", heads)
+    heads = model.hyperparameter("attention.head_count", 1)
+    heads_kv = model.hyperparameter("attention.head_count_kv", heads)
     head_dim = model.n_embd // max(heads, 1)  # recurrent models have none
-    key = largest("attention.key_length", head_dim)
-    value = largest("attention.value_length", head_dim)
+    key = model.hyperparameter("attention.key_length", head_dim)
+    value = model.hyperparameter("attention.value_length", head_dim)
     return int(n_ctx * model.n_layer * heads_kv * (key + value) * KV_TYPES[kv_type][1])
 
 

@@ -8,9 +8,7 @@ from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
 from edge_conflayers.engine.session.mask import LayerMask
 
-_MOST_REPLAYED = (
-    32  # tokens of one step; for longer steps, our kernels hand over to those for prompts
-)
+_MOST_REPLAYED = 32  # tokens of one step: the most that our kernels for small batches take
 
 
 def replay(

@@ -15,8 +15,11 @@ import numpy.typing as npt
 Sets = npt.NDArray[np.bool_]
 _Floats = npt.NDArray[np.float64]
 
-_STARTS = 512  # random sets, the best of which the climb starts from; not tuned
-_SWAPS = 16  # most swaps in the climb; not tuned
+# Random sets, the best of which the climb starts from, and most swaps in the climb. On 12 random
+# problems of 52 candidates they reach the bound that 4096 and 64 reach; 4 swaps stay 0.2 standard
+# deviations of the scores under it (2026-11-28).
+_STARTS = 512
+_SWAPS = 16
 # Length scales tried, over the typical distance between the sets; not tuned.
 _SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
