@@ -59,5 +59,5 @@ def decode_plainly(
     finally:
         # An interrupt may leave more in the cache than was handed out.
         if len(session) > begin:
-            session.rollback(begin + len(pending) - 1 + shown)
+            session.rewind(begin + len(pending) - 1 + shown)
             pending[:] = [rounds[shown - 1].token if shown else pending[-1]]

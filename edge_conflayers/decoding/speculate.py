@@ -20,6 +20,7 @@ from edge_conflayers.decoding.stats import FULL_MODEL, Clock, Stats
 from edge_conflayers.decoding.writing import Writing
 from edge_conflayers.engine.sampling import Sampler
 from edge_conflayers.engine.session import MOST_WRITTEN, Session
+from edge_conflayers.errors import BadInput
 
 _NEVER_DRAFT = BackOff(MOST_WRITTEN)
 
@@ -45,8 +46,11 @@ def generate(
         stats: filled in as it goes; complete when the iteration ends, however it ends.
 
     Raises:
+        BadInput: the prompt is empty: the session may hold no logits to draw from.
         ContextFull: the prompt does not fit.
     """
+    if not prompt:
+        raise BadInput("the prompt is empty; give at least one token")
     stats = stats if stats is not None else Stats()
     clock = Clock(stats)
     if drafter is not None and not session.verifies_drafts:

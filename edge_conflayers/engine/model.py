@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from edge_conflayers.engine import binding
+from edge_conflayers.engine import aborts, binding
 from edge_conflayers.engine.binding import KernelChoice, llama
 from edge_conflayers.engine.closing import Closing
+from edge_conflayers.engine.model_checks import check_file
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
 
-_GGUF_VERSIONS = (2, 3)
-_HEADER_BYTES = 24
 _NO_TEXT = 1 << 0 | 1 << 1 | 1 << 3  # llama.h's LLAMA_TOKEN_ATTR_UNKNOWN, _UNUSED and _CONTROL
+
+aborts.install(Path(binding._library._name).parent)
 
 
 class Model(Closing):
@@ -52,7 +54,7 @@ class Model(Closing):
         self.kernels: KernelChoice = kernels or binding.default_kernels()
         self.gpu_layers = gpu_layers
         self._handle: Any = None
-        check_header(self.path)
+        check_file(self.path)
 
         params = llama.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
@@ -60,7 +62,7 @@ class Model(Closing):
             params.load_mode = 0
         binding.log.recent.clear()
         with binding.loading_for(self.kernels):
-            self._handle = llama.llama_model_load_from_file(str(self.path).encode(), params)
+            self._handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._handle:
             why = binding.log.first_error() or "llama.cpp does not say why"
             raise BadInput(
@@ -241,27 +243,3 @@ class Model(Closing):
         if self._handle is not None:
             llama.llama_model_free(self._handle)
             self._handle = None
-
-
-def check_header(path: Path) -> None:
-    """Tells a GGUF file from anything else before llama.cpp reads it.
-
-    Raises:
-        BadInput: no such file, not readable, or not GGUF.
-    """
-    try:
-        with path.open("rb") as stream:
-            header = stream.read(_HEADER_BYTES)
-    except FileNotFoundError:
-        raise BadInput(
-            f"{path} does not exist; give a .gguf file or a name of `models list`"
-        ) from None
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}; give a .gguf file") from None
-    if header[:4] != b"GGUF":
-        raise BadInput(f"{path} is not a GGUF file; convert it, or give one that is")
-    version = int.from_bytes(header[4:8], "little")
-    if len(header) < _HEADER_BYTES:
-        raise BadInput(f"{path} is cut off in its header; fetch it again")
-    if version not in _GGUF_VERSIONS:
-        raise BadInput(f"{path} is GGUF version {version}; versions 2 and 3 can be read")

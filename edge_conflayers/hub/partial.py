@@ -83,7 +83,14 @@ class Partial:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Closes the file; after a failure without what is not safe, which takes room."""
         self.close()
+        if error is not None and self.length > self._safe:
+            self._new_state_path.unlink(missing_ok=True)
+            if self._safe:
+                os.truncate(self.path, self._safe)
+            else:
+                self.path.unlink(missing_ok=True)
 
     @property
     def complete(self) -> bool:
@@ -136,7 +143,7 @@ class Partial:
         self._hash, self.length, self._safe = hashlib.sha256(), 0, 0
         self.parts, self.source = 0, ""
 
-    def append(self, chunks: Iterable[bytes], report: Reporter) -> None:
+    def append(self, chunks: Iterable[bytes], report: Reporter | None = None) -> None:
         """Adds bytes. They are safe only after ``checkpoint``, which is done now and then here.
 
         Raises:
@@ -152,7 +159,8 @@ class Partial:
                 rest = rest[out.write(rest) :]
             self._hash.update(chunk)
             self.length += len(chunk)
-            report("downloading", self.length)
+            if report is not None:
+                report("downloading", self.length)
             if not self.parts and self.length - self._safe >= _CHECKPOINT:
                 self.checkpoint()
 
@@ -182,7 +190,7 @@ class Partial:
         """
         out = self._open()
         os.fsync(out.fileno())
-        self._safe, self.source, self.parts = self.length, source, parts
+        self.source, self.parts = source, parts
         state = {
             "identity": self.identity,
             "source": source,
@@ -192,6 +200,7 @@ class Partial:
         }
         self._new_state_path.write_text(json.dumps(state), encoding="utf-8")
         os.replace(self._new_state_path, self._state_path)
+        self._safe = self.length
 
     def finish(self) -> None:
         """Gives the complete file its final name.

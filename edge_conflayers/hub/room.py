@@ -31,15 +31,19 @@ def check_room(partial: Partial, beside: int = 0) -> None:
             raise _no_room(partial, wanted)
 
 
-def disk_trouble(error: OSError, partial: Partial) -> EdgeConflayersError:
-    """What to tell a person of a file that could not be written."""
+def disk_trouble(error: OSError, partial: Partial, beside: int = 0) -> EdgeConflayersError:
+    """What to tell a person of a file that could not be written.
+
+    Args:
+        beside: as for ``check_room``.
+    """
     label, folder = partial.file.label, partial.path.parent
     if error.errno in _READ_ONLY:
         return unwritable(folder, error)
     if error.errno in (errno.ENOSPC, _QUOTA):
         size = partial.file.size
         quota = ", but your quota is used up" if error.errno != errno.ENOSPC else ""
-        return _no_room(partial, None if size is None else size - partial.length, quota)
+        return _no_room(partial, None if size is None else size - partial.length + beside, quota)
     if error.errno == errno.EFBIG:
         return EdgeConflayersError(
             f"{label} is too large a file for {folder} (a limit of its file system, or of"
@@ -62,9 +66,9 @@ def unwritable(folder: Path, error: OSError) -> BadInput:
 def _no_room(partial: Partial, wanted: int | None, quota: str = "") -> EdgeConflayersError:
     folder = partial.path.parent
     more = "more" if partial.length else ""
-    need = "more" if wanted is None else f"{_megabytes(wanted)} {more}".strip()
+    need = "more bytes" if wanted is None else f"{_megabytes(wanted)} {more}".strip()
     return EdgeConflayersError(
-        f"no room for {partial.file.label} in {folder}: {need} is wanted,"
+        f"no room for {partial.file.label} in {folder}: {need} are wanted,"
         f" {_megabytes(_free(folder))} are free{quota};"
         f" free some there, or set {CACHE_VARIABLE} to a folder on another disk"
     )

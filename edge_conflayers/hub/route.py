@@ -24,6 +24,7 @@ class Route(Protocol):
 
         Raises:
             RouteFailed: this route cannot do it; what ``partial`` holds can be gone on with.
-            OSError: the file cannot be written.
+            EdgeConflayersError: there is no room for the file.
+            OSError: it cannot be written.
         """
         ...

@@ -213,9 +213,7 @@ def test_what_cannot_be_had_is_one_line(
 
 def test_out_of_reach_is_one_line(tiny: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(
-        EdgeConflayersError, match=r"cannot be reached .*check the network"
-    ) as error:
+    with pytest.raises(EdgeConflayersError, match=r"be reached .*check the network") as error:
         models.pull("org/repo")
     assert "\n" not in str(error.value)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -283,6 +283,16 @@ class CachedText(Closing):
             )
         del self.tokens[length:]
 
+    def rewind(self, length: int) -> None:
+        """Forgets everything from position ``length`` on, whatever that takes: where the model's
+        memory cannot be rolled back so far, the text before is read again."""
+        try:
+            self.rollback(length)
+        except EdgeConflayersError:
+            kept = self.tokens[:length]
+            self.clear()
+            self.read(kept)
+
     def has_window_before(self, position: int) -> bool:
         """Whether the cache still holds all that a token at this position attends to."""
         window = llama.llama_model_n_swa(self.model.handle)
