@@ -230,17 +230,3 @@ def _all(options: tuple[_Option, ...]) -> _Option:
 sampling_options = _all(_SAMPLING)
 device_options = _all(_DEVICE)
 context_options = _all(_CONTEXT + _DEVICE)
-
-
-def read_text(path: Path, what: str) -> str:
-    """A file's text.
-
-    Raises:
-        BadInput: not there, not readable, or not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"the {what} {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"the {what} {path} is not UTF-8 text; convert it") from None

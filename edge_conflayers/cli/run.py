@@ -23,10 +23,10 @@ from edge_conflayers.cli.options import (
     model_argument,
     predict_option,
     raw_option,
-    read_text,
     sampling_options,
 )
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.streams import ArgumentText, check_output, read_input, read_text
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _LEAST_CONTEXT = 4096
 
 @click.command()
 @model_argument
-@click.option("-p", "--prompt", help="The prompt.  [default: standard input]")
+@click.option("-p", "--prompt", type=ArgumentText(), help="The prompt.  [default: standard input]")
 @file_option("-f", "--file", "prompt_file", help="Read the prompt from a file.")
 @predict_option(512, least=-1, help="Most tokens to write; -1 for as many as fit.")
 @context_options
@@ -53,8 +53,8 @@ _LEAST_CONTEXT = 4096
     "--grammar-file",
     help="Grammar that the text must follow: GBNF, or llguidance's Lark after %llguidance.",
 )
-@click.option("--json-schema", help="JSON schema that the text must follow.")
-@click.option("--system", help="System message of the chat template.")
+@click.option("--json-schema", type=ArgumentText(), help="JSON schema that the text must follow.")
+@click.option("--system", type=ArgumentText(), help="System message of the chat template.")
 @raw_option
 @click.option(
     "--method",
@@ -93,6 +93,7 @@ def run(
     **sampling: Any,
 ) -> None:
     """Write text with MODEL: a .gguf file, or a name of `models list` (pulled on first use)."""
+    check_output()
     text = _prompt(prompt, prompt_file)
     path = find_model(model)
 
@@ -162,12 +163,7 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
         return read_text(prompt_file, "prompt file")
     if prompt is not None:
         return prompt
-    if sys.stdin.isatty():
-        raise BadInput("there is no prompt; give one with -p, -f or on standard input")
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError:
-        raise BadInput("standard input is not UTF-8 text; convert it") from None
+    return read_input()
 
 
 def _prompt_tokens(model: Model, text: str, system: str | None, raw: bool) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -60,7 +61,7 @@ class Model(Closing):
             params.load_mode = 0
         binding.log.recent.clear()
         with binding.loading_for(self.kernels):
-            self._handle = llama.llama_model_load_from_file(str(self.path).encode(), params)
+            self._handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._handle:
             why = binding.log.first_error() or "llama.cpp does not say why"
             raise BadInput(
