@@ -56,6 +56,14 @@ model_argument = click.argument("model")
 raw_option = click.option(
     "--raw", is_flag=True, help="Give prompts as they are, without the chat template."
 )
+special_option = click.option(
+    "--special",
+    "--parse-special",
+    "special",
+    is_flag=True,
+    help="With --raw: names of special tokens in the prompt, such as <|fim_prefix|>, stand for the"
+    " tokens (llama.cpp's parse_special), as for fill-in-the-middle and hand-made turns.",
+)
 json_option = file_option("--json", "json_file", help="Write the result here.")
 _SAMPLING = (
     click.option(

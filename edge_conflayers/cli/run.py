@@ -24,16 +24,17 @@ from edge_conflayers.cli.options import (
     predict_option,
     raw_option,
     sampling_options,
+    special_option,
 )
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.streams import ArgumentText, check_output, read_input, read_text
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 if TYPE_CHECKING:
+    from edge_conflayers.chat import prompt_tokens
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.binding import KernelChoice
-    from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.engine.session import Session
     from edge_conflayers.methods import Method
@@ -56,6 +57,7 @@ _LEAST_CONTEXT = 4096
 @click.option("--json-schema", type=ArgumentText(), help="JSON schema that the text must follow.")
 @click.option("--system", type=ArgumentText(), help="System message of the chat template.")
 @raw_option
+@special_option
 @click.option(
     "--method",
     type=MethodChoice(),
@@ -85,6 +87,7 @@ def run(
     json_schema: str | None,
     system: str | None,
     raw: bool,
+    special: bool,
     method: str,
     draft_model: str | None,
     show_draft: bool,
@@ -109,7 +112,7 @@ def run(
         Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,
         method_options((method,), draft_model, gpu_layers, loaded, learned=not fresh) as options,
     ):
-        tokens = _prompt_tokens(loaded, text, system, raw)
+        tokens = prompt_tokens(loaded, text, system=system, raw=raw, parse_special=special)
         if ctx is None:
             wanted = len(tokens) + (predict if predict >= 0 else 0)
             ctx = min(max(_LEAST_CONTEXT, wanted), loaded.n_ctx_train)
@@ -164,18 +167,6 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
     if prompt is not None:
         return prompt
     return read_input()
-
-
-def _prompt_tokens(model: Model, text: str, system: str | None, raw: bool) -> list[int]:
-    if raw or (model.chat_template is None and system is None):
-        tokens = model.tokenize(text)
-    else:
-        messages = [{"role": "system", "content": system}] if system is not None else []
-        messages.append({"role": "user", "content": text})
-        tokens = model.tokenize(model.format_chat(messages), parse_special=True)
-    if not tokens:
-        raise BadInput("the prompt is empty; give at least one character")
-    return tokens
 
 
 def _sampler_settings(

@@ -23,8 +23,7 @@ def cache_folder() -> Path:
 
     The environment variable ``EDGE_CONFLAYERS_CACHE`` replaces the cache folder.
     """
-    root = folders.cache_folder()
-    return Path(root) / "models"
+    return folders.cache_folder() / "models"
 
 
 def make_writable(folder: Path) -> None:
