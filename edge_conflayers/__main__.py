@@ -1,5 +1,21 @@
-"""``python -m edge_conflayers``."""
+"""``python -m edge_conflayers``, and the installed command."""
 
-from edge_conflayers.cli import main
+import signal
+import sys
 
-main(prog_name="edge-conflayers")
+
+def main() -> None:
+    """Runs the command line. Ctrl-C is answered quietly while modules are still imported, and has
+    no effect once everything is done."""
+    try:
+        from edge_conflayers.cli import main as command_line
+
+        command_line(prog_name="edge-conflayers")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    main()

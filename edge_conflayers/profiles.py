@@ -22,16 +22,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-
 from edge_conflayers.errors import BadInput
+from edge_conflayers.folders import DATA_VARIABLE, data_folder
 from edge_conflayers.next_state.head import NextStateHead
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.model import Model  # which needs the library
 
 VERSION = 1
-DATA_VARIABLE = "EDGE_CONFLAYERS_DATA"
 _SAMPLE_BYTES = 1 << 20
 _ABANDONED_SECONDS = 3600.0
 
@@ -40,8 +38,10 @@ _log = logging.getLogger(__name__)
 
 def default_root() -> Path:
     """The folder of profiles: in EDGE_CONFLAYERS_DATA if set, else in the user's data folder."""
-    data = os.environ.get(DATA_VARIABLE) or platformdirs.user_data_dir("edge-conflayers", False)
-    return Path(data) / "profiles"
+    try:
+        return data_folder() / "profiles"
+    except BadInput:
+        return Path(os.devnull) / "profiles"  # cannot be made, and saving says what to do
 
 
 def model_fingerprint(path: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge_conflayers.bench.workloads import Prompt
+from edge_conflayers.chat import prompt_tokens
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
@@ -126,10 +127,7 @@ def make_task(model: Model, prompt: Prompt, *, raw: bool) -> Task:
     Raises:
         BadInput: the template fails.
     """
-    if raw or model.chat_template is None:
-        return Task(prompt, tuple(model.tokenize(prompt.text)))
-    text = model.format_chat([{"role": "user", "content": prompt.text}])
-    return Task(prompt, tuple(model.tokenize(text, parse_special=True)))
+    return Task(prompt, tuple(prompt_tokens(model, prompt.text, raw=raw)))
 
 
 def context_for(model: Model, tasks: Sequence[Task], max_tokens: int, wanted: int | None) -> int:

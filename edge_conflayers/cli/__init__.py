@@ -8,37 +8,32 @@ from typing import Any
 import click
 
 from edge_conflayers import __version__
+from edge_conflayers.cli import failures, streams
 from edge_conflayers.cli.bench import bench
 from edge_conflayers.cli.cost import cost
 from edge_conflayers.cli.interrupts import delivered
 from edge_conflayers.cli.models import models
 from edge_conflayers.cli.run import run
 from edge_conflayers.cli.tune import tune
-from edge_conflayers.errors import EdgeConflayersError
 
 
 class _Group(click.Group):
-    """Turns what goes wrong into one line and an exit code."""
+    """Prepares the streams, and turns what goes wrong into one line and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *args: Any, standalone_mode: bool = True, **named: Any) -> Any:
+        click_main: Any = super().main
+        if not standalone_mode:
+            return click_main(*args, standalone_mode=False, **named)
+        streams.prepare()
+        given = args[0] if args else named.get("args")
+        debug = "--debug" in (sys.argv[1:] if given is None else given)
         try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
-            raise
-        except EdgeConflayersError as error:
-            if ctx.params["debug"]:
-                raise
-            message, code = str(error), error.exit_code
-        except MemoryError as error:
-            if ctx.params["debug"]:
-                raise
-            message, code = f"out of memory ({error or 'no more to give'}); use a smaller model", 1
-        except OSError as error:
-            if ctx.params["debug"]:
-                raise
-            message, code = f"{error}; --debug shows where", 1
-        click.echo(f"edge-conflayers: {' '.join(message.split())}", err=True)
-        sys.exit(code)
+            code = click_main(*args, standalone_mode=False, **named)
+        except SystemExit as exit:
+            code = exit.code
+        except BaseException as error:
+            code = failures.report(error, debug=debug)
+        sys.exit(failures.flushed(code if isinstance(code, int) else 0, debug=debug))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -56,6 +56,14 @@ model_argument = click.argument("model")
 raw_option = click.option(
     "--raw", is_flag=True, help="Give prompts as they are, without the chat template."
 )
+special_option = click.option(
+    "--special",
+    "--parse-special",
+    "special",
+    is_flag=True,
+    help="With --raw: names of special tokens in the prompt, such as <|fim_prefix|>, stand for the"
+    " tokens (llama.cpp's parse_special), as for fill-in-the-middle and hand-made turns.",
+)
 json_option = file_option("--json", "json_file", help="Write the result here.")
 _SAMPLING = (
     click.option(
@@ -230,17 +238,3 @@ def _all(options: tuple[_Option, ...]) -> _Option:
 sampling_options = _all(_SAMPLING)
 device_options = _all(_DEVICE)
 context_options = _all(_CONTEXT + _DEVICE)
-
-
-def read_text(path: Path, what: str) -> str:
-    """A file's text.
-
-    Raises:
-        BadInput: not there, not readable, or not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"the {what} {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"the {what} {path} is not UTF-8 text; convert it") from None

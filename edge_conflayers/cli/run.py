@@ -23,17 +23,18 @@ from edge_conflayers.cli.options import (
     model_argument,
     predict_option,
     raw_option,
-    read_text,
     sampling_options,
+    special_option,
 )
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.streams import ArgumentText, check_output, read_input, read_text
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 if TYPE_CHECKING:
+    from edge_conflayers.chat import prompt_tokens
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.binding import KernelChoice
-    from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.engine.session import Session
     from edge_conflayers.methods import Method
@@ -43,7 +44,7 @@ _LEAST_CONTEXT = 4096
 
 @click.command()
 @model_argument
-@click.option("-p", "--prompt", help="The prompt.  [default: standard input]")
+@click.option("-p", "--prompt", type=ArgumentText(), help="The prompt.  [default: standard input]")
 @file_option("-f", "--file", "prompt_file", help="Read the prompt from a file.")
 @predict_option(512, least=-1, help="Most tokens to write; -1 for as many as fit.")
 @context_options
@@ -53,9 +54,10 @@ _LEAST_CONTEXT = 4096
     "--grammar-file",
     help="Grammar that the text must follow: GBNF, or llguidance's Lark after %llguidance.",
 )
-@click.option("--json-schema", help="JSON schema that the text must follow.")
-@click.option("--system", help="System message of the chat template.")
+@click.option("--json-schema", type=ArgumentText(), help="JSON schema that the text must follow.")
+@click.option("--system", type=ArgumentText(), help="System message of the chat template.")
 @raw_option
+@special_option
 @click.option(
     "--method",
     type=MethodChoice(),
@@ -85,6 +87,7 @@ def run(
     json_schema: str | None,
     system: str | None,
     raw: bool,
+    special: bool,
     method: str,
     draft_model: str | None,
     show_draft: bool,
@@ -93,6 +96,7 @@ def run(
     **sampling: Any,
 ) -> None:
     """Write text with MODEL: a .gguf file, or a name of `models list` (pulled on first use)."""
+    check_output()
     text = _prompt(prompt, prompt_file)
     path = find_model(model)
 
@@ -108,7 +112,7 @@ def run(
         Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,
         method_options((method,), draft_model, gpu_layers, loaded, learned=not fresh) as options,
     ):
-        tokens = _prompt_tokens(loaded, text, system, raw)
+        tokens = prompt_tokens(loaded, text, system=system, raw=raw, parse_special=special)
         if ctx is None:
             wanted = len(tokens) + (predict if predict >= 0 else 0)
             ctx = min(max(_LEAST_CONTEXT, wanted), loaded.n_ctx_train)
@@ -162,24 +166,7 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
         return read_text(prompt_file, "prompt file")
     if prompt is not None:
         return prompt
-    if sys.stdin.isatty():
-        raise BadInput("there is no prompt; give one with -p, -f or on standard input")
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError:
-        raise BadInput("standard input is not UTF-8 text; convert it") from None
-
-
-def _prompt_tokens(model: Model, text: str, system: str | None, raw: bool) -> list[int]:
-    if raw or (model.chat_template is None and system is None):
-        tokens = model.tokenize(text)
-    else:
-        messages = [{"role": "system", "content": system}] if system is not None else []
-        messages.append({"role": "user", "content": text})
-        tokens = model.tokenize(model.format_chat(messages), parse_special=True)
-    if not tokens:
-        raise BadInput("the prompt is empty; give at least one character")
-    return tokens
+    return read_input()
 
 
 def _sampler_settings(

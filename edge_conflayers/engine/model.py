@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,15 @@ class Model(Closing):
         Args:
             add_special: add what the model wants at the start (and end), such as a BOS token.
             parse_special: let the text itself name special tokens, as chat templates do.
+
+        Raises:
+            BadInput: the text holds a half of a character (a lone surrogate).
         """
-        data = text.encode("utf-8", errors="surrogatepass")
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = f"U+{ord(text[error.start]):04X}"
+            raise BadInput(f"the text holds half a character ({half}); mend it") from None
         room = len(data) + 8
         while True:
             buffer = (ctypes.c_int32 * room)()
@@ -192,34 +199,6 @@ class Model(Closing):
         """The tokens that usually end a text and a turn."""
         ends = (llama.llama_vocab_eos(self.vocab), llama.llama_vocab_eot(self.vocab))
         return frozenset(token for token in ends if token >= 0)
-
-    def format_chat(self, messages: Sequence[dict[str, str]]) -> str:
-        """Messages to a prompt by the file's own chat template, up to where the answer starts.
-
-        Raises:
-            BadInput: there is no template, or it does not take these messages.
-        """
-        if self.chat_template is None:
-            raise BadInput(
-                f"{self.path} has no chat template; use --raw to give the prompt as it is"
-            )
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-        try:
-            formatter = Jinja2ChatFormatter(
-                template=self.chat_template,
-                eos_token=self._special(llama.llama_vocab_eos(self.vocab)),
-                bos_token="",  # the tokenizer adds it
-            )
-            return str(formatter(messages=list(messages)).prompt)
-        except Exception as error:  # a template is a program of the model's author
-            why = " ".join(str(error).split())
-            raise BadInput(f"the chat template of {self.path} fails: {why}; use --raw") from error
-
-    def _special(self, token: int) -> str:
-        return (
-            self.piece(token, special=True).decode("utf-8", errors="replace") if token >= 0 else ""
-        )
 
     def _read_metadata(self) -> dict[str, str]:
         return {

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
-import platformdirs
 
+from edge_conflayers import folders
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.hub.progress import Reporter
 from edge_conflayers.hub.room import CACHE_VARIABLE, NO_ROOM, unwritable
@@ -23,8 +23,7 @@ def cache_folder() -> Path:
 
     The environment variable ``EDGE_CONFLAYERS_CACHE`` replaces the cache folder.
     """
-    root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("edge-conflayers")
-    return Path(root) / "models"
+    return folders.cache_folder() / "models"
 
 
 def make_writable(folder: Path) -> None:

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
+from edge_conflayers.folders import CACHE_VARIABLE
 from edge_conflayers.hub.partial import Partial
 
-CACHE_VARIABLE = "EDGE_CONFLAYERS_CACHE"
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_ROOM = (errno.ENOSPC, _QUOTA, errno.EFBIG)

@@ -11,6 +11,7 @@ from itertools import islice
 
 import numpy as np
 
+from edge_conflayers.chat import chat_tokens, opening_tokens
 from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.next_state import NAME
@@ -30,7 +31,6 @@ _ANSWERS = 4  # most to one of the user's prompts: more would say much the same
 _HELD_OUT = 16  # one answer of so many tests what the others have taught
 _MOST_TESTED = 1024
 _WIDTH = 4
-_MARK = "\u2063prompt\u2063"  # stands for the prompt in a chat template
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _School:
         self._model = texts.model
         self._prompts = [list(each) for each in prompts if texts.fits(each)]
         self._opening = (
-            opening if (opening := _opening(self._model)) and texts.fits(opening) else None
+            opening if (opening := opening_tokens(self._model)) and texts.fits(opening) else None
         )
         self._beginning = self._model.tokenize("") or self._model.tokenize("\n")
         self._made_up: deque[list[int]] = deque()
@@ -156,7 +156,8 @@ class _School:
             if isinstance(each, FinishedText):
                 self._making_up.remove(each.asked)
                 if text := self._model.text(each.tokens).strip():
-                    self._made_up.append(_chat(self._model, text))
+                    message = {"role": "user", "content": text}
+                    self._made_up.append(chat_tokens(self._model, [message]))
         elif isinstance(each, FinishedText):
             return
         elif each.asked in self._held_out:
@@ -198,18 +199,3 @@ class _School:
             if token.asked in before:
                 yield before[token.asked], token.token
             before[token.asked] = token
-
-
-def _opening(model: Model) -> list[int] | None:
-    """How a chat begins, up to what the user says; None without a template."""
-    if model.chat_template is None:
-        return None
-    template = model.format_chat([{"role": "user", "content": _MARK}])
-    if template.count(_MARK) != 1:
-        return None
-    return model.tokenize(template.partition(_MARK)[0], parse_special=True)
-
-
-def _chat(model: Model, text: str) -> list[int]:
-    chat = model.format_chat([{"role": "user", "content": text}])
-    return model.tokenize(chat, parse_special=True)

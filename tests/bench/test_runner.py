@@ -19,6 +19,7 @@ from edge_conflayers.bench.runner import (
     warm_up,
 )
 from edge_conflayers.bench.workloads import Prompt
+from edge_conflayers.chat import chat_tokens
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import SamplerSettings
@@ -112,8 +113,7 @@ def test_prompts_are_put_in_the_chat_template_and_fitted(tmp_path: Path) -> None
         prompt = Prompt("7", None, "Hello")
         plain, chat = (make_task(model, prompt, raw=raw) for raw in (True, False))
         assert list(plain.tokens) == model.tokenize("Hello")
-        expected = model.format_chat([{"role": "user", "content": "Hello"}])
-        assert list(chat.tokens) == model.tokenize(expected, parse_special=True)
+        assert list(chat.tokens) == chat_tokens(model, [{"role": "user", "content": "Hello"}])
         assert len(chat.tokens) > len(plain.tokens)
 
         long = Task(prompt, (1,) * 4500)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from steps import RealModel, Tiny, open_session, random_tokens
 
+from edge_conflayers.chat import chat_tokens, opening_tokens
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
@@ -155,8 +156,7 @@ def test_a_real_model_teaches_itself(
         if progress.tokens >= stop:
             raise KeyboardInterrupt
 
-    chat = model.format_chat([{"role": "user", "content": "Tell me about the sea."}])
-    prompt = model.tokenize(chat, parse_special=True)
+    prompt = chat_tokens(model, [{"role": "user", "content": "Tell me about the sea."}])
     taught = teaching.teach(model, [prompt], seconds=300, threads=2, on_progress=enough)
     assert taught is not None
     assert taught.foreseen[0] > 0.1 and taught.foreseen[1] > 0.25
@@ -184,8 +184,9 @@ def write(
 @pytest.mark.model
 def test_made_up_prompts_are_in_the_models_template(real_model: RealModel) -> None:
     model = real_model("smollm2-135m")
-    before, _, after = model.format_chat([{"role": "user", "content": "x y"}]).partition("x y")
-    opening, ending = (model.tokenize(part, parse_special=True) for part in (before, after))
+    opening = opening_tokens(model)
+    assert opening is not None and model.text(opening).endswith("user\n")
+    ending = model.tokenize("<|im_end|>\n<|im_start|>assistant\n", parse_special=True)
     with ParallelTexts(model, threads=2) as texts:
         school = teaching._School(texts, [])
         answered = set()

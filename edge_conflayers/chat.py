@@ -1,0 +1,181 @@
+"""Messages to tokens by a model's chat template.
+
+Special tokens are parsed in the template's own text only: "<|im_end|>" in a message is text, not
+the end of a turn. Messages without such names get the tokens of the whole rendered text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edge_conflayers.chat_template import MARK, ChatTemplate, Message, Rendered
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.special_tokens import SpecialTokens
+from edge_conflayers.errors import BadInput
+
+_Span = tuple[int, int]
+
+
+def prompt_tokens(
+    model: Model,
+    text: str,
+    *,
+    system: str | None = None,
+    raw: bool = False,
+    parse_special: bool = False,
+) -> list[int]:
+    """Tokens of a prompt, in the model's chat template unless ``raw`` or it has none.
+
+    Args:
+        system: message that goes before it in the template.
+        parse_special: names of special tokens in a raw prompt stand for these, as for
+            fill-in-the-middle.
+
+    Raises:
+        BadInput: the prompt is empty, the options do not go together, or as ``chat_tokens`` raises.
+    """
+    templated = not raw and model.chat_template is not None
+    if system is not None and not templated:
+        why = "with --raw" if raw else f"{model.path} has no chat template, so that"
+        raise BadInput(f"{why} a system message has no place of its own; put it into the prompt")
+    if parse_special and templated:
+        raise BadInput("special tokens are parsed in raw prompts only; add --raw")
+    if templated:
+        before = [] if system is None else [{"role": "system", "content": system}]
+        return chat_tokens(model, [*before, {"role": "user", "content": text}])
+    if parse_special:
+        tokens = model.tokenize(text, add_special=False, parse_special=True)
+        tokens = _with_one_bos(SpecialTokens(model), tokens)
+    else:
+        tokens = model.tokenize(text)
+    if not tokens:
+        raise BadInput("the prompt is empty; give at least one character")
+    return tokens
+
+
+def chat_tokens(model: Model, messages: Sequence[Message]) -> list[int]:
+    """Tokens of a conversation, up to where the next answer starts.
+
+    Raises:
+        BadInput: there is no template, it fails or leaves a message out, or a message names a
+            special token where that cannot be kept apart from the template's own.
+    """
+    special = SpecialTokens(model)
+    rendered = _template(model, special).render(messages)
+    return _with_one_bos(special, _tokens(model, special, rendered, messages))
+
+
+def opening_tokens(model: Model) -> list[int] | None:
+    """How a conversation begins, up to the user's first word; None without a template, or where
+    that cannot be told."""
+    if model.chat_template is None:
+        return None
+    special = SpecialTokens(model)
+    rendered = _template(model, special).render([{"role": "user", "content": "x"}])
+    if rendered.contents is None or len(rendered.contents) != 1:
+        return None
+    before = rendered.text[: rendered.contents[0][0]]
+    tokens = model.tokenize(before, add_special=False, parse_special=True)
+    return _with_one_bos(special, tokens)
+
+
+def _template(model: Model, special: SpecialTokens) -> ChatTemplate:
+    if model.chat_template is None:
+        raise BadInput(f"{model.path} has no chat template; use --raw to give the prompt as it is")
+    return ChatTemplate(
+        model.chat_template,
+        name=str(model.path),
+        bos=special.name(special.bos),
+        eos=special.name(special.eos),
+    )
+
+
+def _tokens(
+    model: Model, special: SpecialTokens, rendered: Rendered, messages: Sequence[Message]
+) -> list[int]:
+    text, contents = rendered.text, rendered.contents
+    tokens = model.tokenize(text, add_special=False, parse_special=True)
+    if contents is None:
+        for message in messages:
+            if _control(special, _parsed(model, message["content"])):
+                raise BadInput(
+                    f"the prompt names a special token of {model.path}, whose chat template"
+                    " changes the prompt; take the name out of it, or use --raw"
+                )
+        return tokens
+    own_text = "".join(MARK if own is None else own for own in _own_parts(text, contents))
+    own_tokens = _parsed(model, own_text)
+    # Those that the vocabulary falsely calls a user's: llama.cpp parses them everywhere.
+    for name in {special.name(token) for token in own_tokens if special.is_user_defined(token)}:
+        if name.strip() and any(name in text[begin:end] for begin, end in contents):
+            raise BadInput(
+                f"the prompt holds {name!r}, which has a meaning in the chat template of"
+                f" {model.path}; take it out"
+            )
+    if _control(special, tokens) == _control(special, own_tokens):
+        return tokens
+    return _tokens_apart(model, special, text, contents)
+
+
+def _parsed(model: Model, text: str) -> list[int]:
+    return model.tokenize(text, add_special=False, parse_special=True)
+
+
+def _control(special: SpecialTokens, tokens: Iterable[int]) -> list[int]:
+    return [token for token in tokens if special.is_control(token)]
+
+
+def _own_parts(text: str, contents: Sequence[_Span]) -> list[str | None]:
+    """The template's own parts of a text, with None for each content between them."""
+    parts: list[str | None] = []
+    at = 0
+    for begin, end in contents:
+        parts += [text[at:begin], None]
+        at = end
+    return [*parts, text[at:]]
+
+
+def _tokens_apart(
+    model: Model, special: SpecialTokens, text: str, contents: Sequence[_Span]
+) -> list[int]:
+    """Tokens of a text in which special tokens are parsed outside of ``contents`` only.
+
+    As llama.cpp's tokenizer does, the text is cut at special tokens, longer names first, and what
+    is between them is tokenized piece by piece.
+    """
+    hidden = list(text)
+    for begin, end in contents:
+        hidden[begin:end] = [MARK] * (end - begin)
+    own_text = "".join(hidden)
+    pieces: list[_Span | int] = [(0, len(text))]
+    for each in sorted(special.control(), key=lambda each: -len(each.name.encode())):
+        if each.name not in own_text:
+            continue
+        cut: list[_Span | int] = []
+        for piece in pieces:
+            if isinstance(piece, int):
+                cut.append(piece)
+                continue
+            at, last = piece
+            while (found := own_text.find(each.name, at, last)) >= 0:
+                begin, end = each.extended(own_text[:last], found, found + len(each.name))
+                cut += [(at, max(at, begin)), each.token]
+                at = end
+            cut.append((at, last))
+        pieces = cut
+    tokens: list[int] = []
+    for piece in pieces:
+        if isinstance(piece, int):
+            tokens.append(piece)
+        elif piece[0] < piece[1]:
+            tokens += model.tokenize(text[slice(*piece)], add_special=False)
+    return tokens
+
+
+def _with_one_bos(special: SpecialTokens, tokens: list[int]) -> list[int]:
+    """Tokens with one BOS token in front, if template, text or vocabulary ask for any."""
+    if special.bos is None:
+        return tokens
+    first = next((i for i, token in enumerate(tokens) if token != special.bos), len(tokens))
+    wanted = first > 0 or special.adds_bos
+    return [*([special.bos] if wanted else []), *tokens[first:]]
