@@ -8,13 +8,14 @@ from pathlib import Path
 import filelock
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
+from edge_conflayers.folders import CACHE_VARIABLE
 from edge_conflayers.hub.cache import cache_folder, locked, make_writable
 from edge_conflayers.hub.huggingface import list_files
 from edge_conflayers.hub.partial import Partial, RemoteFile, WrongFile, file_sha256
 from edge_conflayers.hub.progress import ProgressCallback, Reporter
 from edge_conflayers.hub.reference import HubReference, UrlReference, parse_reference
 from edge_conflayers.hub.registry import ModelInfo, known_names, registry
-from edge_conflayers.hub.room import CACHE_VARIABLE, check_room, disk_trouble
+from edge_conflayers.hub.room import check_room, disk_trouble
 from edge_conflayers.hub.route import Route, RouteFailed
 from edge_conflayers.hub.wanted import (
     Wanted,
