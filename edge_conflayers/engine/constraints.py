@@ -48,8 +48,8 @@ _SCHEMA_OPTIONS: dict[str, Any] = {
     "lenient": False,
     "coerce_one_of": False,
     "whitespace_pattern": _WHITESPACE,
-    # Else a property's name could be written in two ways, and be taken for another.
-    "json_allow_general_unicode_escapes": False,
+    # Not \u: a property's name could be written in two ways, and be taken for another.
+    "json_allowed_escapes": 'nrbtf\\"',
 }
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])

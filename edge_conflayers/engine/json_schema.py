@@ -26,6 +26,8 @@ _CLASSES = {
     r"\s": f"[{_SPACES}]",
     r"\S": f"[^{_SPACES}\\x{{1c}}-\\x{{1f}}\\x{{85}}\\x{{feff}}]",
 }
+# Control characters that JSON writes as \u and a number, after an even number of backslashes.
+_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*(\\u00[01][0-9a-f]|\x7f)")
 _ANY = r"[^\n\r\x{2028}\x{2029}]"
 
 # Keywords whose value is a schema, a list of schemas (or one), or schemas by name.
@@ -60,6 +62,9 @@ def read_schema(text: str) -> dict[str, Any]:
             part["pattern"] = rust_pattern(pattern)
         if isinstance(named := part.get("patternProperties"), dict):
             part["patternProperties"] = {rust_pattern(key): of for key, of in named.items()}
+    if control := _CONTROL.search(json.dumps(schema, ensure_ascii=False)):
+        code = json.loads(f'"{control[1]}"')
+        raise not_enforced(f"the control character U+{ord(code):04X}")
     return schema
 
 

@@ -14,7 +14,7 @@ from steps import Tiny, random_tokens
 
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.sampling import RANDOM_SEEDS, Sampler, SamplerSettings
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
@@ -268,20 +268,65 @@ def test_a_grammar_that_does_not_parse(model: Model, grammar: str) -> None:
         Sampler(model, SamplerSettings(grammar=grammar))
 
 
+NAN, INFINITE = float("nan"), float("inf")
+OUT_OF_RANGE: dict[str, list[Any]] = {
+    "temperature": [-0.1, 1e-30, 1e4, NAN, INFINITE],
+    "top-k": [-1, 2**31, 1.5, NAN, True],
+    "top-p": [-0.1, 1.5, NAN, INFINITE],
+    "min-p": [-0.5, 1.1, NAN, INFINITE],
+    "seed": [-2, 2**32, 0.5],
+    "repeat-penalty": [0.0, -1.0, 1e-30, 1e30, NAN, INFINITE],
+    "repeat-last-n": [-2, 2**31, 1.5],
+    "frequency-penalty": [-1e30, 1e30, NAN, INFINITE],
+    "presence-penalty": [-1e30, 1e30, NAN, INFINITE],
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_settings_out_of_range(name: str) -> None:
+    for value in OUT_OF_RANGE[name]:
+        with pytest.raises(BadInput, match=f"^{name}.* is .*; it must be .*from .* to ") as error:
+            SamplerSettings(**{name.replace("-", "_"): value})
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bias", [NAN, INFINITE, 1e30])
+def test_biases_out_of_range(bias: float) -> None:
+    with pytest.raises(BadInput, match="a logit bias is .* it must be from"):
+        SamplerSettings(logit_bias={3: bias})
+
+
+def test_biases_that_leave_no_token(model: Model) -> None:
+    every = dict.fromkeys(range(model.n_vocab), -INFINITE)
+    with pytest.raises(BadInput, match="every token is banned"):
+        Sampler(model, SamplerSettings(temperature=1.0, logit_bias=every))
+    del every[77]
+    assert text_of(model, SamplerSettings(temperature=1.0, logit_bias=every), n=3) == [77] * 3
+
+
+@pytest.mark.parametrize("seed", RANDOM_SEEDS)
+def test_a_random_seed_is_drawn_once(model: Model, seed: int) -> None:
+    kind: dict[str, Any] = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    drawn = [SamplerSettings(seed=seed, **kind) for _ in range(3)]
+    assert len({settings.seed for settings in drawn}) == 3
+    assert all(settings.seed not in RANDOM_SEEDS for settings in drawn)
+    text = text_of(model, drawn[0])
+    assert text == text_of(model, drawn[0])
+    assert text == text_of(model, SamplerSettings(seed=drawn[0].seed, **kind))
+
+
 @pytest.mark.parametrize(
-    ("kind", "name"),
+    "kind",
     [
-        ({"temperature": -0.1}, "temperature"),
-        ({"temperature": float("nan")}, "temperature"),
-        ({"top_k": -1}, "top-k"),
-        ({"top_p": 1.5}, "top-p"),
-        ({"min_p": -0.5}, "min-p"),
-        ({"seed": -1}, "seed"),
-        ({"seed": 2**32}, "seed"),
-        ({"repeat_last_n": -2}, "repeat-last-n"),
-        ({"repeat_penalty": 0.0}, "repeat-penalty"),
+        {"temperature": 1e-3, "top_k": 0},
+        {"temperature": 1e3},
+        {"temperature": 1.0, "top_k": 2**31 - 1},
+        {"repeat_penalty": 100.0, "frequency_penalty": 100.0, "presence_penalty": -100.0},
+        {"repeat_penalty": 0.01, "repeat_last_n": 2**20, "temperature": 1.0},
+        {"temperature": 1.0, "logit_bias": {5: 1e6, 6: -1e6}},
     ],
+    ids=str,
 )
-def test_settings_out_of_range(kind: dict[str, Any], name: str) -> None:
-    with pytest.raises(BadInput, match=name):
-        SamplerSettings(**kind)
+def test_the_ends_of_the_ranges_can_be_drawn_with(model: Model, kind: dict[str, Any]) -> None:
+    settings = SamplerSettings(seed=2**32 - 2, **kind)
+    assert text_of(model, settings, n=8) == text_of(model, settings, n=8)
