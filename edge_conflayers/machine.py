@@ -7,12 +7,23 @@ import platform
 import subprocess
 from pathlib import Path
 
+from edge_conflayers import cgroup
 from edge_conflayers.limits import check_number
 
 
 def default_threads() -> int:
-    """Physical cores that this process may use (performance cores on Apple Silicon): two threads of
-    one core only wait for each other in matrix kernels."""
+    """Physical cores that this process may use: performance cores on Apple Silicon, those of its
+    affinity or cpuset on Linux, and no more than its control group gives it time on.
+
+    Two threads of one core only wait for each other in matrix kernels, and a thread that has used
+    up the group's time makes all others wait at a step's barriers.
+    """
+    limit = cgroup.cpu_limit()
+    cores = _physical_cores()
+    return cores if limit is None else max(1, min(cores, int(limit)))
+
+
+def _physical_cores() -> int:
     if platform.system() == "Darwin":
         for key in ("hw.perflevel0.physicalcpu", "hw.physicalcpu"):
             asked = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True)
@@ -51,7 +62,13 @@ def most_threads() -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping, or None where the system does not say."""
+    """Bytes that can be allocated without swapping, in the system and in this process's control
+    group; None where the system does not say."""
+    known = (_system_memory(), cgroup.free_memory())
+    return min((free for free in known if free is not None), default=None)
+
+
+def _system_memory() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

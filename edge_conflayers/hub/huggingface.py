@@ -26,7 +26,7 @@ class ListedFile:
     """A file of a repository. ``size`` is in bytes; ``sha256`` is None for files outside LFS."""
 
     name: str
-    size: int
+    size: int | None
     sha256: str | None
 
 
@@ -45,7 +45,7 @@ class HuggingFace:
     def fetch(self, partial: Partial, report: Reporter) -> None:
         """See ``Route``."""
         source = self._source
-        hub = _library()
+        hub = _online()
         url = hub.hf_hub_url(
             source.repo, source.file, revision=source.revision, endpoint=hub_endpoint()
         )
@@ -71,13 +71,13 @@ def list_files(repo: str, revision: str) -> list[ListedFile]:
     Raises:
         RouteFailed: it does not exist, may not be read, or cannot be reached.
     """
-    api = _library().HfApi(endpoint=hub_endpoint())
+    api = _online().HfApi(endpoint=hub_endpoint())
     try:
         about = api.model_info(repo, revision=revision, files_metadata=True, timeout=_timeout())
     except Exception as error:  # as above
         _explain(error, repo)
     return [
-        ListedFile(file.rfilename, file.size or 0, file.lfs["sha256"] if file.lfs else None)
+        ListedFile(file.rfilename, file.size, file.lfs["sha256"] if file.lfs else None)
         for file in about.siblings or ()
     ]
 
@@ -89,6 +89,19 @@ def _library() -> Any:
     hub: Any = huggingface_hub
     hub.logging.set_verbosity_error()
     return hub
+
+
+def _online() -> Any:
+    """The library, where it may use the network.
+
+    Raises:
+        RouteFailed: the user says that it may not.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise RouteFailed("HF_HUB_OFFLINE is set; unset it to download")
+    return _library()
 
 
 def _timeout() -> float:
@@ -107,9 +120,7 @@ def _explain(error: Exception, repo: str, file: str | None = None) -> NoReturn:
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     has_token = bool(_library().get_token())
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        why = "HF_HUB_OFFLINE is set; unset it to download"
-    elif isinstance(error, errors.GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         token = "" if has_token else f", and set HF_TOKEN to a token of yours ({_TOKENS})"
         why = f"{repo} is gated: accept its terms at {hub_endpoint()}/{repo}{token}"
     elif isinstance(error, errors.RevisionNotFoundError):

@@ -154,7 +154,9 @@ def _ask(reference: Reference) -> Wanted:
     try:
         listing = list_files(reference.repo, reference.revision)
     except RouteFailed as error:
-        raise EdgeConflayersError(f"cannot pull {reference}: {error}") from error
+        raise EdgeConflayersError(
+            f"{reference} is no file here, and cannot be pulled from Hugging Face: {error}"
+        ) from error
     wanted = hub_model(reference, listing)
     make_writable(hub_folder(reference))
     save_listing(reference, listing)
