@@ -31,7 +31,6 @@ from edge_conflayers.cli.streams import ArgumentText, check_output, read_input, 
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
-    from edge_conflayers.chat import prompt_tokens
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.binding import KernelChoice
@@ -105,6 +104,7 @@ def run(
     text = _prompt(prompt, prompt_file)
     path = find_model(model)
 
+    from edge_conflayers.chat import prompt_tokens
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.model import Model
@@ -160,8 +160,8 @@ def _tell_of_room(room: int, predict: int) -> None:
     """
     if predict > room + 1:
         click.echo(
-            f"note: after the prompt the context has room for {room + 1} tokens, fewer than"
-            f" -n {predict}; a larger one (-c) has more",
+            f"note: the context has room for {room + 1} tokens after the prompt, so that the text"
+            f" ends before -n {predict}; see -c",
             err=True,
         )
 
