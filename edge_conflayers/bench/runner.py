@@ -13,8 +13,7 @@ from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
-from edge_conflayers.engine.session import Session
-from edge_conflayers.engine.session.kv_cache import context_size
+from edge_conflayers.engine.session import Session, kv_cache
 from edge_conflayers.errors import BadInput
 from edge_conflayers.methods import Method, MethodOptions, make_method
 
@@ -131,7 +130,7 @@ def make_task(model: Model, prompt: Prompt, *, raw: bool) -> Task:
 
 
 def context_for(model: Model, tasks: Sequence[Task], max_tokens: int, wanted: int | None) -> int:
-    """The context size that every task fits in (``kv_cache.context_size``).
+    """The context size that every task fits in (``kv_cache.context_for``).
 
     Args:
         max_tokens: most tokens of a text.
@@ -142,7 +141,7 @@ def context_for(model: Model, tasks: Sequence[Task], max_tokens: int, wanted: in
     """
     longest = max(tasks, key=lambda task: len(task.tokens))
     needed = len(longest.tokens) + max_tokens
-    size = context_size(model, wanted, needed=needed)
+    size = kv_cache.context_for(model, len(longest.tokens), max_tokens, wanted)
     if needed > size:
         raise BadInput(
             f"prompt {longest.prompt.id} has {len(longest.tokens)} tokens and -n asks for"

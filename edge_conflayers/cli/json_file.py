@@ -1,9 +1,10 @@
-"""Writes the file that ``--json`` names."""
+"""Writes the files that ``--json`` and ``--stats-json`` name."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from edge_conflayers.errors import BadInput
 
 
 def check_writable(path: Path) -> None:
-    """Checks that a file can be written, before hours of measuring.
+    """Checks that a file can be written, before anything is done for it.
 
     Raises:
         BadInput: it cannot.
@@ -22,32 +23,56 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name):
-            pass
-    except OSError as error:
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(0, "it is read-only")
+        if not _is_written_in_place(path):
+            with tempfile.NamedTemporaryFile(dir=path.resolve().parent, prefix=path.name):
+                pass
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; a circle of links
         raise _unwritable(path, error) from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file whole or not at all; a device or pipe as it comes. Numbers that JSON does not
+    have, such as NaN, become null.
 
     Raises:
         BadInput: the file cannot be written.
     """
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            _usual_permissions(name)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-    except OSError as error:
+        if _is_written_in_place(path):
+            path.write_text(text, encoding="utf-8")
+        else:
+            _replace(path.resolve(), text)  # what a link leads to, not the link
+    except (OSError, ValueError, RuntimeError) as error:
         raise _unwritable(path, error) from None
+
+
+def _is_written_in_place(path: Path) -> bool:
+    """Whether a path leads to a device or pipe, such as /dev/stdout, which must not be replaced."""
+    return path.exists() and not path.is_file()
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        _usual_permissions(name)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _usual_permissions(name: str) -> None:
@@ -57,5 +82,6 @@ def _usual_permissions(name: str) -> None:
     os.chmod(name, 0o666 & ~mask)
 
 
-def _unwritable(path: Path, error: OSError) -> BadInput:
-    return BadInput(f"{path} cannot be written ({error.strerror}); give another --json file")
+def _unwritable(path: Path, error: Exception) -> BadInput:
+    why = getattr(error, "strerror", None) or error
+    return BadInput(f"{path} cannot be written ({why}); give another file")

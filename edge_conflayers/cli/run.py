@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from edge_conflayers.cli.json_file import check_writable, write_json
 from edge_conflayers.cli.options import (
     MethodChoice,
     context_options,
@@ -28,10 +28,9 @@ from edge_conflayers.cli.options import (
 )
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.streams import ArgumentText, check_output, read_input, read_text
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
-    from edge_conflayers.chat import prompt_tokens
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.binding import KernelChoice
@@ -39,14 +38,17 @@ if TYPE_CHECKING:
     from edge_conflayers.engine.session import Session
     from edge_conflayers.methods import Method
 
-_LEAST_CONTEXT = 4096
-
 
 @click.command()
 @model_argument
 @click.option("-p", "--prompt", type=ArgumentText(), help="The prompt.  [default: standard input]")
 @file_option("-f", "--file", "prompt_file", help="Read the prompt from a file.")
-@predict_option(512, least=-1, help="Most tokens to write; -1 for as many as fit.")
+@predict_option(
+    512,
+    least=-1,
+    help="Most tokens to write; -1 for as many as fit in what the model was trained for, 0 for none"
+    " (the prompt is still read).",
+)
 @context_options
 @sampling_options
 @kernels_option
@@ -97,14 +99,18 @@ def run(
 ) -> None:
     """Write text with MODEL: a .gguf file, or a name of `models list` (pulled on first use)."""
     check_output()
+    if stats_json is not None:
+        check_writable(stats_json)
     text = _prompt(prompt, prompt_file)
     path = find_model(model)
 
+    from edge_conflayers.chat import prompt_tokens
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.sampling import RANDOM_SEEDS, Sampler
     from edge_conflayers.engine.session import Session
+    from edge_conflayers.engine.session.kv_cache import context_for
     from edge_conflayers.methods import make_method
 
     settings = _sampler_settings(grammar_file, json_schema, **sampling)
@@ -113,9 +119,9 @@ def run(
         method_options((method,), draft_model, gpu_layers, loaded, learned=not fresh) as options,
     ):
         tokens = prompt_tokens(loaded, text, system=system, raw=raw, parse_special=special)
-        if ctx is None:
-            wanted = len(tokens) + (predict if predict >= 0 else 0)
-            ctx = min(max(_LEAST_CONTEXT, wanted), loaded.n_ctx_train)
+        most = None if predict < 0 else predict
+        ctx = context_for(loaded, len(tokens), most, ctx)
+        _tell_of_room(ctx - len(tokens), predict)
         with (
             Session(loaded, n_ctx=ctx, threads=threads) as session,
             closing(Sampler(loaded, settings)) as sampler,
@@ -140,9 +146,24 @@ def run(
             seed = settings.seed
             _show(stats, method, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
             if stats_json is not None:
-                _write_json(stats_json, model=str(path), method=method, seed=seed, stats=stats)
+                about = {"model": str(path), "method": method, "seed": seed}
+                write_json(stats_json, {**about, **stats.to_json()})
     if interrupted:
         sys.exit(130)
+
+
+def _tell_of_room(room: int, predict: int) -> None:
+    """Says beforehand that a text may not get as long as it was asked to.
+
+    Args:
+        room: tokens of the context after the prompt; the text's last one needs none.
+    """
+    if predict > room + 1:
+        click.echo(
+            f"note: the context has room for {room + 1} tokens after the prompt, so that the text"
+            f" ends before -n {predict}; see -c",
+            err=True,
+        )
 
 
 def _usable(method: str, session: Session) -> str:
@@ -261,12 +282,3 @@ def _show(stats: Stats, method: str, *, random_seed: int | None = None) -> None:
         parts.append("stopped: the context is full (-c)")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[dim]{method}: {', '.join(parts)}[/dim]")
-
-
-def _write_json(path: Path, *, stats: Stats, **rest: Any) -> None:
-    try:
-        path.write_text(json.dumps({**rest, **stats.to_json()}, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise EdgeConflayersError(
-            f"the statistics cannot be written to {path}: {error.strerror}"
-        ) from None

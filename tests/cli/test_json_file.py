@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from edge_conflayers.errors import BadInput
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     file.write_text("before")
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(file, {"a": float("nan")})
+    with pytest.raises(TypeError, match="JSON serializable"):
+        write_json(file, {"a": object()})
     assert file.read_text() == "before"
-    write_json(file, {"a": 1})
-    assert json.loads(file.read_text()) == {"a": 1}
+    write_json(file, {"a": 1, "b": [float("nan"), {"c": float("-inf")}]})
+    assert json.loads(file.read_text()) == {"a": 1, "b": [None, {"c": None}]}
     assert list(tmp_path.iterdir()) == [file]
     usual = tmp_path / "usual"
     usual.touch()
@@ -37,3 +38,25 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, name: str) -> None:
 def test_checking_leaves_nothing_behind(tmp_path: Path) -> None:
     check_writable(tmp_path / "out.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_stays_a_link_and_a_device_a_device(tmp_path: Path) -> None:
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to("target")
+    check_writable(link)
+    write_json(link, {"a": 1})
+    assert link.is_symlink() and json.loads((tmp_path / "target").read_text()) == {"a": 1}
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    check_writable(pipe)
+    write_json(pipe, {"a": 1})
+    assert json.loads(os.read(reader, 1000)) == {"a": 1}
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_name_with_a_nul_or_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    for path in (Path("a\0b"), tmp_path / "circle" / "x"):
+        with pytest.raises(BadInput, match="cannot be written"):
+            check_writable(path)

@@ -17,7 +17,7 @@ from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.context import Context, ContextFull
-from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_size
+from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
@@ -53,7 +53,7 @@ class CachedText(Closing):
 
     Args:
         model: must stay open as long as the session.
-        n_ctx: size of the context in tokens, as for ``context_size``.
+        n_ctx: size of the context in tokens, as ``context_for``'s ``wanted``.
         threads: CPU threads; None for the machine's physical cores, at most its hardware threads.
         flash_attention: True, False, or None to let llama.cpp choose.
         kv_type: type of keys and values in the cache.
@@ -90,7 +90,7 @@ class CachedText(Closing):
                 check_number(name, number, least, MOST_INT32, whole=True)
         self.model = model
         self.tokens: list[int] = []
-        self.n_ctx = context_size(model, n_ctx)
+        self.n_ctx = context_for(model, 0, 0, n_ctx)
         self.flash_attention = flash_attention
         self.kv_type: KVType = kv_type
         self.threads = machine.threads_to_use(threads)

@@ -22,24 +22,51 @@ KV_TYPES: dict[str, tuple[int, float]] = {
     "q4_0": (2, 18 / 32),
 }
 _DEFAULT_CONTEXT = 4096  # as in llama.cpp's command-line tools
+_OF_FREE_MEMORY = 0.5  # that a context for as long a text as possible may take; not tuned
+_STEP = 1024
 
 
-def context_size(model: Model, wanted: int | None, *, needed: int = 0) -> int:
-    """Tokens of a context: the one rule for context sizes.
+def context_for(
+    model: Model, prompt_tokens: int, predict: int | None, wanted: int | None = None
+) -> int:
+    """Tokens of a context for a prompt and the text after it: the one rule for context sizes.
 
     Args:
-        wanted: the size asked for; 0 for what the model was trained for; None for 4096 or what is
-            needed, whichever is more, but no more than the model was trained for.
-        needed: tokens of a prompt and its text together, if known.
+        predict: most tokens to write; None for as many as fit.
+        wanted: the size asked for; 0 for what the model was trained for. None for 4096 or what
+            prompt and text need, whichever is more, but no more than the model was trained for;
+            for as many as fit, what it was trained for, or less where that takes more than half of
+            the free memory.
 
     Raises:
-        BadInput: a negative size.
+        BadInput: a negative size, or one that the prompt does not fit in.
     """
-    if wanted is None:
-        return min(max(_DEFAULT_CONTEXT, needed), model.n_ctx_train)
-    if wanted < 0:
-        raise BadInput(f"a context of {wanted} tokens makes no sense; give a positive number (-c)")
-    return wanted or model.n_ctx_train
+    trained = model.n_ctx_train or _DEFAULT_CONTEXT
+    if wanted is not None:
+        if wanted < 0:
+            raise BadInput(
+                f"a context of {wanted} tokens makes no sense; give a positive number (-c)"
+            )
+        size = wanted or trained
+    else:
+        least = min(max(_DEFAULT_CONTEXT, prompt_tokens + (predict or 0)), trained)
+        size = least if predict is not None else max(least, _fitting(model, trained))
+    if prompt_tokens > size:
+        advice = "" if size >= trained else " or take a larger context (-c)"
+        raise BadInput(
+            f"the prompt has {prompt_tokens} tokens, but the context holds {size};"
+            f" shorten it{advice}"
+        )
+    return size
+
+
+def _fitting(model: Model, n_ctx: int) -> int:
+    """``n_ctx``, or less if the free memory asks for it."""
+    free = machine.available_memory()
+    needed = kv_cache_bytes(model, n_ctx)
+    if free is None or needed <= free * _OF_FREE_MEMORY:
+        return n_ctx
+    return int(n_ctx * free * _OF_FREE_MEMORY / needed) // _STEP * _STEP
 
 
 def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:

@@ -9,8 +9,8 @@ import pytest
 from steps import Tiny, open_session
 
 from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session import Session
-from edge_conflayers.engine.session.kv_cache import context_size, kv_cache_bytes
+from edge_conflayers.engine.session import Session, kv_cache
+from edge_conflayers.engine.session.kv_cache import context_for, kv_cache_bytes
 from edge_conflayers.errors import BadInput
 
 
@@ -21,15 +21,31 @@ def test_a_context_larger_than_memory(tiny: Tiny) -> None:
         open_session(tiny("llama"), n_ctx=-5)
 
 
-def test_one_rule_for_context_sizes() -> None:
+def test_one_rule_for_context_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = cast(Model, SimpleNamespace(n_ctx_train=8192))
-    assert context_size(model, None) == 4096
-    assert context_size(model, None, needed=100) == 4096
-    assert context_size(model, None, needed=5000) == 5000
-    assert context_size(model, None, needed=9000) == 8192
-    assert context_size(model, 0, needed=5000) == 8192
-    assert context_size(model, 300, needed=5000) == 300
-    assert context_size(cast(Model, SimpleNamespace(n_ctx_train=512)), None) == 512
+    assert context_for(model, 0, 0) == context_for(model, 50, 50) == 4096
+    assert context_for(model, 4900, 100) == 5000
+    assert context_for(model, 8000, 1000) == context_for(model, 8192, 0) == 8192
+    assert context_for(model, 4900, 100, 0) == 8192
+    assert context_for(model, 200, 5000, 300) == 300
+    assert context_for(cast(Model, SimpleNamespace(n_ctx_train=512)), 0, 0) == 512
+    with pytest.raises(BadInput, match=r"has 9000 tokens, but the context holds 8192; shorten it$"):
+        context_for(model, 9000, 10)
+    with pytest.raises(BadInput, match=r"the context holds 300; shorten it or .* larger context"):
+        context_for(model, 301, 10, 300)
+    with pytest.raises(BadInput, match="makes no sense"):
+        context_for(model, 1, 1, -1)
+
+
+def test_as_many_as_fit_takes_what_the_model_was_trained_for_and_memory_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = cast(Model, SimpleNamespace(n_ctx_train=16384))
+    monkeypatch.setattr(kv_cache, "kv_cache_bytes", lambda model, n: n * 1000)
+    for free, expected in ((None, 16384), (10**9, 16384), (2 * 10_000_000, 9216), (0, 4483)):
+        monkeypatch.setattr(kv_cache.machine, "available_memory", lambda free=free: free)
+        assert context_for(model, 4483, None) == expected
+    assert context_for(model, 4483, None, 5000) == 5000
 
 
 def test_a_cache_that_the_model_cannot_have(tiny: Tiny) -> None:

@@ -1,0 +1,193 @@
+"""Standard input, output and error in every state and locale: whole processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from gguf_models import write_tiny_model
+
+from edge_conflayers.cli.streams import MOST_BYTES, decode, read_text
+from edge_conflayers.errors import BadInput
+
+PACKAGE = Path(__file__).parents[2]
+FULL = Path("/dev/full")
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+ECHO = "{{ messages[0].content }}"
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    return write_tiny_model(folder / "tiny.gguf", "llama", n_layer=2, seed=1)
+
+
+def shell(
+    line: str, tmp_path: Path, tiny: Path, *, home: bool = True, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs a line in which ``ecl`` is the command, ``run`` its ``run`` of few tokens."""
+    command = f"{sys.executable} -m edge_conflayers"
+    run = f"{command} run {tiny} -n 12 -t 1 -c 256 --method plain"
+    line = line.replace("ecl", command).replace("run ", f"{run} ", 1)
+    environment: Mapping[str, str] = {
+        **os.environ,
+        "PYTHONPATH": str(PACKAGE),
+        "EDGE_CONFLAYERS_DATA": str(tmp_path / "data"),
+        **variables,
+    }
+    done = subprocess.run(
+        ["bash", "-c", line], env=environment, cwd=tmp_path, capture_output=True, timeout=300
+    )
+    assert b"Traceback" not in done.stderr and b"Exception" not in done.stderr, done.stderr
+    return done
+
+
+def message(done: subprocess.CompletedProcess[bytes]) -> str:
+    """The one line of what went wrong."""
+    line, end = done.stderr[:-1], done.stderr[-1:]
+    assert end == b"\n" and b"\n" not in line, done.stderr
+    return line.decode()
+
+
+@posix
+def test_text_is_utf_8_in_every_locale(tmp_path: Path, tiny: Path) -> None:
+    plain = shell("run -p hi", tmp_path, tiny)
+    assert plain.returncode == 0
+    assert plain.stdout.decode("utf-8").strip() and not plain.stdout.isascii()
+    for variables in ({"PYTHONIOENCODING": "latin-1"}, ASCII, {"LC_ALL": "tr_TR.UTF-8"}):
+        done = shell("run -p hi", tmp_path, tiny, **variables)
+        assert (done.returncode, done.stdout) == (0, plain.stdout)
+
+
+@posix
+def test_the_same_bytes_are_the_same_prompt(tmp_path: Path, tiny: Path) -> None:
+    for text in (b"\xef\xbb\xbfone\r\ntwo\r\n\n", "Gr\u00fc\u00dfe, \u4f60\u597d".encode()):
+        (tmp_path / "prompt").write_bytes(text)
+        ways = ("run -f prompt", "run < prompt", "cat prompt | run ")
+        texts = {shell(way, tmp_path, tiny, **ASCII).stdout for way in ways}
+        argument = shell('run -p "$(cat prompt; echo x)"', tmp_path, tiny).stdout
+        (tmp_path / "prompt").write_bytes(text.removeprefix(b"\xef\xbb\xbf") + b"x\n")
+        assert len(texts) == 1
+        # The shell takes off the last line end, and so does nobody else.
+        assert argument == shell('printf %s "$(cat prompt)" | run ', tmp_path, tiny).stdout
+
+
+@posix
+def test_closed_and_full_streams(tmp_path: Path, tiny: Path) -> None:
+    text = shell("run -p hi", tmp_path, tiny).stdout
+    for line in ("run -p hi 2>&-", "run -p hi <&-", "run -p hi 2>/dev/full"):
+        if "full" in line and not FULL.exists():
+            continue
+        done = shell(line, tmp_path, tiny)
+        assert (done.returncode, done.stdout) == (0, text)
+    for line in ("run <&-", "run </dev/null"):
+        done = shell(line, tmp_path, tiny)
+        assert done.returncode == 2 and "there is no prompt" in message(done)
+    for line in ("run -p hi >&-", "ecl --help >&-", "ecl models list >&-"):
+        done = shell(line, tmp_path, tiny)
+        assert done.returncode == 1 and "it is closed" in message(done)
+    assert shell("run -p hi >&- 2>&- <&-", tmp_path, tiny).returncode == 1
+    if FULL.exists():
+        for line in ("run -p hi >/dev/full", "ecl --help >/dev/full"):
+            done = shell(line, tmp_path, tiny)
+            assert done.returncode == 1 and "No space left on device" in message(done)
+
+
+@posix
+def test_a_reader_that_has_enough(tmp_path: Path, tiny: Path) -> None:
+    done = shell("run -p hi -c 4096 -n 2000 | head -c 10; exit ${PIPESTATUS[0]}", tmp_path, tiny)
+    assert (done.returncode, len(done.stdout), done.stderr) == (141, 10, b"")
+
+
+@posix
+def test_names_that_are_not_utf_8(tmp_path: Path, tiny: Path) -> None:
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.gguf")
+    try:
+        os.link(tiny, bad)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for name in (r"$'\xff.gguf'", r"$'\xff.gguf' --stats-json $'\xff.json'"):
+        done = shell(f"ecl run {name} -p hi -n 2 -t 1".replace("run ", "run\t"), tmp_path, tiny)
+        assert done.returncode == 0, done.stderr
+    assert os.path.exists(os.fsencode(tmp_path) + b"/\xff.json")
+    for line in (r"run -f $'\xfe'", r"ecl bench x --prompts $'\xfe'", r"ecl cost $'\xfe'"):
+        done = shell(line, tmp_path, tiny)
+        assert done.returncode == 2 and "\\udcfe" in message(done)
+
+
+@posix
+def test_without_a_home(tmp_path: Path, tiny: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    somebody = (
+        f"{sys.executable} -c 'import os, sys; os.setgid(54321); os.setuid(54321);"
+        " os.execvp(sys.argv[1], sys.argv[1:])' "
+    )
+    if subprocess.run(f"{somebody} test -r {tiny}", shell=True).returncode:
+        text = "the model's folder is private"
+        pytest.skip(text)
+    line = f"unset HOME EDGE_CONFLAYERS_DATA EDGE_CONFLAYERS_CACHE; {somebody}"
+    assert shell(f"{line} run -p hi", tmp_path, tiny).returncode == 0
+    done = shell(f"{line} ecl models list", tmp_path, tiny)
+    assert done.returncode == 2 and "set EDGE_CONFLAYERS_CACHE" in message(done)
+
+
+@posix
+@pytest.mark.parametrize("moment", [0.3, 3.0])
+def test_ctrl_c_at_any_moment(tmp_path: Path, tiny: Path, moment: float) -> None:
+    command = [sys.executable, "-m", "edge_conflayers", "run", str(tiny), "-p", "hi", "-t", "1"]
+    command += ["-c", "200000", "-n", "-1", "--temp", "5", "--method", "plain"]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    environment["EDGE_CONFLAYERS_DATA"] = str(tmp_path)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    if moment > 1:
+        assert process.stdout.read(1)  # it writes
+    else:
+        time.sleep(moment)
+    process.send_signal(signal.SIGINT)
+    text, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert b"Traceback" not in errors and b"interrupted" in errors
+    assert moment < 1 or text
+
+
+def test_bytes_that_are_no_text() -> None:
+    assert decode(b"\xef\xbb\xbfa\r\n\xe2\x82\xac", "it") == "a\r\n\u20ac"
+    for data, why in (
+        (b"a\n\xff", r"it is not UTF-8 text \(line 2\)"),
+        ("a".encode("utf-16"), "it is UTF-16 text"),
+        ("\ufeffa".encode("utf-16-be"), "it is UTF-16 text"),
+        ("a".encode("utf-32"), "it is UTF-32 text"),
+        (b"a\0b", "it holds NUL bytes"),
+        (b"\xed\xa0\x80", "it is not UTF-8 text"),
+        (b"a" * (MOST_BYTES + 1), "it holds more than 16 MiB"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            decode(data, "it")
+
+
+@posix
+def test_files_that_are_no_files(tmp_path: Path) -> None:
+    for path, why in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "none", "No such file"),
+        (Path("a\0b"), "null byte"),
+        (Path("/dev/zero"), "more than 16 MiB"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            read_text(path, "prompt file")
