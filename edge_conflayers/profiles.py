@@ -20,14 +20,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_conflayers.errors import BadInput
 from edge_conflayers.folders import DATA_VARIABLE, data_folder
-from edge_conflayers.next_state.head import NextStateHead
-
-if TYPE_CHECKING:
-    from edge_conflayers.engine.model import Model  # which needs the library
 
 VERSION = 1
 _SAMPLE_BYTES = 1 << 20
@@ -182,29 +178,23 @@ class ProfileStore:
         text = json.dumps(content, indent=1, allow_nan=False)
         self._save(self.path(key), text.encode())
 
-    def load_head(self, model: Model) -> NextStateHead | None:
-        """The next-state head of a model, on whatever machine it was taught; None if there is none.
-
-        A file that is damaged is renamed to *.corrupt and logged once.
-        """
-        path = self.head_path(model)
+    def load_bytes(self, name: str) -> bytes | None:
+        """The content of the file ``name``; None if there is none."""
         try:
-            return NextStateHead.from_bytes(path.read_bytes(), model.n_embd, model.n_vocab)
+            return (self.root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             self._warn_once(f"cannot read profiles in {self.root} ({error.strerror})")
-        except BadInput as error:
-            self._put_aside(path, str(error))
-        return None
+            return None
 
-    def save_head(self, model: Model, head: NextStateHead) -> None:
-        """Replaces the next-state head of a model, as ``save`` does."""
-        self._save(self.head_path(model), head.to_bytes())
+    def save_bytes(self, name: str, content: bytes) -> None:
+        """Replaces the file ``name``, as ``save`` does."""
+        self._save(self.root / name, content)
 
-    def head_path(self, model: Model) -> Path:
-        """Where the next-state head of a model is or would be."""
-        return self.root / f"{model_fingerprint(model.path)[:32]}.next-state"
+    def put_aside_bytes(self, name: str, why: str) -> None:
+        """Renames the file ``name`` to *.corrupt, as ``put_aside`` does."""
+        self._put_aside(self.root / name, why)
 
     def _save(self, path: Path, content: bytes) -> None:
         try:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.model import Model
     from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
-    from edge_conflayers.profiles import ProfileKey, ProfileStore
+    from edge_conflayers.learned import Learned
     from edge_conflayers.tune.skip_sets import Progress
     from edge_conflayers.tune.teaching import Taught
 
@@ -85,8 +85,8 @@ def tune(
     from edge_conflayers.drafters.next_state import PAYS_FROM
     from edge_conflayers.engine.model import Model
     from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE
+    from edge_conflayers.learned import Learned
     from edge_conflayers.limits import check_number
-    from edge_conflayers.profiles import ProfileKey, ProfileStore
     from edge_conflayers.tune.skip_sets import check_layers_can_be_dropped
     from edge_conflayers.tune.skip_sets import tune as tune_kinds
 
@@ -98,9 +98,8 @@ def tune(
         check_layers_can_be_dropped(loaded)
         every = [each for some in texts.values() for each in some]
         prompts = {kind: _tokens(loaded, some, raw) for kind, some in texts.items()}
-        store = ProfileStore()
-        key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
-        sets = _load(store, key, loaded, fresh)
+        learned = Learned(loaded, threads)
+        sets = _load(learned, loaded, fresh)
         interrupted = False
         taught: Taught | None = None
         without_text: list[str] = []
@@ -110,10 +109,10 @@ def tune(
                 with session_to_measure_in(loaded, threads) as session:
                     sets.costs = measure_costs(session, quick=False)
                     sets.savings = measure_savings(session, DraftVocabulary(loaded))
-                store.save(key, sets.to_json())
+                learned.save(SKIP_SETS_PROFILE, sets.to_json())
             if sets.costs.t1(0) >= PAYS_FROM:
                 seconds = budget * _TEACHING
-                taught = _teach(store, loaded, every, seconds, threads, raw=raw, fresh=fresh)
+                taught = _teach(learned, loaded, every, seconds, threads, raw=raw, fresh=fresh)
                 if taught is not None and taught.interrupted:
                     raise KeyboardInterrupt
                 budget -= seconds
@@ -130,7 +129,7 @@ def tune(
                     saved_seconds=savings.get(size, 0.0),
                     threads=threads,
                     on_progress=lambda progress: bar.show(progress.seconds, _best(progress)),
-                    on_better=lambda: store.save(key, sets.to_json()),
+                    on_better=lambda: learned.save(SKIP_SETS_PROFILE, sets.to_json()),
                 )
         except KeyboardInterrupt:
             interrupted = True
@@ -169,22 +168,22 @@ def _tokens(model: Model, prompts: Iterable[Prompt], raw: bool) -> list[tuple[in
     return [make_task(model, prompt, raw=raw).tokens for prompt in prompts]
 
 
-def _load(store: ProfileStore, key: ProfileKey, model: Model, fresh: bool) -> SkipSets:
+def _load(learned: Learned, model: Model, fresh: bool) -> SkipSets:
     """What was found before; nothing if it cannot be used."""
     from edge_conflayers.errors import BadInput
-    from edge_conflayers.layer_search.skip_sets import SkipSets
+    from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 
-    state = None if fresh else store.load(key)
+    state = None if fresh else learned.load(SKIP_SETS_PROFILE)
     if state is not None:
         try:
             return SkipSets.from_json(state, model.n_layer)
         except BadInput as error:
-            store.put_aside(key, str(error))
+            learned.put_aside(SKIP_SETS_PROFILE, str(error))
     return SkipSets(model.n_layer)
 
 
 def _teach(
-    store: ProfileStore,
+    learned: Learned,
     model: Model,
     prompts: Sequence[Prompt],
     seconds: float,
@@ -197,7 +196,7 @@ def _teach(
     from edge_conflayers.errors import BadInput
     from edge_conflayers.tune.teaching import teach
 
-    known = None if fresh else store.load_head(model)
+    known = None if fresh else learned.load_head()
     try:
         with _Bar("teaching", seconds) as bar:
             taught = teach(
@@ -216,7 +215,7 @@ def _teach(
     if taught is None:
         click.echo("no next-state head: too little text; give a larger --budget", err=True)
     elif taught.head is not known:
-        store.save_head(model, taught.head)
+        learned.save_head(taught.head)
     return taught
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
@@ -21,7 +21,9 @@ __all__ = [
     "SHARING_SKIP_SETS",
     "Method",
     "MethodOptions",
+    "check_draft_model",
     "make_method",
+    "uses_head",
 ]
 
 METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
@@ -61,3 +63,21 @@ def make_method(name: str, model: Model, options: MethodOptions | None = None) -
     if name not in METHODS:
         raise BadInput(f"there is no method '{name}'; choose from {', '.join(METHODS)}")
     return METHODS[name](model, options or MethodOptions())
+
+
+def uses_head(names: Iterable[str]) -> bool:
+    """Whether one of these methods asks a next-state head."""
+    return not set(FORESEEING).isdisjoint(names)
+
+
+def check_draft_model(names: Iterable[str], *, given: bool) -> None:
+    """Refuses a draft model that none of these methods uses.
+
+    Raises:
+        BadInput: there is one.
+    """
+    if given and set(DRAFT_MODEL_METHODS).isdisjoint(names):
+        raise BadInput(
+            f"--draft-model is of use to the methods {' and '.join(DRAFT_MODEL_METHODS)} only;"
+            " choose one of them"
+        )

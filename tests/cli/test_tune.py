@@ -19,6 +19,7 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.layer_search import ranking
 from edge_conflayers.layer_search.measured import MeasuredSearch
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
+from edge_conflayers.learned import Learned
 from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileKey, ProfileStore
 from edge_conflayers.tune import teaching
@@ -107,7 +108,7 @@ def test_where_steps_take_little_no_head_is_taught(tiny: Path, prompts: Path) ->
     done = tune(tiny, prompts)
     assert done.exit_code == 0 and "next-state head" not in done.output
     with Model(tiny) as model:
-        assert ProfileStore().load_head(model) is None
+        assert Learned(model, 1).load_head() is None
 
 
 @pytest.mark.usefixtures("steps_take_long")
@@ -118,7 +119,7 @@ def test_a_next_state_head_is_taught_kept_and_used(tiny: Path, prompts: Path) ->
         r"foresees \d+% in one guess and \d+% in four \(texts of \d+ tokens", done.stdout
     )
     with Model(tiny) as model:
-        head = ProfileStore().load_head(model)
+        head = Learned(model, 1).load_head()
     assert head is not None and head.written
 
     run = ("run", tiny, "-n", 24, "-t", 1, "--raw", "-p", "def total(values):\n    total = 0")
@@ -133,13 +134,13 @@ def test_a_next_state_head_is_taught_kept_and_used(tiny: Path, prompts: Path) ->
 def test_a_damaged_head_is_put_aside_with_one_warning(
     tiny: Path, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = ProfileStore()
     with Model(tiny) as model:
+        learned = Learned(model, 1)
         weights = np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)
-        store.save_head(model, NextStateHead(weights))
-        path = store.head_path(model)
+        learned.save_head(NextStateHead(weights))
+        path = ProfileStore().root / learned.head_name
         path.write_bytes(path.read_bytes()[:-100])
-        assert store.load_head(model) is None and store.load_head(model) is None
+        assert learned.load_head() is None and learned.load_head() is None
     done = call("run", tiny, "-n", 4, "-t", 1, "--raw", "-p", "x")
     assert done.exit_code == 0
     warnings = [each for each in caplog.records if "next-state head" in each.getMessage()]
@@ -161,7 +162,7 @@ def test_an_interrupt_while_teaching_keeps_what_was_taught(
     done = tune(tiny, prompts, "--budget", 60)
     assert done.exit_code == 130 and "texts of 1100 tokens" in done.stdout
     with Model(tiny) as model:
-        assert ProfileStore().load_head(model) is not None
+        assert Learned(model, 1).load_head() is not None
     assert "code" not in done.stdout
 
 
