@@ -97,37 +97,37 @@ def test_json_restores_the_sets() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("signature", "0.5 0.5"),
-        ("signature", " ".join(["nan"] * SIGNATURE_SIZE)),
+        ("signature", [0.5, 0.5]),
+        ("signature", [float("nan")] * SIGNATURE_SIZE),
         ("mask", {"attention": [6], "mlp": []}),
         ("mask", [1, 2]),
-        ("prediction", {"speed": 1.0}),
-        ("prediction", {**vars(found("a").found.prediction), "max_draft": 0}),
-        ("prediction", {**vars(found("a").found.prediction), "max_draft": 2.5}),
+        ("speed", None),
+        ("acceptance", 1.5),
+        ("max_draft", 0),
+        ("max_draft", 2.5),
         ("c", "cheap"),
-        ("kind", None),
-        ("gains", ["8 1 0.5"]),
-        ("gains", ["1 0.5"]),
+        ("gains", [[8, True, 0.5]]),
+        ("gains", [[1, 0.5]]),
         ("seeds", -1),
         ("credit", float("inf")),
     ],
 )
 def test_damaged_sets_are_refused(name: str, value: object) -> None:
     data = SkipSets(6, [found("a")]).to_json()
-    data["sets"][0][name] = value
-    with pytest.raises(BadInput, match="--fresh"):
+    data["sets"]["a"][name] = value
+    with pytest.raises(BadInput, match="cannot be used"):
         SkipSets.from_json(data, 6)
 
 
 def test_orders_of_another_model_are_refused() -> None:
     data = SkipSets(6, orders=[[7]]).to_json()
     assert SkipSets.from_json(data, 6).orders == [[7]]
-    with pytest.raises(BadInput, match="no sub-layer"):
-        SkipSets.from_json({**data, "orders": ["8"]}, 6)
+    with pytest.raises(BadInput, match="sub-layer 8 of a model that has 8"):
+        SkipSets.from_json({**data, "orders": [[8]]}, 6)
 
 
 def test_sets_of_another_model_are_refused() -> None:
-    with pytest.raises(BadInput, match="6 layers, not 8"):
+    with pytest.raises(BadInput, match="n_layer 6, not 8"):
         SkipSets.from_json(SkipSets(6).to_json(), 8)
-    with pytest.raises(BadInput, match="missing"):
+    with pytest.raises(BadInput, match="cannot be used"):
         SkipSets.from_json({}, 8)
