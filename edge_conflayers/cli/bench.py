@@ -184,12 +184,11 @@ def bench(
 def _tuned(learned: Learned, model: Model, threads: int) -> dict[str, Any]:
     """What `tune` has found, without what was learned from texts, which may be those of the
     benchmark."""
-    from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE
-
-    state = learned.load(SKIP_SETS_PROFILE)
-    if state is None:
+    sets = learned.skip_sets()
+    if sets.costs is None:
         raise BadInput(f"{model.path.name} is not tuned for {threads} threads; run `tune` first")
-    return {**state, "others": {}}
+    sets.others.clear()
+    return sets.to_json()
 
 
 def _method_names(given: str) -> list[str]:

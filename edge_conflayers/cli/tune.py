@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.model import Model
-    from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
+    from edge_conflayers.layer_search.skip_sets import SkipSet
     from edge_conflayers.learned import Learned
     from edge_conflayers.tune.skip_sets import Progress
     from edge_conflayers.tune.teaching import Taught
@@ -55,7 +55,7 @@ _TEACHING = 0.5  # of the budget
 @count_option("--limit", default=3, help="Most prompts of a kind.")
 @predict_option(96, least=32, help="Most tokens to write for each prompt.")
 @raw_option
-@fresh_option("Forget what was found for this model before.")
+@fresh_option("Forget all that was learned about this model, its next-state head included.")
 @device_options
 @kernels_option
 def tune(
@@ -84,7 +84,6 @@ def tune(
     )
     from edge_conflayers.drafters.next_state import PAYS_FROM
     from edge_conflayers.engine.model import Model
-    from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE
     from edge_conflayers.learned import Learned
     from edge_conflayers.limits import check_number
     from edge_conflayers.tune.skip_sets import check_layers_can_be_dropped
@@ -99,7 +98,9 @@ def tune(
         every = [each for some in texts.values() for each in some]
         prompts = {kind: _tokens(loaded, some, raw) for kind, some in texts.items()}
         learned = Learned(loaded, threads)
-        sets = _load(learned, loaded, fresh)
+        if fresh:
+            learned.forget()
+        sets = learned.skip_sets()
         interrupted = False
         taught: Taught | None = None
         without_text: list[str] = []
@@ -109,10 +110,10 @@ def tune(
                 with session_to_measure_in(loaded, threads) as session:
                     sets.costs = measure_costs(session, quick=False)
                     sets.savings = measure_savings(session, DraftVocabulary(loaded))
-                learned.save(SKIP_SETS_PROFILE, sets.to_json())
+                learned.keep_skip_sets(sets)
             if sets.costs.t1(0) >= PAYS_FROM:
                 seconds = budget * _TEACHING
-                taught = _teach(learned, loaded, every, seconds, threads, raw=raw, fresh=fresh)
+                taught = _teach(learned, loaded, every, seconds, threads, raw=raw)
                 if taught is not None and taught.interrupted:
                     raise KeyboardInterrupt
                 budget -= seconds
@@ -129,7 +130,7 @@ def tune(
                     saved_seconds=savings.get(size, 0.0),
                     threads=threads,
                     on_progress=lambda progress: bar.show(progress.seconds, _best(progress)),
-                    on_better=lambda: learned.save(SKIP_SETS_PROFILE, sets.to_json()),
+                    on_better=lambda: learned.keep_skip_sets(sets),
                 )
         except KeyboardInterrupt:
             interrupted = True
@@ -168,20 +169,6 @@ def _tokens(model: Model, prompts: Iterable[Prompt], raw: bool) -> list[tuple[in
     return [make_task(model, prompt, raw=raw).tokens for prompt in prompts]
 
 
-def _load(learned: Learned, model: Model, fresh: bool) -> SkipSets:
-    """What was found before; nothing if it cannot be used."""
-    from edge_conflayers.errors import BadInput
-    from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
-
-    state = None if fresh else learned.load(SKIP_SETS_PROFILE)
-    if state is not None:
-        try:
-            return SkipSets.from_json(state, model.n_layer)
-        except BadInput as error:
-            learned.put_aside(SKIP_SETS_PROFILE, str(error))
-    return SkipSets(model.n_layer)
-
-
 def _teach(
     learned: Learned,
     model: Model,
@@ -190,13 +177,12 @@ def _teach(
     threads: int,
     *,
     raw: bool,
-    fresh: bool,
 ) -> Taught | None:
     """Teaches the next-state head, and keeps it unless the one that there was foresees more."""
     from edge_conflayers.errors import BadInput
     from edge_conflayers.tune.teaching import teach
 
-    known = None if fresh else learned.load_head()
+    known = learned.load_head()
     try:
         with _Bar("teaching", seconds) as bar:
             taught = teach(

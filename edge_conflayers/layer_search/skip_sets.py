@@ -178,3 +178,54 @@ def _restored(kind: str, saved: _SavedSet, n_layer: int) -> SkipSet:
         Found(saved.mask.mask(n_layer), prediction, saved.c),
         Memory(tuple(saved.gains), saved.seeds, saved.credit),
     )
+
+
+def merge_skip_sets(
+    ours: dict[str, Any],
+    ours_before: dict[str, Any] | None,
+    stored: dict[str, Any] | None,
+    stored_before: dict[str, Any] | None,
+    *,
+    tuned: bool,
+) -> dict[str, Any]:
+    """What to save where another program may have saved meanwhile: of costs, orders, savings, each
+    kind's set and each method's own state, what only one of the two has changed.
+
+    What both have changed is taken from ``stored``, since a text tells less than what `tune` has
+    found; but from ``ours`` if ``tuned``, and the method's own state always.
+
+    Args:
+        ours, ours_before: states of this process, now and when it last loaded or saved.
+        stored, stored_before: states on disk, now and then.
+        tuned: whether this process is `tune`.
+    """
+
+    def newer(name: str, kind: str | None, ours_first: bool) -> Any:
+        now, before, there, there_before = (
+            _part(state, name, kind) for state in (ours, ours_before, stored, stored_before)
+        )
+        if now is None or now == before:
+            return there
+        return now if there is None or there == there_before or ours_first else there
+
+    def newer_parts(name: str, ours_first: bool) -> dict[str, Any]:
+        kinds = dict.fromkeys((*_part(stored, name, None, {}), *_part(ours, name, None, {})))
+        found = {kind: newer(name, kind, ours_first) for kind in kinds}
+        return {kind: value for kind, value in found.items() if value is not None}
+
+    sets = newer_parts("sets", tuned)
+    return {
+        "n_layer": ours["n_layer"],
+        "costs": newer("costs", None, tuned),
+        "orders": newer("orders", None, tuned),
+        "savings": newer("savings", None, tuned),
+        "sets": dict(list(sets.items())[-MOST_KINDS:]),
+        "others": newer_parts("others", True),
+    }
+
+
+def _part(state: Mapping[str, Any] | None, name: str, kind: str | None, default: Any = None) -> Any:
+    """A field of a state, or what the field holds of a kind."""
+    if state is None or name not in state:
+        return default
+    return state[name] if kind is None else state[name].get(kind)
