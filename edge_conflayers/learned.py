@@ -18,7 +18,7 @@ _State = dict[str, Any]
 
 
 class Learned:
-    """What was learned about a model, for a number of threads, the kernels in use and this build
+    """What was learned about a model, for a number of threads, its kernels and this build
     of the library. A next-state head is the model's, wherever it was taught.
 
     Two programs may learn at the same time: each adds what it has changed to what is on disk.
@@ -111,7 +111,7 @@ class Learned:
                 settings,
                 threads=self._threads,
                 gpu_layers=self._model.gpu_layers,
-                kernels=kernel_choice(),
+                kernels=kernel_choice(self._model.kernels),
                 library=library_build(),
             )
         return self._keys[name]

@@ -15,6 +15,7 @@ from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import Session
+from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.learned import Learned
 from edge_conflayers.methods import Method, MethodOptions, check_draft_model, make_method, uses_head
 from edge_conflayers.profiles import ProfileStore
@@ -64,22 +65,20 @@ class TextGenerator(Closing):
         self._n_ctx = n_ctx
         self._fresh = fresh
         self._session: Session | None = None
-        self._method: Method | None = None
+        self._resumed = False  # whether the method goes on from what was learned
+        self._closed = False
         check_draft_model((method,), given=draft_model is not None)
         with ExitStack() as stack:
             self.model = stack.enter_context(Model(path, gpu_layers=gpu_layers, kernels=kernels))
             self._learned = Learned(self.model, self.threads, profiles)
-            self._options = MethodOptions(
-                draft_model=None
-                if draft_model is None
-                else stack.enter_context(
-                    Model(draft_model, gpu_layers=gpu_layers, kernels=kernels)
-                ),
-                next_state=self._learned.load_head()
-                if uses_head((method,)) and not fresh
-                else None,
+            second = (
+                stack.enter_context(Model(draft_model, gpu_layers=gpu_layers, kernels=kernels))
+                if draft_model is not None
+                else None
             )
-            make_method(method, self.model, self._options).close()  # a wrong one is refused now
+            head = self._learned.load_head() if uses_head((method,)) and not fresh else None
+            self._options = MethodOptions(second, head)
+            self._method = self._make(method, stack)
             self._open = stack.pop_all()
 
     def open(self, prompt_tokens: int, max_tokens: int | None) -> Session:
@@ -92,8 +91,8 @@ class TextGenerator(Closing):
             BadInput: no memory for it.
             EdgeConflayersError: the generator is closed.
         """
-        handle = self.model.handle  # raises when closed
-        del handle
+        if self._closed:
+            raise EdgeConflayersError("the text generator is closed; open another")
         wanted = self._n_ctx
         if wanted is None:
             wanted = context_for(self.model, prompt_tokens, max_tokens)
@@ -104,15 +103,19 @@ class TextGenerator(Closing):
             self._session = self._open.enter_context(
                 Session(self.model, n_ctx=wanted, threads=self.threads)
             )
-        if self._method is None:
+        if not self._resumed:
             if not self._session.verifies_drafts:
                 self.method_name = "plain"
-            method = make_method(self.method_name, self.model, self._options)
-            self._open.callback(method.close)
+                self._method = self._make("plain", self._open)
             if not self._fresh:
-                self._learned.resume(method)
-            self._method = method
+                self._learned.resume(self._method)
+            self._resumed = True
         return self._session
+
+    def _make(self, name: str, stack: ExitStack) -> Method:
+        method = make_method(name, self.model, self._options)
+        stack.callback(method.close)
+        return method
 
     def generate(
         self,
@@ -135,7 +138,6 @@ class TextGenerator(Closing):
             ContextFull: the prompt does not fit.
         """
         session = self.open(len(prompt), max_tokens)
-        assert self._method is not None
         session.clear()
         with closing(Sampler(self.model, sampling or SamplerSettings())) as sampler:
             self._method.prepare(session)
@@ -174,14 +176,14 @@ class TextGenerator(Closing):
 
     def save(self) -> None:
         """Keeps what was learned so far; a failure is logged in one line."""
-        if self._method is not None and not self._fresh:
+        if self._resumed and not self._fresh:
             self._learned.keep(self._method)
 
     def close(self) -> None:
         """Keeps what was learned, and frees the models."""
         with self._open:
             self.save()
-            self._method = self._session = None
+            self._resumed, self._closed = False, True
 
 
 def context_for(model: Model, prompt_tokens: int, max_tokens: int | None) -> int:

@@ -71,7 +71,7 @@ def test_another_library_or_kernel_has_a_profile_of_its_own(
     names.add(Learned(model, 2, store).key({}).file_name)
     for what in ("kernel_choice", "library_build"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"edge_conflayers.learned.{what}", lambda: "another")
+            patch.setattr(f"edge_conflayers.learned.{what}", lambda *_: "another")
             names.add(Learned(model, 1, store).key({}).file_name)
     assert len(names) == 4
 

@@ -109,7 +109,7 @@ def bench(
     from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.learned import Learned
-    from edge_conflayers.methods import SHARING_SKIP_SETS, MethodOptions, uses_head
+    from edge_conflayers.methods import TUNED_METHODS, MethodOptions, uses_head
 
     names = _method_names(methods)
     of_upstream = {reports.UPSTREAM, reports.UPSTREAM_LOOKUP}
@@ -155,7 +155,7 @@ def bench(
                     n_ctx=n_ctx,
                     threads=threads,
                     options=options,
-                    learned=found if name in SHARING_SKIP_SETS else None,
+                    learned=found if name in TUNED_METHODS else None,
                 )
             engines[name] = stack.enter_context(closing(engine))
         warm_up(engines, tasks[0])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import edge_conflayers
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.binding import KernelChoice, llama
 
 _SUFFIXES = (".so", ".dylib", ".dll")
 
@@ -25,9 +24,6 @@ def library_build() -> str:
     return f"{edge_conflayers.__version__} {digest.hexdigest()}"
 
 
-def kernel_choice() -> str:
-    """The CPU kernels in use, such as "avx512 exact"."""
-    kernels: dict[str, Any] = binding.kernels()
-    if not kernels["enabled"]:
-        return "upstream exact" if kernels["exact"] else "upstream"
-    return f"{kernels['isa']}{' exact' if kernels['exact'] else ''}"
+def kernel_choice(choice: KernelChoice) -> str:
+    """What a choice of CPU kernels means here, such as "ecl avx512vnni"."""
+    return f"{choice} {binding.kernels(choice)['isa']}"
