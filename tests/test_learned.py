@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_conflayers.layer_search.kinds import signature
+from edge_conflayers.layer_search.prompt_kinds import signature
 from steps import Tiny, TinyPath, random_tokens
 
 import edge_conflayers
