@@ -61,7 +61,7 @@ class TextGenerator(Closing):
         profiles: ProfileStore | None = None,
     ) -> None:
         self.method_name = method
-        self.threads = threads or machine.default_threads()
+        self.threads = machine.threads_to_use(threads)
         self._n_ctx = n_ctx
         self._fresh = fresh
         self._session: Session | None = None

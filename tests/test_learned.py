@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_conflayers.layer_search.prompt_kinds import signature
 from steps import Tiny, TinyPath, random_tokens
 
 import edge_conflayers
@@ -19,6 +18,7 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask
 from edge_conflayers.layer_search.measured import Found
 from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.layer_search.prompt_kinds import signature
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSet
 from edge_conflayers.learned import Learned
 from edge_conflayers.methods import make_method

@@ -33,7 +33,7 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.measured import MeasuredSettings
 from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SkipSets
-from edge_conflayers.next_state.head import FORESEEN_AMONG, NextStateHead
+from edge_conflayers.next_state.head import HEAD_VOCABULARY_SIZE, NextStateHead
 from edge_conflayers.saved_state import SavedState
 
 _VERIFIED = (2, 4, 8, 16)  # tokens whose V(n) is taken from the costs
@@ -158,7 +158,7 @@ class AutoDrafter(Controller):
         vocabulary, context = self._vocabulary, self._context
         if next_state is not None:
             vocabulary.expect(next_state.head.written)
-        size = FORESEEN_AMONG
+        size = HEAD_VOCABULARY_SIZE
         if mask:
             t1 = self._costs.t1(context)
             size = best_size(
@@ -169,8 +169,8 @@ class AutoDrafter(Controller):
                 v=lambda n: self._costs.v(n, context),
             )
             # Asking the head takes longer among more tokens; twice as many was not measured apart.
-            if next_state is not None and not 0 < size <= 2 * FORESEEN_AMONG:
-                size = FORESEEN_AMONG
+            if next_state is not None and not 0 < size <= 2 * HEAD_VOCABULARY_SIZE:
+                size = HEAD_VOCABULARY_SIZE
         vocabulary.size = size
         with contextlib.suppress(BadInput):  # no memory for it, or a head that is refused
             vocabulary.begin(session, prompt)

@@ -23,6 +23,7 @@ from edge_conflayers.learned import Learned
 from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileStore
 from edge_conflayers.tune import teaching
+from edge_conflayers.tune.prompts import prompts_by_kind
 
 N_LAYER = 6
 # The modules: as attributes of the package the names may also be the commands.
@@ -116,7 +117,8 @@ def test_a_next_state_head_is_taught_kept_and_used(tiny: Path, prompts: Path) ->
     done = tune(tiny, prompts, "--budget", 20)  # half of it, for 1024 tokens on a busy machine
     assert done.exit_code == 0, done.output
     assert re.search(
-        r"foresees \d+% in one guess and \d+% in four \(texts of \d+ tokens", done.stdout
+        r"foresees \d+% in one guess and \d+% in four \(texts of \d+ tokens",
+        done.stdout,
     )
     with Model(tiny) as model:
         head = Learned(model, 1).load_head()
@@ -151,14 +153,14 @@ def test_a_damaged_head_is_put_aside_with_one_warning(
 def test_an_interrupt_while_teaching_keeps_what_was_taught(
     tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = teaching._School.hear
+    learn = teaching._Teacher.take
 
     def interrupted(self: Any, *arguments: Any) -> None:
         learn(self, *arguments)
-        if len(self.lessons) == 1100:
+        if len(self.regression) == 1100:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(teaching._School, "hear", interrupted)
+    monkeypatch.setattr(teaching._Teacher, "take", interrupted)
     done = tune(tiny, prompts, "--budget", 60)
     assert done.exit_code == 130 and "texts of 1100 tokens" in done.stdout
     with Model(tiny) as model:
@@ -188,7 +190,7 @@ def test_an_interrupt_keeps_the_best_so_far(
     orders = ranking.orders
     monkeypatch.setattr(ranking, "orders", worst_first)
     monkeypatch.setattr(MeasuredSearch, "judge", interrupted)
-    done = tune(tiny, prompts)
+    done = tune(tiny, prompts, "--budget", 30)  # for two better sets on a busy machine
     assert done.exit_code == 130
     assert "what was found so far is kept" in done.output
     (found,) = kept(tiny)
@@ -257,7 +259,7 @@ def test_models_that_cannot_be_tuned(prompts: Path, tmp_path: Path) -> None:
 def test_texts_that_are_too_short(
     tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_conflayers.tune.skip_sets.LEAST_TEXT", 1000)
+    monkeypatch.setattr("edge_conflayers.tune.find_skip_sets.LEAST_TEXT", 1000)
     done = tune(tiny, prompts)
     assert done.exit_code == 0
     assert "code: too little text" in done.stdout and "talk: too little text" in done.stdout
@@ -276,7 +278,18 @@ def test_layers_are_shown_as_ranges(layers: tuple[int, ...], shown: str) -> None
     assert command._ranges(layers) == shown
 
 
-def test_default_prompts(tiny: Path) -> None:
-    kinds = command._texts(None, 2)
+def test_default_prompts() -> None:
+    kinds = prompts_by_kind(None, 2)
     assert list(kinds) == ["code", "summary", "questions", "translation", "chat"]
     assert all(len(prompts) == 2 for prompts in kinds.values())
+
+
+def test_fresh_forgets_the_head_too(tiny: Path, prompts: Path) -> None:
+    with Model(tiny) as model:
+        learned = Learned(model, 1)
+        weights = np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)
+        learned.save_head(NextStateHead(weights))
+        assert tune(tiny, prompts, "--budget", 1).exit_code == 0
+        assert learned.load_head() is not None
+        assert tune(tiny, prompts, "--budget", 1, "--fresh").exit_code == 0
+        assert learned.load_head() is None
