@@ -9,6 +9,7 @@ from typing import Any
 from edge_conflayers.engine.build import kernel_choice, library_build
 from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
+from edge_conflayers.exact_batches import remember_in
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets, merge_skip_sets
 from edge_conflayers.methods import Method
 from edge_conflayers.next_state.head import NextStateHead
@@ -34,13 +35,15 @@ class Learned:
         self._model = model
         self._threads = threads
         self._store = store or ProfileStore()
+        remember_in(self._store)
         # By file: what this process had and what was on disk when they were last brought together.
         self._synced: dict[str, tuple[_State | None, _State | None]] = {}
         self._keys: dict[str, ProfileKey] = {}  # so that the file is read once, and may go
 
     def resume(self, method: Method) -> None:
         """Lets a method go on from what was learned before, if it learns anything."""
-        if method.state() is None:
+        state = method.state()
+        if state is None:
             return
         key = self.key(method.settings())
         stored = self._store.load(key)
@@ -50,7 +53,8 @@ class Learned:
             except BadInput as error:
                 self._store.put_aside(key.file_name, str(error))
                 stored = None
-        self._synced[key.file_name] = (method.state(), stored)
+        # What a method resumed from is its state: states are restored exactly.
+        self._synced[key.file_name] = (stored or state, stored)
 
     def keep(self, method: Method) -> None:
         """Saves what a method has learned. What `tune` has found meanwhile stays."""
@@ -70,7 +74,7 @@ class Learned:
             except BadInput as error:
                 self._store.put_aside(key.file_name, str(error))
                 stored = None
-        self._synced[key.file_name] = (sets.to_json(), stored)
+        self._synced[key.file_name] = (stored or sets.to_json(), stored)
         return sets
 
     def keep_skip_sets(self, sets: SkipSets) -> None:
@@ -119,6 +123,8 @@ class Learned:
     def _keep(self, settings: Mapping[str, Any], state: _State, *, tuned: bool) -> None:
         key = self.key(settings)
         before, stored_before = self._synced.get(key.file_name, (None, None))
+        if state == before and stored_before is not None:
+            return  # it has learned nothing since
 
         def merge(stored: _State | None) -> _State:
             if settings != SKIP_SETS_PROFILE:

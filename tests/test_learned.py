@@ -143,3 +143,14 @@ def test_a_model_file_that_goes_away_meanwhile(
         list(writer.generate(random_tokens(writer.model, 20), max_tokens=8))
         copy.unlink()
     assert store.root is not None and list(store.root.glob("*.json"))
+
+
+def test_a_text_that_teaches_nothing_writes_nothing(path: Path, store: ProfileStore) -> None:
+    with TextGenerator(path, threads=1, profiles=store) as writer:
+        list(writer.generate(random_tokens(writer.model, 20), max_tokens=20))
+    assert store.root is not None
+    (kept,) = store.root.glob("*.json")
+    before = kept.stat()
+    with TextGenerator(path, threads=1, profiles=store) as writer:
+        writer.open(20, 20)
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -18,7 +18,7 @@ from edge_conflayers.costs.model import StepCosts
 from edge_conflayers.layer_search.masks import SavedMask
 from edge_conflayers.layer_search.measured import Found, Memory
 from edge_conflayers.layer_search.objective import Prediction
-from edge_conflayers.layer_search.prompt_kinds import SIGNATURE_SIZE, Signature, similarity, unit
+from edge_conflayers.layer_search.prompt_kinds import SIGNATURE_SIZE, Signature, similarity
 from edge_conflayers.layer_search.sublayers import candidates
 from edge_conflayers.saved_state import (
     Count,
@@ -107,7 +107,7 @@ class SkipSets:
         return next(name for i in count(1) if (name := f"seen {i}") not in self._sets)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; ``from_json`` restores it, signatures and gains to three digits."""
+        """JSON-able, signatures and gains to three digits; ``from_json`` restores it exactly."""
         return _State(
             self.n_layer,
             self.costs,
@@ -174,7 +174,7 @@ def _restored(kind: str, saved: _SavedSet, n_layer: int) -> SkipSet:
     prediction = Prediction(**{each.name: getattr(saved, each.name) for each in fields(Prediction)})
     return SkipSet(
         kind,
-        unit(np.array(saved.signature, dtype=np.float32)),
+        np.array(saved.signature, dtype=np.float32),  # of length 1, but for the third digit
         Found(saved.mask.mask(n_layer), prediction, saved.c),
         Memory(tuple(saved.gains), saved.seeds, saved.credit),
     )

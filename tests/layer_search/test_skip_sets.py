@@ -94,6 +94,7 @@ def test_json_restores_the_sets() -> None:
     for one, other in zip(sets, again, strict=True):
         assert (one.kind, one.found, one.memory) == (other.kind, other.found, other.memory)
         assert similarity(one.signature, other.signature) > 0.999
+    assert again.to_json() == data
 
 
 @pytest.mark.parametrize(
