@@ -1,8 +1,9 @@
-"""What was learned for (model file, machine, settings), kept on disk between runs.
+"""What was learned about (model file, machine, settings), kept on disk between runs.
 
-One JSON file per key. A file is replaced whole or not at all, so a reader never sees half a
-profile, whoever else writes or dies meanwhile. Losing a profile only costs a new search:
-whatever is wrong with the store is logged once, and the program goes on without it.
+One JSON file for each key, and files of bytes by name. A file is replaced whole or not at all, so
+a reader never sees half a profile, whoever else writes or dies meanwhile; who replaces what it has
+read holds the store's lock. Losing a profile only costs learning anew: whatever is wrong with the
+store is logged once, in one line, and the program goes on without it.
 """
 
 from __future__ import annotations
@@ -16,38 +17,38 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edge_conflayers.errors import BadInput
+import filelock
+import msgspec
+
+from edge_conflayers.errors import BadInput, one_line
 from edge_conflayers.folders import DATA_VARIABLE, data_folder
-from edge_conflayers.next_state.head import NextStateHead
 
-if TYPE_CHECKING:
-    from edge_conflayers.engine.model import Model  # which needs the library
-
-VERSION = 1
+VERSION = 2
 _SAMPLE_BYTES = 1 << 20
-_ABANDONED_SECONDS = 3600.0
+_ABANDONED_SECONDS = 3600.0  # no save takes that long
+_LOCK_SECONDS = 10.0  # a save takes milliseconds, so a lock held for longer is stuck
 
 _log = logging.getLogger(__name__)
 
 
-def default_root() -> Path:
-    """The folder of profiles: in EDGE_CONFLAYERS_DATA if set, else in the user's data folder."""
+def default_root() -> Path | None:
+    """The folder of profiles in the user's data folder; None if there is no such folder."""
     try:
         return data_folder() / "profiles"
     except BadInput:
-        return Path(os.devnull) / "profiles"  # cannot be made, and saving says what to do
+        return None
 
 
 def model_fingerprint(path: Path) -> str:
     """SHA-256 over the file's size, first and last MiB: cheap however large the model is.
 
-    Raises BadInput when the file cannot be read.
+    Raises:
+        BadInput: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -93,9 +94,18 @@ def _first_processor(cpuinfo: str) -> str:
     return " ".join(arm)
 
 
-@dataclass(frozen=True)
-class ProfileKey:
-    """What a profile is valid for; two runs share a profile when all fields are equal."""
+class ProfileKey(msgspec.Struct, frozen=True):
+    """What a profile is valid for; two runs share a profile when all fields are equal.
+
+    Attributes:
+        model: fingerprint of the model file.
+        cpu, cores, platform: the machine.
+        threads: CPU threads that steps take.
+        gpu_layers: layers offloaded to an accelerator.
+        kernels: the CPU kernels in use.
+        library: the build of the library.
+        settings: digest of the method's settings.
+    """
 
     model: str
     cpu: str
@@ -103,16 +113,29 @@ class ProfileKey:
     platform: str
     threads: int
     gpu_layers: int
+    kernels: str
+    library: str
     settings: str
 
     @classmethod
     def for_model(
-        cls, path: str | Path, settings: Mapping[str, Any], threads: int, gpu_layers: int
+        cls,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        threads: int,
+        gpu_layers: int,
+        kernels: str = "",
+        library: str = "",
     ) -> ProfileKey:
-        """The key of the model file at `path` on this machine.
+        """The key of the model file at ``path`` on this machine.
 
-        settings: JSON-able; its order does not matter. threads: CPU threads used.
-        gpu_layers: layers offloaded to an accelerator. Raises BadInput for an unreadable file.
+        Args:
+            settings: JSON-able; their order does not matter.
+            threads, gpu_layers, kernels, library: as the attributes.
+
+        Raises:
+            BadInput: the file cannot be read.
         """
         canonical = json.dumps(dict(settings), sort_keys=True, separators=(",", ":"))
         return cls(
@@ -122,93 +145,154 @@ class ProfileKey:
             platform=f"{platform.system()}-{platform.machine()}",
             threads=threads,
             gpu_layers=gpu_layers,
+            kernels=kernels,
+            library=library,
             settings=hashlib.sha256(canonical.encode()).hexdigest(),
         )
 
     @property
     def file_name(self) -> str:
         """The name of the profile's file within the store."""
-        canonical = json.dumps(asdict(self), sort_keys=True)
+        canonical = json.dumps(msgspec.structs.asdict(self), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:32] + ".json"
 
 
+class _File(msgspec.Struct):
+    """A profile as it is on disk."""
+
+    version: int
+    key: ProfileKey
+    state: dict[str, Any]
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
 class ProfileStore:
-    """Profiles in the folder `root` (`default_root` if None), created on the first save."""
+    """Profiles in a folder, which is created on the first save.
+
+    Args:
+        root: the folder; None for the user's own (``default_root``).
+    """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = default_root() if root is None else root
+        self.root = root or default_root()
         self._warned: set[str] = set()
+        if self.root is None:
+            self._warn_once(
+                f"there is no home folder to keep what is learned in; set {DATA_VARIABLE} to a"
+                " folder"
+            )
 
     def path(self, key: ProfileKey) -> Path:
-        """Where the profile of `key` is or would be."""
-        return self.root / key.file_name
+        """Where the profile of ``key`` is or would be."""
+        return (self.root or Path()) / key.file_name
 
     def load(self, key: ProfileKey) -> dict[str, Any] | None:
-        """The state last saved for `key`, or None.
-
-        A file that is damaged or of another version is renamed to *.corrupt and logged once.
-        """
-        path = self.path(key)
-        try:
-            raw = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            self._warn_once(f"cannot read profiles in {self.root} ({error.strerror})")
+        """The state last saved for ``key``, or None. A file that is damaged or of another version
+        is put aside."""
+        raw = self.load_bytes(key.file_name)
+        if raw is None:
             return None
         try:
             return _unpack(raw, key)
         except (ValueError, RecursionError) as error:
-            self.put_aside(key, str(error))
+            self.put_aside(key.file_name, f"what was learned cannot be used ({one_line(error)})")
             return None
 
-    def put_aside(self, key: ProfileKey, why: str) -> None:
-        """Rename the profile of `key` to *.corrupt, because its state cannot be used; logged
-        once."""
-        self._put_aside(self.path(key), why)
-
-    def _put_aside(self, path: Path, why: str) -> None:
-        with contextlib.suppress(OSError):
-            os.replace(path, path.with_suffix(".corrupt"))
-        self._warn_once(f"the profile {path} cannot be used ({why}); searching anew")
-
     def save(self, key: ProfileKey, state: Mapping[str, Any]) -> None:
-        """Replace the profile of `key` by `state`, whole or not at all.
+        """Replaces the profile of ``key`` by ``state``, whatever is there.
 
-        A folder that cannot be written is logged once and otherwise ignored.
-        Raises TypeError or ValueError for a state that is not JSON-able.
+        Raises:
+            TypeError, ValueError: the state is not JSON-able.
         """
-        content = {"version": VERSION, "key": asdict(key), "state": dict(state)}
-        text = json.dumps(content, indent=1, allow_nan=False)
-        self._save(self.path(key), text.encode())
+        self.update(key, lambda stored: dict(state))
 
-    def load_head(self, model: Model) -> NextStateHead | None:
-        """The next-state head of a model, on whatever machine it was taught; None if there is none.
+    def update(
+        self, key: ProfileKey, change: Callable[[dict[str, Any] | None], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Replaces the profile of ``key`` by what ``change`` makes of it, and returns that.
 
-        A file that is damaged is renamed to *.corrupt and logged once.
+        Nobody else saves in between. A folder that cannot be written is logged once and otherwise
+        ignored.
+
+        Args:
+            change: called with the state as ``load`` returns it.
+
+        Raises:
+            TypeError, ValueError: the new state is not JSON-able.
         """
-        path = self.head_path(model)
+        with self._locked():
+            state = change(self.load(key))
+            json.dumps(state, allow_nan=False)  # msgspec writes null for what is no number
+            self._save(key.file_name, msgspec.json.encode(_File(VERSION, key, state)))
+            return state
+
+    def load_bytes(self, name: str) -> bytes | None:
+        """The content of the file ``name``; None if there is none."""
+        if self.root is None:
+            return None
         try:
-            return NextStateHead.from_bytes(path.read_bytes(), model.n_embd, model.n_vocab)
+            return (self.root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             self._warn_once(f"cannot read profiles in {self.root} ({error.strerror})")
-        except BadInput as error:
-            self._put_aside(path, str(error))
-        return None
+            return None
 
-    def save_head(self, model: Model, head: NextStateHead) -> None:
-        """Replaces the next-state head of a model, as ``save`` does."""
-        self._save(self.head_path(model), head.to_bytes())
+    def save_bytes(self, name: str, content: bytes) -> None:
+        """Replaces the file ``name``; errors are treated as by ``update``."""
+        with self._locked():
+            self._save(name, content)
 
-    def head_path(self, model: Model) -> Path:
-        """Where the next-state head of a model is or would be."""
-        return self.root / f"{model_fingerprint(model.path)[:32]}.next-state"
+    def remove(self, name: str) -> None:
+        """Removes the file ``name``, if there is one."""
+        if self.root is None:
+            return
+        with self._locked():
+            try:
+                (self.root / name).unlink(missing_ok=True)
+            except NotADirectoryError:
+                pass
+            except OSError as error:
+                self._warn_once(f"cannot remove {self.root / name} ({error.strerror})")
 
-    def _save(self, path: Path, content: bytes) -> None:
+    def put_aside(self, name: str, why: str) -> None:
+        """Renames the file ``name`` to *.corrupt, since it cannot be used; logged once."""
+        if self.root is None:
+            return
+        path = self.root / name
+        aside = path.with_suffix(".corrupt")
+        with contextlib.suppress(OSError):
+            os.replace(path, aside)
+        self._warn_once(f"{one_line(why)}; it is put aside as {aside} and learned anew")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds the lock of the store; without one where there can be none (``_save`` says so if
+        the folder cannot be written either)."""
+        if self.root is None:
+            yield
+            return
+        lock = filelock.FileLock(self.root / ".lock", timeout=_LOCK_SECONDS)
         try:
-            self._replace(path, content)
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except filelock.Timeout:
+            self._warn_once(f"another program holds {self.root / '.lock'}; saving without it")
+        except (OSError, NotImplementedError):  # not writable, or a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _save(self, name: str, content: bytes) -> None:
+        if self.root is None:
+            return
+        try:
+            self._replace(self.root / name, content)
         except OSError as error:
             self._warn_once(
                 f"cannot keep what was learned in {self.root} ({error.strerror}); "
@@ -216,9 +300,9 @@ class ProfileStore:
             )
 
     def _replace(self, path: Path, content: bytes) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._sweep(path)
-        handle, name = tempfile.mkstemp(prefix=path.stem + ".", suffix=".tmp", dir=self.root)
+        handle, name = tempfile.mkstemp(prefix=path.stem + ".", suffix=".tmp", dir=path.parent)
         try:
             with open(handle, "wb") as file:
                 file.write(content)
@@ -231,8 +315,8 @@ class ProfileStore:
             raise
 
     def _sweep(self, path: Path) -> None:
-        """Remove what killed writers left, but nothing a living one may still be writing."""
-        for leftover in self.root.glob(path.stem + ".*.tmp"):
+        """Removes what killed writers left, but nothing that a living one may still be writing."""
+        for leftover in path.parent.glob(path.stem + ".*.tmp"):
             with contextlib.suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
                     leftover.unlink()
@@ -244,14 +328,10 @@ class ProfileStore:
 
 
 def _unpack(raw: bytes, key: ProfileKey) -> dict[str, Any]:
-    content = json.loads(raw)
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    if content.get("version") != VERSION:
-        raise ValueError(f"version {content.get('version')!r}, not {VERSION}")
-    if content.get("key") != asdict(key):
+    version = msgspec.json.decode(raw, type=_Version).version
+    if version != VERSION:
+        raise ValueError(f"version {version}, not {VERSION}")
+    file = msgspec.json.decode(raw, type=_File)
+    if file.key != key:
         raise ValueError("it was saved for another model, machine or setting")
-    state = content.get("state")
-    if not isinstance(state, dict):
-        raise ValueError("it holds no state")
-    return state
+    return file.state

@@ -124,7 +124,7 @@ def test_methods_go_on_from_their_state(tiny: Tiny, name: str) -> None:
         other = make_method(name, model)
         other.resume(json.loads(json.dumps(state)))
         assert other.state() == state
-        with pytest.raises(BadInput, match="--fresh"):
+        with pytest.raises(BadInput, match="cannot be used"):
             make_method(name, tiny("llama", n_layer=9)).resume(state)
 
 

@@ -8,12 +8,12 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_conflayers import profiles
@@ -21,8 +21,14 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.profiles import ProfileKey, ProfileStore, default_root, model_fingerprint
 
 MIB = 1 << 20
-KEY = ProfileKey("m", "a cpu", 2, "Linux-x86_64", 2, 0, "s")
+KEY = ProfileKey("m", "a cpu", 2, "Linux-x86_64", 2, 0, "k", "l", "s")
 STATE = {"skip_set": [1, 3], "lambda": -0.05, "scores": [0.5, 1.0], "finished": False}
+
+
+def files(root: Path | None) -> list[str]:
+    """What is in a store, its lock left out."""
+    assert root is not None
+    return sorted(path.name for path in root.iterdir() if path.name != ".lock")
 
 
 def run_writer(root: Path, before_save: str, save: str = "store.save(key, {'new': 1})") -> int:
@@ -33,7 +39,7 @@ from pathlib import Path
 from edge_conflayers.profiles import ProfileKey, ProfileStore
 def die(*_): os._exit(99)
 {before_save}
-key = ProfileKey("m", "a cpu", 2, "Linux-x86_64", 2, 0, "s")
+key = ProfileKey("m", "a cpu", 2, "Linux-x86_64", 2, 0, "k", "l", "s")
 store = ProfileStore(Path(sys.argv[1]))
 {save}
 """
@@ -53,14 +59,14 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert ProfileStore(tmp_path / "deep" / "folder").load(KEY) == STATE
     store.save(KEY, {"other": 1})
     assert store.load(KEY) == {"other": 1}
-    assert [path.name for path in store.root.iterdir()] == [KEY.file_name]
+    assert files(store.root) == [KEY.file_name]
 
 
 def test_the_file_says_its_version_and_what_it_is_for(tmp_path: Path) -> None:
     store = ProfileStore(tmp_path)
     store.save(KEY, STATE)
     content = json.loads(store.path(KEY).read_text())
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert content["key"]["cpu"] == "a cpu"
 
 
@@ -73,16 +79,19 @@ def test_the_file_says_its_version_and_what_it_is_for(tmp_path: Path) -> None:
         {"platform": "Darwin-arm64"},
         {"threads": 1},
         {"gpu_layers": 3},
+        {"kernels": "upstream"},
+        {"library": "0.2.0"},
         {"settings": "t"},
     ],
 )
 def test_every_part_of_the_key_counts(tmp_path: Path, other: dict[str, Any]) -> None:
     store = ProfileStore(tmp_path)
     store.save(KEY, STATE)
-    assert store.load(replace(KEY, **other)) is None
+    assert store.load(msgspec.structs.replace(KEY, **other)) is None
     assert store.load(KEY) == STATE
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.dictionaries(
         st.text(),
@@ -114,7 +123,7 @@ def test_a_state_that_is_no_json_leaves_the_old_profile(
     with pytest.raises((TypeError, ValueError)):
         store.save(KEY, state)
     assert store.load(KEY) == STATE
-    assert len(list(tmp_path.iterdir())) == 1
+    assert files(tmp_path) == [KEY.file_name]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +175,7 @@ def test_a_failed_write_leaves_nothing_behind(
     monkeypatch.setattr(os, "fsync", disk_full)
     store.save(KEY, {"new": 1})
     assert store.load(KEY) == STATE
-    assert [path.name for path in tmp_path.iterdir()] == [KEY.file_name]
+    assert files(tmp_path) == [KEY.file_name]
     assert "No space left" in caplog.text
 
 
@@ -187,10 +196,11 @@ def damaged(raw: bytes) -> dict[str, bytes]:
         "a list": b"[1, 2]",
         "deep": b"[" * 100_000,
         "no version": json.dumps({"key": content["key"], "state": {}}).encode(),
+        "version 1": json.dumps(content | {"version": 1}).encode(),
         "version 0": json.dumps(content | {"version": 0}).encode(),
-        "version 2": json.dumps(content | {"version": 2}).encode(),
+        "version 3": json.dumps(content | {"version": 3}).encode(),
         "another key": json.dumps(content | {"key": content["key"] | {"threads": 9}}).encode(),
-        "no state": json.dumps({"version": 1, "key": content["key"]}).encode(),
+        "no state": json.dumps({"version": 2, "key": content["key"]}).encode(),
         "state a list": json.dumps(content | {"state": []}).encode(),
     }
 
@@ -232,7 +242,7 @@ def test_writers_at_the_same_time_never_mix(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\n"
         "from edge_conflayers.profiles import ProfileKey, ProfileStore\n"
-        "key = ProfileKey('m', 'a cpu', 2, 'Linux-x86_64', 2, 0, 's')\n"
+        "key = ProfileKey('m', 'a cpu', 2, 'Linux-x86_64', 2, 0, 'k', 'l', 's')\n"
         "store, NAME = ProfileStore(Path(sys.argv[1])), sys.argv[2]\n" + loop
     )
     environment = os.environ | {"PYTHONPATH": str(package)}
@@ -248,7 +258,7 @@ def test_writers_at_the_same_time_never_mix(tmp_path: Path) -> None:
         seen.add(state["writer"])
     assert [writer.returncode for writer in writers] == [0, 0]
     assert seen & {"left", "right"}
-    assert [path.name for path in tmp_path.iterdir()] == [KEY.file_name]
+    assert files(tmp_path) == [KEY.file_name]
 
 
 def test_a_folder_that_cannot_be_written_is_told_once(
@@ -349,3 +359,76 @@ def test_the_key_of_a_model(tmp_path: Path) -> None:
 )
 def test_the_cpu_name_from_linux(cpuinfo: str, name: str) -> None:
     assert profiles._first_processor(cpuinfo) == name
+
+
+def test_two_writers_who_add_to_what_is_there_lose_nothing(tmp_path: Path) -> None:
+    add = "for i in range(60): store.update(key, lambda s: {**(s or {}), f'{os.getpid()} {i}': i})"
+    program = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from edge_conflayers.profiles import ProfileKey, ProfileStore\n"
+        "key = ProfileKey('m', 'a cpu', 2, 'Linux-x86_64', 2, 0, 'k', 'l', 's')\n"
+        "store = ProfileStore(Path(sys.argv[1]))\n" + add
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(profiles.__file__).parents[1])}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=environment)
+        for _ in range(3)
+    ]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    state = ProfileStore(tmp_path).load(KEY)
+    assert state is not None and len(state) == 3 * 60
+
+
+def test_a_lock_that_is_stuck_is_told_and_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(profiles, "_LOCK_SECONDS", 0.1)
+    store = ProfileStore(tmp_path)
+    program = (
+        "import filelock as f, sys; a = f.FileLock(sys.argv[1]); a.acquire(); print(flush=True)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-uc", program + "; sys.stdin.read()", str(tmp_path / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline()
+        store.save(KEY, STATE)
+    finally:
+        holder.communicate()
+    assert store.load(KEY) == STATE
+    assert len(caplog.records) == 1 and "holds" in caplog.text
+
+
+def test_without_a_home_folder_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = """
+import os
+for name in ("HOME", "XDG_DATA_HOME", "EDGE_CONFLAYERS_DATA"):
+    os.environ.pop(name, None)
+from edge_conflayers.profiles import ProfileKey, ProfileStore
+if os.geteuid() == 0:
+    os.setuid(54321)  # of no user
+store, key = ProfileStore(), ProfileKey("m", "a cpu", 2, "Linux-x86_64", 2, 0, "k", "l", "s")
+store.save(key, {"new": 1})
+store.save_bytes("head", b"1")
+store.remove("head")
+print(store.load(key), store.load_bytes("head"))
+"""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become a user that the system lacks")
+    environment = os.environ | {"PYTHONPATH": str(Path(profiles.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "None None\n"
+    (line,) = done.stderr.splitlines()
+    assert "no home folder" in line and "EDGE_CONFLAYERS_DATA" in line

@@ -17,11 +17,11 @@ from edge_conflayers.cli.options import (
     count_option,
     draft_model_option,
     file_option,
+    find_draft_model,
     fresh_option,
     json_option,
     kernels_option,
     method_names,
-    method_options,
     model_argument,
     predict_option,
     prompts_option,
@@ -35,6 +35,8 @@ from edge_conflayers.errors import BadInput
 if TYPE_CHECKING:
     from edge_conflayers.bench.runner import Engine, Generation
     from edge_conflayers.engine.binding import KernelChoice
+    from edge_conflayers.engine.model import Model
+    from edge_conflayers.learned import Learned
 
 
 @click.command()
@@ -106,7 +108,8 @@ def bench(
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
     from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.sampling import SamplerSettings
-    from edge_conflayers.methods import SHARING_SKIP_SETS
+    from edge_conflayers.learned import Learned
+    from edge_conflayers.methods import TUNED_METHODS, MethodOptions, uses_head
 
     names = _method_names(methods)
     of_upstream = {reports.UPSTREAM, reports.UPSTREAM_LOOKUP}
@@ -118,12 +121,19 @@ def bench(
     threads = machine.threads_to_use(threads)
     with ExitStack() as stack:
         loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers, kernels=kernels))
-        options = stack.enter_context(
-            method_options(tuple(names), draft_model, gpu_layers, loaded, learned=tuned)
+        draft_path = find_draft_model(draft_model, names)
+        learned = Learned(loaded, threads)
+        options = MethodOptions(
+            draft_model=stack.enter_context(
+                Model(draft_path, gpu_layers=gpu_layers, kernels=loaded.kernels)
+            )
+            if draft_path is not None
+            else None,
+            next_state=learned.load_head() if tuned and uses_head(names) else None,
         )
         tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
         n_ctx = context_for(loaded, tasks, predict, ctx)
-        learned = _tuned(path, threads, gpu_layers) if tuned else None
+        found = _tuned(learned, loaded, threads) if tuned else None
         engines: dict[str, Engine] = {}
         for name in names:
             engine: Engine
@@ -145,7 +155,7 @@ def bench(
                     n_ctx=n_ctx,
                     threads=threads,
                     options=options,
-                    learned=learned if name in SHARING_SKIP_SETS else None,
+                    learned=found if name in TUNED_METHODS else None,
                 )
             engines[name] = stack.enter_context(closing(engine))
         warm_up(engines, tasks[0])
@@ -171,17 +181,14 @@ def bench(
         sys.exit(130)
 
 
-def _tuned(path: Path, threads: int, gpu_layers: int) -> dict[str, Any]:
+def _tuned(learned: Learned, model: Model, threads: int) -> dict[str, Any]:
     """What `tune` has found, without what was learned from texts, which may be those of the
     benchmark."""
-    from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE
-    from edge_conflayers.profiles import ProfileKey, ProfileStore
-
-    key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
-    state = ProfileStore().load(key)
-    if state is None:
-        raise BadInput(f"{path.name} is not tuned for {threads} threads; run `tune` first")
-    return {**state, "others": {}}
+    sets = learned.skip_sets()
+    if sets.costs is None:
+        raise BadInput(f"{model.path.name} is not tuned for {threads} threads; run `tune` first")
+    sets.others.clear()
+    return sets.to_json()
 
 
 def _method_names(given: str) -> list[str]:

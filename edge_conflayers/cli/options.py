@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_conflayers.cli.pulling import find_model
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.errors import EdgeConflayersError
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice
-    from edge_conflayers.engine.model import Model
-    from edge_conflayers.methods import MethodOptions
 
 _Command = Callable[..., Any]
 _Option = Callable[[_Command], _Command]
@@ -189,41 +186,18 @@ def method_names() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
-@contextmanager
-def method_options(
-    methods: tuple[str, ...],
-    draft_model: str | None,
-    gpu_layers: int,
-    target: Model,
-    *,
-    learned: bool,
-) -> Iterator[MethodOptions]:
-    """What was given to methods, as long as it is needed.
-
-    Args:
-        target: the model that is drafted for.
-        learned: with what `tune` has taught it, for the methods that make use of it.
+def find_draft_model(name: str | None, methods: Iterable[str]) -> Path | None:
+    """The file of the draft model that a user names for these methods, pulled if it has to be.
 
     Raises:
-        BadInput: a draft model without the method that uses it, or one that cannot be loaded.
+        BadInput: none of the methods uses one.
     """
-    from edge_conflayers.engine.model import Model
-    from edge_conflayers.methods import DRAFT_MODEL_METHODS, FORESEEING, MethodOptions
-    from edge_conflayers.profiles import ProfileStore
+    from edge_conflayers.methods import check_draft_model
 
-    foresees = learned and bool(set(FORESEEING) & set(methods))
-    next_state = ProfileStore().load_head(target) if foresees else None
-
-    if draft_model is None:
-        yield MethodOptions(next_state=next_state)
-        return
-    if not set(DRAFT_MODEL_METHODS) & set(methods):
-        raise BadInput(
-            f"--draft-model is of use to the methods {' and '.join(DRAFT_MODEL_METHODS)} only;"
-            " choose one of them"
-        )
-    with Model(find_model(draft_model), gpu_layers=gpu_layers, kernels=target.kernels) as model:
-        yield MethodOptions(model, next_state)
+    if name is None:
+        return None
+    check_draft_model(methods, given=True)
+    return find_model(name)
 
 
 def _all(options: tuple[_Option, ...]) -> _Option:

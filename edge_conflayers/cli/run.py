@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import sys
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,9 @@ from edge_conflayers.cli.options import (
     context_options,
     draft_model_option,
     file_option,
+    find_draft_model,
     fresh_option,
     kernels_option,
-    method_options,
     model_argument,
     predict_option,
     raw_option,
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.binding import KernelChoice
+    from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.sampling import SamplerSettings
-    from edge_conflayers.engine.session import Session
-    from edge_conflayers.methods import Method
 
 
 @click.command()
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Colour the text by who drafted it, on a terminal.",
 )
-@fresh_option("Forget what was learned about this model on this machine.")
+@fresh_option("Neither use nor keep what is learned about this model.")
 @file_option("--stats-json", help="Write the statistics to a file.")
 def run(
     model: str,
@@ -107,47 +107,45 @@ def run(
     from edge_conflayers.chat import prompt_tokens
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
-    from edge_conflayers.engine.model import Model
-    from edge_conflayers.engine.sampling import RANDOM_SEEDS, Sampler
-    from edge_conflayers.engine.session import Session
-    from edge_conflayers.engine.session.kv_cache import context_for
-    from edge_conflayers.methods import make_method
+    from edge_conflayers.engine.sampling import RANDOM_SEEDS
+    from edge_conflayers.text_generator import TextGenerator
 
     settings = _sampler_settings(grammar_file, json_schema, **sampling)
-    with (
-        Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,
-        method_options((method,), draft_model, gpu_layers, loaded, learned=not fresh) as options,
-    ):
-        tokens = prompt_tokens(loaded, text, system=system, raw=raw, parse_special=special)
-        most = None if predict < 0 else predict
-        ctx = context_for(loaded, len(tokens), most, ctx)
-        _tell_of_room(ctx - len(tokens), predict)
-        with (
-            Session(loaded, n_ctx=ctx, threads=threads) as session,
-            closing(Sampler(loaded, settings)) as sampler,
-            closing(make_method(method := _usable(method, session), loaded, options)) as chosen,
-        ):
-            stats = Stats()
-            colours = SourceColours() if show_draft else None
-            profile = _Profile(chosen, path, session.threads, gpu_layers)
-            profile.load(fresh=fresh)
-            chosen.prepare(session)
-            interrupted = False
-            try:
-                _stream(session, tokens, sampler, chosen, predict, stats, colours)
-            except KeyboardInterrupt:
-                interrupted = True
-            finally:
-                profile.save()
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-            if colours is not None:
-                colours.print_legend(stats.sources)
-            seed = settings.seed
-            _show(stats, method, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
-            if stats_json is not None:
-                about = {"model": str(path), "method": method, "seed": seed}
-                write_json(stats_json, {**about, **stats.to_json()})
+    stats = Stats()
+    colours = SourceColours() if show_draft else None
+    interrupted = False
+    with TextGenerator(
+        path,
+        method=method,
+        n_ctx=ctx,
+        threads=threads,
+        gpu_layers=gpu_layers,
+        kernels=kernels,
+        draft_model=find_draft_model(draft_model, (method,)),
+        fresh=fresh,
+    ) as writer:
+        tokens = prompt_tokens(writer.model, text, system=system, raw=raw, parse_special=special)
+        max_tokens = None if predict < 0 else predict
+        session = writer.open(len(tokens), max_tokens)
+        _tell_of_room(session.n_ctx - len(tokens), predict)
+        if writer.method_name != method:
+            _tell_plain(writer.model)
+        written = writer.generate(tokens, settings, max_tokens=max_tokens, stats=stats)
+        try:
+            _stream(writer.model, written, stats, colours)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            writer.save()
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        if colours is not None:
+            colours.print_legend(stats.sources)
+        used, seed = writer.method_name, settings.seed
+        _show(stats, used, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
+        if stats_json is not None:
+            about = {"model": str(path), "method": used, "seed": seed}
+            write_json(stats_json, {**about, **stats.to_json()})
     if interrupted:
         sys.exit(130)
 
@@ -166,18 +164,15 @@ def _tell_of_room(room: int, predict: int) -> None:
         )
 
 
-def _usable(method: str, session: Session) -> str:
-    """The method; plain decoding where no draft can be verified."""
-    if method == "plain" or session.verifies_drafts:
-        return method
-    where = "this GPU rounds" if session.model.on_gpu else "these CPU kernels round"
-    instead = "on the CPU (without -ngl)" if session.model.on_gpu else "with --kernels ecl"
+def _tell_plain(model: Model) -> None:
+    """Says why nothing is drafted although a method was chosen."""
+    where = "this GPU rounds" if model.on_gpu else "these CPU kernels round"
+    instead = "on the CPU (without -ngl)" if model.on_gpu else "with --kernels ecl"
     click.echo(
         f"note: {where} steps over several tokens otherwise than steps over one, so that drafts"
         f" could change the text: decoding plainly; {instead} they cannot",
         err=True,
     )
-    return "plain"
 
 
 def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
@@ -204,56 +199,18 @@ def _sampler_settings(
 
 
 def _stream(
-    session: Any,
-    tokens: list[int],
-    sampler: Any,
-    method: Method,
-    predict: int,
+    model: Model,
+    written: Generator[int, None, None],
     stats: Stats,
     colours: SourceColours | None,
 ) -> None:
-    from edge_conflayers.decoding.speculate import generate
-
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    written = generate(
-        session,
-        tokens,
-        sampler,
-        drafter=method.drafter,
-        max_tokens=None if predict < 0 else predict,
-        stats=stats,
-    )
     with closing(written):  # an interrupt still completes the statistics
         for token in written:
-            text = decoder.decode(session.model.piece(token))
+            text = decoder.decode(model.piece(token))
             sys.stdout.write(colours.mark(text, stats.sources[-1]) if colours else text)
             sys.stdout.flush()
     sys.stdout.write(decoder.decode(b"", final=True))
-
-
-class _Profile:
-    """What the method has learned, on disk between runs."""
-
-    def __init__(self, method: Method, path: Path, threads: int, gpu_layers: int) -> None:
-        from edge_conflayers.profiles import ProfileKey, ProfileStore
-
-        self._method = method
-        self._store = ProfileStore()
-        self._key = ProfileKey.for_model(path, method.settings(), threads, gpu_layers)
-
-    def load(self, *, fresh: bool) -> None:
-        state = None if fresh or self._method.state() is None else self._store.load(self._key)
-        if state is None:
-            return
-        try:
-            self._method.resume(state)
-        except BadInput as error:
-            self._store.put_aside(self._key, str(error))
-
-    def save(self) -> None:
-        state = self._method.state()
-        if state is not None:
-            self._store.save(self._key, state)
 
 
 def _show(stats: Stats, method: str, *, random_seed: int | None = None) -> None:

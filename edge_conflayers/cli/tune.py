@@ -1,5 +1,4 @@
-"""``edge-conflayers tune``: a next-state head, and skip sets for the kinds of prompts that will
-come."""
+"""``edge-conflayers tune``: teaches a next-state head and finds skip sets."""
 
 from __future__ import annotations
 
@@ -24,18 +23,13 @@ from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.terminal import print_table
 
 if TYPE_CHECKING:
-    from edge_conflayers.bench.workloads import Prompt
     from edge_conflayers.engine.binding import KernelChoice
-    from edge_conflayers.engine.model import Model
-    from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
-    from edge_conflayers.profiles import ProfileKey, ProfileStore
-    from edge_conflayers.tune.skip_sets import Progress
+    from edge_conflayers.layer_search.skip_sets import SkipSet
     from edge_conflayers.tune.teaching import Taught
+    from edge_conflayers.tune.tuning import Progress
 
-_UNNAMED = "prompts"
-_TICKS = 10  # of the progress bar, per second
-_MOST_SECONDS = 7 * 24 * 3600
-_TEACHING = 0.5  # of the budget
+_TICKS = 10  # steps of a progress bar in a second
+_LONGEST = 7 * 24 * 3600  # seconds
 
 
 @click.command()
@@ -55,7 +49,7 @@ _TEACHING = 0.5  # of the budget
 @count_option("--limit", default=3, help="Most prompts of a kind.")
 @predict_option(96, least=32, help="Most tokens to write for each prompt.")
 @raw_option
-@fresh_option("Forget what was found for this model before.")
+@fresh_option("Forget all that was learned about this model, its next-state head included.")
 @device_options
 @kernels_option
 def tune(
@@ -76,148 +70,39 @@ def tune(
     What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
-    from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
-    from edge_conflayers.drafters.draft_vocabulary import (
-        DraftVocabulary,
-        measure_savings,
-        typical_size,
-    )
-    from edge_conflayers.drafters.next_state import PAYS_FROM
+    from edge_conflayers.bench.runner import make_task
     from edge_conflayers.engine.model import Model
-    from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE
     from edge_conflayers.limits import check_number
-    from edge_conflayers.profiles import ProfileKey, ProfileStore
-    from edge_conflayers.tune.skip_sets import check_layers_can_be_dropped
-    from edge_conflayers.tune.skip_sets import tune as tune_kinds
+    from edge_conflayers.tune import tuning
+    from edge_conflayers.tune.prompts import prompts_by_kind
 
-    check_number("budget", budget, 1, _MOST_SECONDS)
-    texts = _texts(prompts_file, limit)
-    path = find_model(model)
+    check_number("budget", budget, 1, _LONGEST)
     threads = machine.threads_to_use(threads)
-    with Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded:
-        check_layers_can_be_dropped(loaded)
-        every = [each for some in texts.values() for each in some]
-        prompts = {kind: _tokens(loaded, some, raw) for kind, some in texts.items()}
-        store = ProfileStore()
-        key = ProfileKey.for_model(path, SKIP_SETS_PROFILE, threads, gpu_layers)
-        sets = _load(store, key, loaded, fresh)
-        interrupted = False
-        taught: Taught | None = None
-        without_text: list[str] = []
-        try:
-            if sets.costs is None or sets.savings is None:  # `run` measures only some, quickly
-                click.echo("measuring what steps cost", err=True)
-                with session_to_measure_in(loaded, threads) as session:
-                    sets.costs = measure_costs(session, quick=False)
-                    sets.savings = measure_savings(session, DraftVocabulary(loaded))
-                store.save(key, sets.to_json())
-            if sets.costs.t1(0) >= PAYS_FROM:
-                seconds = budget * _TEACHING
-                taught = _teach(store, loaded, every, seconds, threads, raw=raw, fresh=fresh)
-                if taught is not None and taught.interrupted:
-                    raise KeyboardInterrupt
-                budget -= seconds
-            savings = sets.savings or {}
-            size = typical_size(savings, DraftVocabulary(loaded), sets.costs, 0)
-            with _Bar("searching", budget) as bar:
-                without_text = tune_kinds(
-                    loaded,
-                    prompts,
-                    sets,
-                    sets.costs,
-                    budget=budget,
-                    max_tokens=predict,
-                    saved_seconds=savings.get(size, 0.0),
-                    threads=threads,
-                    on_progress=lambda progress: bar.show(progress.seconds, _best(progress)),
-                    on_better=lambda: store.save(key, sets.to_json()),
-                )
-        except KeyboardInterrupt:
-            interrupted = True
-    _show([each for each in sets if each.kind in prompts])
-    if taught is not None:
-        _show_taught(taught)
-    for kind in without_text:
+    kinds = prompts_by_kind(prompts_file, limit)
+    path = find_model(model)
+    with Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded, _Bars() as bars:
+        tuned = tuning.tune(
+            loaded,
+            {
+                kind: [make_task(loaded, prompt, raw=raw).tokens for prompt in prompts]
+                for kind, prompts in kinds.items()
+            },
+            budget=budget,
+            max_tokens=predict,
+            threads=threads,
+            fresh=fresh,
+            on_progress=bars.show,
+        )
+    if tuned.no_head:
+        click.echo(f"no next-state head: {tuned.no_head}", err=True)
+    _show_sets(tuned.sets)
+    if tuned.taught is not None:
+        _show_taught(tuned.taught)
+    for kind in tuned.without_text:
         click.echo(f"{kind}: too little text to search over; give longer or other prompts")
-    if interrupted:
+    if tuned.interrupted:
         click.echo("interrupted: what was found so far is kept", err=True)
         sys.exit(130)
-
-
-def _texts(prompts_file: Path | None, limit: int) -> dict[str, list[Prompt]]:
-    """Prompts by kind, in the order of the file."""
-    from edge_conflayers.bench import workloads
-    from edge_conflayers.tune.prompts import TUNING_PROMPTS
-
-    if prompts_file is not None:
-        prompts = workloads.load(prompts_file)
-    else:
-        prompts = [
-            workloads.Prompt(f"{kind} {i}", kind, text)
-            for kind, texts in TUNING_PROMPTS.items()
-            for i, text in enumerate(texts)
-        ]
-    kinds: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        kinds.setdefault(prompt.category or _UNNAMED, []).append(prompt)
-    return {kind: workloads.spread(some, limit) for kind, some in kinds.items()}
-
-
-def _tokens(model: Model, prompts: Iterable[Prompt], raw: bool) -> list[tuple[int, ...]]:
-    from edge_conflayers.bench.runner import make_task
-
-    return [make_task(model, prompt, raw=raw).tokens for prompt in prompts]
-
-
-def _load(store: ProfileStore, key: ProfileKey, model: Model, fresh: bool) -> SkipSets:
-    """What was found before; nothing if it cannot be used."""
-    from edge_conflayers.errors import BadInput
-    from edge_conflayers.layer_search.skip_sets import SkipSets
-
-    state = None if fresh else store.load(key)
-    if state is not None:
-        try:
-            return SkipSets.from_json(state, model.n_layer)
-        except BadInput as error:
-            store.put_aside(key, str(error))
-    return SkipSets(model.n_layer)
-
-
-def _teach(
-    store: ProfileStore,
-    model: Model,
-    prompts: Sequence[Prompt],
-    seconds: float,
-    threads: int,
-    *,
-    raw: bool,
-    fresh: bool,
-) -> Taught | None:
-    """Teaches the next-state head, and keeps it unless the one that there was foresees more."""
-    from edge_conflayers.errors import BadInput
-    from edge_conflayers.tune.teaching import teach
-
-    known = None if fresh else store.load_head(model)
-    try:
-        with _Bar("teaching", seconds) as bar:
-            taught = teach(
-                model,
-                _tokens(model, prompts, raw),
-                known=known,
-                seconds=seconds,
-                threads=threads,
-                on_progress=lambda progress: bar.show(
-                    progress.seconds, f"{progress.tokens} tokens"
-                ),
-            )
-    except BadInput as error:
-        click.echo(f"no next-state head: {error}", err=True)
-        return None
-    if taught is None:
-        click.echo("no next-state head: too little text; give a larger --budget", err=True)
-    elif taught.head is not known:
-        store.save_head(model, taught.head)
-    return taught
 
 
 def _show_taught(taught: Taught) -> None:
@@ -228,38 +113,50 @@ def _show_taught(taught: Taught) -> None:
     )
 
 
-class _Bar:
-    """How much of the time is spent, and what it brought."""
+class _Bars:
+    """A progress bar for each stage that has a budget, a line for one that has none."""
 
-    def __init__(self, what: str, seconds: float) -> None:
+    def __init__(self) -> None:
+        self._stage = ""
         self._label = ""
-        self._bar: Any = click.progressbar(
-            length=int(seconds * _TICKS),
-            label=what,
+        self._bar: Any = None
+
+    def show(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._stage = progress.stage
+            self._finish()
+            self._begin(progress)
+        self._label = progress.label
+        if self._bar is not None:
+            done = min(int(progress.seconds * _TICKS), self._bar.length or 0)
+            self._bar.update(done - self._bar.pos)
+
+    def _begin(self, progress: Progress) -> None:
+        if not progress.budget:
+            click.echo(f"{progress.stage} what steps cost", err=True)
+            return
+        self._bar = click.progressbar(
+            length=int(progress.budget * _TICKS),
+            label=progress.stage,
             show_pos=False,
             item_show_func=lambda _: self._label,
             file=sys.stderr,
         )
-
-    def show(self, seconds: float, label: str) -> None:
-        self._label = label
-        done = min(int(seconds * _TICKS), self._bar.length or 0)
-        self._bar.update(done - self._bar.pos)
-
-    def __enter__(self) -> _Bar:
         self._bar.__enter__()
+
+    def _finish(self) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+            self._bar = None
+
+    def __enter__(self) -> _Bars:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.render_finish()
+        self._finish()
 
 
-def _best(progress: Progress) -> str:
-    speed = "" if progress.best is None else f", best {progress.best.found.prediction.speed:.2f}"
-    return f"{progress.kind}: {progress.judged} sets{speed}"
-
-
-def _show(found: Sequence[SkipSet]) -> None:
+def _show_sets(found: Sequence[SkipSet]) -> None:
     if not found:
         return
     header = (

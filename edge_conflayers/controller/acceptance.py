@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from edge_conflayers.errors import BadInput
+import msgspec
+
+from edge_conflayers.saved_state import Positive, SavedState
 
 PROBABILITY_BINS = 8  # not tuned
 _PRIOR_TRIALS = 4.0  # weight of the stated probability itself; not tuned
@@ -18,6 +19,21 @@ _FOREIGN_TRIALS = 24.0  # most that trials in other texts count for; not tuned
 # 80 Spec-Bench prompts (SmolLM2, Gemma), 2026-11-25.
 _PRIOR_EXPECTED = 2.0
 _FOREIGN_EXPECTED = 12.0
+
+
+_Bins = Annotated[
+    list[tuple[Positive, Positive]],
+    msgspec.Meta(min_length=PROBABILITY_BINS, max_length=PROBABILITY_BINS),
+]
+
+
+class _State(SavedState):
+    counts: dict[str, _Bins]  # by source: tried, accepted
+    trusted: dict[str, tuple[Positive, Positive]]  # self-calibrated: expected, accepted
+
+    def __post_init__(self) -> None:
+        if any(accepted > tried for bins in self.counts.values() for tried, accepted in bins):
+            raise ValueError("more tokens were accepted than tried")
 
 
 class AcceptanceRates:
@@ -114,10 +130,10 @@ class AcceptanceRates:
 
     def state(self) -> dict[str, Any]:
         """JSON-able; ``from_state`` restores it."""
-        return {
-            "counts": {name: [list(c) for c in bins] for name, bins in self._counts.items()},
-            "trusted": {name: list(sums) for name, sums in self._self_calibrated.items()},
-        }
+        return _State(
+            {name: [(t, a) for t, a in bins] for name, bins in self._counts.items()},
+            {name: (e, a) for name, (e, a) in self._self_calibrated.items()},
+        ).to_json()
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> AcceptanceRates:
@@ -126,24 +142,10 @@ class AcceptanceRates:
         Raises:
             BadInput: not such a state.
         """
+        saved = _State.from_json(state)
         rates = cls()
-        try:
-            for name, bins in state["counts"].items():
-                counts = [[float(tried), float(accepted)] for tried, accepted in bins]
-                if len(counts) != PROBABILITY_BINS or not all(
-                    0 <= a <= t < math.inf for t, a in counts
-                ):
-                    raise ValueError(f"counts of '{name}'")
-                rates._counts[str(name)] = counts
-            for name, sums in state.get("trusted", {}).items():
-                expected, accepted = (float(each) for each in sums)
-                if not (0 <= expected < math.inf and 0 <= accepted < math.inf):
-                    raise ValueError(f"sums of '{name}'")
-                rates._self_calibrated[str(name)] = [expected, accepted]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInput(
-                f"the saved acceptance counts cannot be used ({error}): start anew with --fresh"
-            ) from error
+        rates._counts = {name: [list(bin_) for bin_ in bins] for name, bins in saved.counts.items()}
+        rates._self_calibrated = {name: list(sums) for name, sums in saved.trusted.items()}
         return rates
 
 

@@ -33,12 +33,19 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.measured import MeasuredSettings
 from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SkipSets
-from edge_conflayers.next_state.head import FORESEEN_AMONG, NextStateHead
+from edge_conflayers.next_state.head import HEAD_VOCABULARY_SIZE, NextStateHead
+from edge_conflayers.saved_state import SavedState
 
 _VERIFIED = (2, 4, 8, 16)  # tokens whose V(n) is taken from the costs
 # Seconds of a one-token step from which on recycling pays: it learns from every step's logits,
 # which takes 40 us, and beside lookups it brings 1 % (1.5B, 53 recorded texts, 2026-11-23).
 _RECYCLING_PAYS_FROM = 0.02
+
+
+class _State(SavedState):
+    calibration: dict[str, Any]  # of AcceptanceRates
+    recycling: dict[str, Any]  # of RecyclingSource
+    vocabulary: dict[str, Any]  # of DraftVocabulary
 
 
 class AutoDrafter(Controller):
@@ -151,7 +158,7 @@ class AutoDrafter(Controller):
         vocabulary, context = self._vocabulary, self._context
         if next_state is not None:
             vocabulary.expect(next_state.head.written)
-        size = FORESEEN_AMONG
+        size = HEAD_VOCABULARY_SIZE
         if mask:
             t1 = self._costs.t1(context)
             size = best_size(
@@ -162,8 +169,8 @@ class AutoDrafter(Controller):
                 v=lambda n: self._costs.v(n, context),
             )
             # Asking the head takes longer among more tokens; twice as many was not measured apart.
-            if next_state is not None and not 0 < size <= 2 * FORESEEN_AMONG:
-                size = FORESEEN_AMONG
+            if next_state is not None and not 0 < size <= 2 * HEAD_VOCABULARY_SIZE:
+                size = HEAD_VOCABULARY_SIZE
         vocabulary.size = size
         with contextlib.suppress(BadInput):  # no memory for it, or a head that is refused
             vocabulary.begin(session, prompt)
@@ -210,11 +217,9 @@ class AutoDrafter(Controller):
 
     def state(self) -> dict[str, Any]:
         """What was learned, JSON-able."""
-        return {
-            "calibration": self.acceptance.state(),
-            "recycling": self._recycling.state(),
-            "vocabulary": self._vocabulary.state(),
-        }
+        return _State(
+            self.acceptance.state(), self._recycling.state(), self._vocabulary.state()
+        ).to_json()
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Goes on from what ``state`` returned.
@@ -222,13 +227,9 @@ class AutoDrafter(Controller):
         Raises:
             BadInput: not such a state, or of another model.
         """
-        try:
-            acceptance = AcceptanceRates.from_state(state["calibration"])
-            recycling = RecyclingSource.from_state(state["recycling"], self._model.n_vocab)
-            self._vocabulary.resume(state["vocabulary"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadInput(
-                f"what was learned cannot be used ({error}); start anew with --fresh"
-            ) from error
+        saved = _State.from_json(state)
+        acceptance = AcceptanceRates.from_state(saved.calibration)
+        recycling = RecyclingSource.from_state(saved.recycling, self._model.n_vocab)
+        self._vocabulary.resume(saved.vocabulary)
         self.acceptance, self._recycling = acceptance, recycling
         self._make_arms()

@@ -8,7 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from heapq import nlargest
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from edge_conflayers.costs.model import StepCosts
 from edge_conflayers.costs.timer import median_seconds
@@ -16,6 +18,7 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.objective import expected_speed
+from edge_conflayers.saved_state import Count, SavedState, check_below
 
 SIZES = (2048, 4096, 8192, 16384, 32768)
 """Sizes to choose from; a grid, not tuned."""
@@ -24,6 +27,16 @@ _REBUILD_AFTER = 32  # tokens of the text that the vocabulary lacks; not tuned
 _MOST_COUNTED = 100_000  # tokens, after which all counts are halved; not tuned
 _PRIOR_TOKENS = 500  # weight of Zipf's law, in tokens; not tuned
 _ASCII = [*map(chr, range(32, 127)), "\t", "\n"]
+
+
+class _State(SavedState):
+    size: Count
+    written: dict[int, Annotated[int, msgspec.Meta(ge=1)]]  # how often, by token
+    new: list[Count]  # of those, the ones that nothing before announced
+
+    def __post_init__(self) -> None:
+        if not set(self.new) <= self.written.keys():
+            raise ValueError("tokens are new that were not written")
 
 
 class DraftVocabulary:
@@ -116,34 +129,19 @@ class DraftVocabulary:
         return (prior * _PRIOR_TOKENS + max(0, known - missed)) / (_PRIOR_TOKENS + self._total)
 
     def state(self) -> dict[str, Any]:
-        """Size and counts, JSON-able; not the text."""
-        return {
-            "size": self.size,
-            "written": {str(token): n for token, n in self._written.items()},
-            "new": sorted(self._new),
-        }
+        """What was learned, JSON-able; not the text."""
+        return _State(self.size, dict(self._written), sorted(self._new)).to_json()
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what ``state`` gave.
+        """Goes on from what ``state`` returned.
 
         Raises:
             BadInput: not such a state, or one of another vocabulary.
         """
-        try:
-            size = int(state["size"])
-            written = Counter({int(token): int(n) for token, n in state["written"].items()})
-            new = {int(token) for token in state["new"]}
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BadInput(f"this draft vocabulary cannot be used ({error}); learn anew") from error
-        n_vocab = self.model.n_vocab
-        if (
-            size < 0
-            or not all(0 <= token < n_vocab and n > 0 for token, n in written.items())
-            or not new.issubset(written)
-        ):
-            raise BadInput("this draft vocabulary is of another model; learn anew")
-        self.size, self._written, self._new = size, written, new
-        self._total = written.total()
+        saved = _State.from_json(state)
+        check_below("token", saved.written, self.model.n_vocab)
+        self.size, self._written, self._new = saved.size, Counter(saved.written), set(saved.new)
+        self._total = self._written.total()
 
     def _apply(self, session: Session) -> None:
         tokens = self.tokens(self.size) if 0 < self.size < self.model.n_vocab else []

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
@@ -13,6 +15,7 @@ from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.objective import expected_tokens
 from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
+from edge_conflayers.saved_state import SavedState, check_same
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,21 @@ class DelSettings:
         return tuple(sorted(set(exits)))
 
 
+_Fading = Annotated[float, msgspec.Meta(ge=0, lt=1e9)]
+
+
+class SavedExit(SavedState, array_like=True):
+    """An ``ExitRecord``: counts of unmatched and matched tokens, and sums of their confidences."""
+
+    counts: tuple[_Fading, _Fading]
+    sums: tuple[_Fading, _Fading]
+
+
+class _State(SavedState):
+    kind: str
+    exits: dict[int, SavedExit]  # by layer
+
+
 class ExitRecord:
     """Statistics of one exit: exponentially decaying counts of matched and unmatched tokens."""
 
@@ -105,23 +123,14 @@ class ExitRecord:
         unmatched, matched = (s / n for s, n in zip(self._sum, self._count, strict=True))
         return (unmatched + matched) / 2 if unmatched < matched else first
 
-    def state(self) -> list[list[float]]:
-        """The counts and sums, JSON-able."""
-        return [list(self._count), list(self._sum)]
+    def state(self) -> SavedExit:
+        """What to save."""
+        (no, yes), (sum_no, sum_yes) = self._count, self._sum
+        return SavedExit((no, yes), (sum_no, sum_yes))
 
-    def resume(self, state: Sequence[Sequence[float]]) -> None:
-        """Goes on from what ``state`` gave.
-
-        Raises:
-            ValueError, TypeError: anything else.
-        """
-        count, total = state
-        if len(count) != 2 or len(total) != 2:
-            raise ValueError("an exit's record has two counts and two sums")
-        self._count = [float(value) for value in count]
-        self._sum = [float(value) for value in total]
-        if not all(0.0 <= value < 1e9 for value in (*self._count, *self._sum)):
-            raise ValueError("an exit's record has numbers that are out of range")
+    def resume(self, saved: SavedExit) -> None:
+        """Goes on from what ``state`` returned."""
+        self._count, self._sum = list(saved.counts), list(saved.sums)
 
 
 RoundCost = Callable[[int, int], float]
@@ -251,25 +260,19 @@ class DelDrafter:
         }
 
     def state(self) -> dict[str, Any]:
-        """The statistics of each exit, JSON-able."""
-        return {
-            "kind": "del",
-            "exits": {str(layer): record.state() for layer, record in self.records.items()},
-        }
+        """What it has seen of each exit: JSON-able."""
+        exits = {layer: record.state() for layer, record in self.records.items()}
+        return _State("del", exits).to_json()
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what ``state`` gave.
+        """Goes on from what ``state`` returned.
 
         Raises:
             BadInput: not a state of the same exits.
         """
-        try:
-            if state["kind"] != "del" or set(state["exits"]) != {str(e) for e in self.records}:
-                raise ValueError("it is of other exits")
-            for layer, record in self.records.items():
-                record.resume(state["exits"][str(layer)])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"the saved DEL state cannot be used ({error}): start anew with --fresh"
-            ) from error
+        saved = _State.from_json(state)
+        check_same("method", saved.kind, "del")
+        check_same("exits", list(saved.exits), list(self.records))
+        for layer, record in self.records.items():
+            record.resume(saved.exits[layer])
         self._choose()

@@ -7,13 +7,12 @@ learn from a session, and are saved.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ctypes
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,7 +21,8 @@ from edge_conflayers.drafters.native_source import NativeSource
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import ROOT
 from edge_conflayers.engine.session import Session
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.saved_state import Positive, SavedState, UnusableState
 
 NAME = "recycling"
 
@@ -35,7 +35,34 @@ _NO_TOKEN = -1
 _MAX_VERIFIED = 32  # tokens verified together
 _ENTRY_BYTES = 8 + WIDTH * (4 + 1)
 
-_TABLES = {"by_one": binding.RECYCLING_BY_ONE, "by_two": binding.RECYCLING_BY_TWO}
+_TABLES = (binding.RECYCLING_BY_ONE, binding.RECYCLING_BY_TWO)
+
+_Frequencies = Annotated[list[Positive], msgspec.Meta(min_length=_KINDS, max_length=_KINDS)]
+
+
+class _CameTrue(SavedState):
+    """How often successors of each kind came true."""
+
+    hits: _Frequencies
+    seen: _Frequencies
+
+
+class _Table(SavedState):
+    """One table.
+
+    Attributes:
+        entries: keys, least recently updated first, then tokens, then kinds; little-endian and
+            deflated, at most 48 bytes an entry (base64 in JSON).
+        came_true: frequencies by kind.
+    """
+
+    entries: bytes
+    came_true: _CameTrue
+
+
+class _State(SavedState):
+    by_one: _Table
+    by_two: _Table
 
 
 class RecyclingSource(NativeSource):
@@ -74,15 +101,10 @@ class RecyclingSource(NativeSource):
             raise EdgeConflayersError("the step kept no logits to learn from, or memory ran out")
 
     def state(self) -> dict[str, Any]:
-        """The tables, JSON-able; at most 3 MB.
+        """The tables, JSON-able; at most 3 MB."""
+        return _State(*(self._table_state(table) for table in _TABLES)).to_json()
 
-        A table is its entries as one string, at most 64 characters an entry (keys, least recently
-        updated first, then tokens, then kinds; little-endian, deflated, base64), and how often
-        successors of each kind came true.
-        """
-        return {name: self._table_state(table) for name, table in _TABLES.items()}
-
-    def _table_state(self, table: int) -> dict[str, Any]:
+    def _table_state(self, table: int) -> _Table:
         n = binding.ecl_recycling_size(self.handle, table)
         keys, tokens = np.empty(n, np.int64), np.empty((n, WIDTH), np.int32)
         kinds = np.empty((n, WIDTH), np.uint8)
@@ -91,10 +113,7 @@ class RecyclingSource(NativeSource):
         binding.ecl_recycling_save(self.handle, table, *(each.ctypes.data for each in arrays))
         parts = (keys.astype("<i8"), tokens.astype("<i4"), kinds)
         packed = zlib.compress(b"".join(part.tobytes() for part in parts))
-        return {
-            "entries": base64.b64encode(packed).decode(),
-            "came_true": {"hits": hits.tolist(), "seen": seen.tolist()},
-        }
+        return _Table(packed, _CameTrue(hits.tolist(), seen.tolist()))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], n_vocab: int) -> RecyclingSource:
@@ -103,37 +122,28 @@ class RecyclingSource(NativeSource):
         Raises:
             BadInput: it is not such a state, or not of a model with this vocabulary.
         """
+        saved = _State.from_json(state)
         source = cls()
-        try:
-            for name, table in _TABLES.items():
-                source._resume(table, state[name], n_vocab)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"what was learned cannot be used ({error}); start anew with --fresh"
-            ) from None
+        for table, content in zip(_TABLES, (saved.by_one, saved.by_two), strict=True):
+            source._resume(table, content, n_vocab)
         return source
 
-    def _resume(self, table: int, state: Mapping[str, Any], n_vocab: int) -> None:
+    def _resume(self, table: int, state: _Table, n_vocab: int) -> None:
         inflate = zlib.decompressobj()
         try:
-            packed = base64.b64decode(state["entries"])
-            data = inflate.decompress(packed, _ENTRY_BYTES * self._capacity)
-        except (binascii.Error, zlib.error) as error:
-            raise ValueError(f"a table is damaged: {error}") from None
+            data = inflate.decompress(state.entries, _ENTRY_BYTES * self._capacity)
+        except zlib.error as error:
+            raise UnusableState(f"a table is damaged: {error}") from None
         n, rest = divmod(len(data), _ENTRY_BYTES)
         if rest or not inflate.eof:
-            raise ValueError("a table has another size")
-        frequencies = [
-            np.array([float(x) for x in state["came_true"][name]]) for name in ("hits", "seen")
-        ]
-        if any(len(each) != _KINDS for each in frequencies):
-            raise ValueError("the frequencies are of other kinds")
+            raise UnusableState("a table has another size")
         arrays: tuple[npt.NDArray[Any], ...] = (
             np.frombuffer(data, "<i8", n).astype(np.int64),
             np.frombuffer(data, "<i4", n * WIDTH, 8 * n).astype(np.int32),
             np.frombuffer(data, np.uint8, n * WIDTH, (8 + 4 * WIDTH) * n),
-            *frequencies,
+            np.array(state.came_true.hits),
+            np.array(state.came_true.seen),
         )
         pointers = (each.ctypes.data for each in arrays)
         if binding.ecl_recycling_load(self.handle, table, n_vocab, n, *pointers):
-            raise ValueError("a table has entries that cannot be")
+            raise UnusableState("a table has entries that cannot be")

@@ -7,19 +7,28 @@ profile holds several sets, and a text starts with that of the prompt most like 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import count
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from edge_conflayers.costs.model import StepCosts
-from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.masks import mask_from_json, mask_state
+from edge_conflayers.layer_search.masks import SavedMask
 from edge_conflayers.layer_search.measured import Found, Memory
 from edge_conflayers.layer_search.objective import Prediction
-from edge_conflayers.layer_search.prompt_kinds import SIGNATURE_SIZE, Signature, similarity, unit
+from edge_conflayers.layer_search.prompt_kinds import SIGNATURE_SIZE, Signature, similarity
 from edge_conflayers.layer_search.sublayers import candidates
+from edge_conflayers.saved_state import (
+    Count,
+    Number,
+    Positive,
+    SavedState,
+    Share,
+    check_below,
+    check_same,
+)
 
 SKIP_SETS_PROFILE: Mapping[str, Any] = {"what": "skip sets"}
 """The profile's settings; all methods that use skip sets share it."""
@@ -98,83 +107,125 @@ class SkipSets:
         return next(name for i in count(1) if (name := f"seen {i}") not in self._sets)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able; ``from_json`` restores it, signatures to three digits."""
-        return {
-            "n_layer": self.n_layer,
-            "costs": None if self.costs is None else self.costs.to_json(),
-            "orders": None if self.orders is None else [_spaced(each) for each in self.orders],
-            "sets": [
-                {
-                    "kind": each.kind,
-                    "signature": _spaced(f"{value:.3g}" for value in each.signature),
-                    "mask": mask_state(each.found.mask),
-                    "prediction": asdict(each.found.prediction),
-                    "c": each.found.c,
-                    "gains": [_spaced((i, int(on), f"{g:.3g}")) for i, on, g in each.memory.gains],
-                    "seeds": each.memory.seeds,
-                    "credit": each.memory.credit,
-                }
-                for each in self
-            ],
-            "savings": self.savings,
-            "others": self.others,
-        }
+        """JSON-able, signatures and gains to three digits; ``from_json`` restores it exactly."""
+        return _State(
+            self.n_layer,
+            self.costs,
+            None if self.orders is None else [list(each) for each in self.orders],
+            None if self.savings is None else dict(self.savings),
+            {each.kind: _saved(each) for each in self},
+            self.others,
+        ).to_json()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], n_layer: int) -> SkipSets:
-        """Restores what ``to_json`` gave, for a model of n_layer layers.
+        """Restores what ``to_json`` returned, for a model of n_layer layers.
 
         Raises:
             BadInput: anything else.
         """
-        try:
-            if data["n_layer"] != n_layer:
-                raise ValueError(f"they are for {data['n_layer']!r} layers, not {n_layer}")
-            costs, orders, savings = data["costs"], data["orders"], data["savings"]
-            return cls(
-                n_layer,
-                [_set_from_json(each, n_layer) for each in data["sets"]],
-                None if costs is None else StepCosts.from_json(costs),
-                None if orders is None else [_order(each, n_layer) for each in orders],
-                None if savings is None else {int(n): float(s) for n, s in savings.items()},
-                dict(data["others"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise BadInput(
-                f"the saved skip sets cannot be used ({reason}): start anew with --fresh"
-            ) from error
+        saved = _State.from_json(data)
+        check_same("n_layer", saved.n_layer, n_layer)
+        for order in saved.orders or ():
+            check_below("sub-layer", order, candidates(n_layer))
+        sets = [_restored(kind, each, n_layer) for kind, each in saved.sets.items()]
+        return cls(n_layer, sets, saved.costs, saved.orders, saved.savings, saved.others)
 
 
-def _spaced(values: Iterable[Any]) -> str:
-    return " ".join(map(str, values))
+class _SavedSet(SavedState):
+    signature: Annotated[
+        list[Number], msgspec.Meta(min_length=SIGNATURE_SIZE, max_length=SIGNATURE_SIZE)
+    ]
+    mask: SavedMask
+    acceptance: Share
+    tokens_per_round: Positive
+    speed: Positive
+    stop_probability: Share
+    max_draft: Annotated[int, msgspec.Meta(ge=1)]
+    c: Positive
+    gains: list[tuple[Count, bool, Number]]
+    seeds: Count
+    credit: Number
 
 
-def _order(spaced: str, n_layer: int) -> list[int]:
-    return [_candidate(i, n_layer) for i in spaced.split()]
+class _State(SavedState):
+    n_layer: int
+    costs: StepCosts | None
+    orders: list[list[Count]] | None
+    savings: dict[int, Number] | None
+    sets: dict[str, _SavedSet]  # by kind
+    others: dict[str, Any]
 
 
-def _candidate(text: str, n_layer: int) -> int:
-    if not 0 <= int(text) < candidates(n_layer):
-        raise ValueError(f"{text} is no sub-layer of {n_layer} layers")
-    return int(text)
+def _saved(found: SkipSet) -> _SavedSet:
+    return _SavedSet(
+        signature=[float(f"{value:.3g}") for value in found.signature],
+        mask=SavedMask.of(found.found.mask),
+        **asdict(found.found.prediction),
+        c=found.found.c,
+        gains=[(i, dropped, float(f"{gain:.3g}")) for i, dropped, gain in found.memory.gains],
+        seeds=found.memory.seeds,
+        credit=found.memory.credit,
+    )
 
 
-def _set_from_json(data: Mapping[str, Any], n_layer: int) -> SkipSet:
-    values = np.array([float(value) for value in data["signature"].split()], dtype=np.float32)
-    prediction = Prediction(**data["prediction"])
-    gains = []
-    for i, on, gain in (each.split() for each in data["gains"]):
-        gains.append((_candidate(i, n_layer), on == "1", float(gain)))
-    numbers = [*values, *asdict(prediction).values(), data["c"], data["credit"]]
-    if len(values) != SIGNATURE_SIZE or not np.isfinite(numbers).all():
-        raise ValueError("a signature or a prediction is not one")
-    counts = (prediction.max_draft, data["seeds"])
-    if any(type(count) is not int or count < 0 for count in counts) or counts[0] < 1:
-        raise ValueError(f"{counts} are not a draft's length and a count")
-    if not isinstance(data["kind"], str):
-        raise ValueError(f"{data['kind']!r} is not a name")
-    mask = mask_from_json(data["mask"], n_layer)
-    found = Found(mask, prediction, float(data["c"]))
-    memory = Memory(tuple(gains), data["seeds"], float(data["credit"]))
-    return SkipSet(data["kind"], unit(values), found, memory)
+def _restored(kind: str, saved: _SavedSet, n_layer: int) -> SkipSet:
+    check_below("sub-layer", (i for i, _, _ in saved.gains), candidates(n_layer))
+    prediction = Prediction(**{each.name: getattr(saved, each.name) for each in fields(Prediction)})
+    return SkipSet(
+        kind,
+        np.array(saved.signature, dtype=np.float32),  # of length 1, but for the third digit
+        Found(saved.mask.mask(n_layer), prediction, saved.c),
+        Memory(tuple(saved.gains), saved.seeds, saved.credit),
+    )
+
+
+def merge_skip_sets(
+    ours: dict[str, Any],
+    ours_before: dict[str, Any] | None,
+    stored: dict[str, Any] | None,
+    stored_before: dict[str, Any] | None,
+    *,
+    tuned: bool,
+) -> dict[str, Any]:
+    """What to save where another program may have saved meanwhile: of costs, orders, savings, each
+    kind's set and each method's own state, what only one of the two has changed.
+
+    What both have changed is taken from ``stored``, since a text tells less than what `tune` has
+    found; but from ``ours`` if ``tuned``, and the method's own state always.
+
+    Args:
+        ours, ours_before: states of this process, now and when it last loaded or saved.
+        stored, stored_before: states on disk, now and then.
+        tuned: whether this process is `tune`.
+    """
+
+    def newer(name: str, kind: str | None, ours_first: bool) -> Any:
+        now, before, there, there_before = (
+            _part(state, name, kind) for state in (ours, ours_before, stored, stored_before)
+        )
+        if now is None or now == before:
+            return there
+        return now if there is None or there == there_before or ours_first else there
+
+    def newer_parts(name: str, ours_first: bool) -> dict[str, Any]:
+        kinds = dict.fromkeys((*_part(stored, name, None, {}), *_part(ours, name, None, {})))
+        found = {kind: newer(name, kind, ours_first) for kind in kinds}
+        return {kind: value for kind, value in found.items() if value is not None}
+
+    sets = newer_parts("sets", tuned)
+    return {
+        "n_layer": ours["n_layer"],
+        "costs": newer("costs", None, tuned),
+        "orders": newer("orders", None, tuned),
+        "savings": newer("savings", None, tuned),
+        "sets": dict(list(sets.items())[-MOST_KINDS:]),
+        "others": newer_parts("others", True),
+    }
+
+
+def _part(state: Mapping[str, Any] | None, name: str, kind: str | None, default: Any = None) -> Any:
+    """A field of a state, or what the field holds of a kind."""
+    if state is None or name not in state:
+        return default
+    return state[name] if kind is None else state[name].get(kind)

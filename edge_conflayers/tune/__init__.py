@@ -1,1 +1,1 @@
-"""Teaches the head and finds skip sets before they are needed."""
+"""Makes a model faster before it is used: teaches its next-state head and finds skip sets."""

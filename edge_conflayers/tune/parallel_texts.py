@@ -1,6 +1,6 @@
-"""Texts written side by side, which takes a fraction of the time of one after the other.
+"""Generates several texts of a model in one batch, in a fraction of the time of one by one.
 
-For what a model is to be taught by: they are sampled, and their bits are a batch's, not those of
+Their tokens teach the next-state head: they are sampled, and their bits are a batch's, not those of
 plain decoding.
 """
 
@@ -25,43 +25,43 @@ from edge_conflayers.engine.session.next_state_head import drawn_from, keep_inne
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.next_state.head import inner_layer
 
-_LIKELIEST = 40  # tokens that are drawn from
-_BATCH = 512
-_TOLD = 32  # tokens of a prompt whose states are had from one step
+_TOP_K = 40  # tokens that are sampled from, as llama.cpp's default
+_BATCH = 512  # tokens of one step over a prompt, as llama.cpp's default
+_STATES_BATCH = 32  # tokens of one step that keeps their states; not tuned
 
 State = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """One text to be written.
+class Request:
+    """One text to generate.
 
     Attributes:
         prompt: tokens.
-        max_tokens: of the text.
-        told_from: the place in the prompt from which on its tokens are told as well.
+        max_tokens: most tokens to generate.
+        train_from: index of the first prompt token that is also used for training.
     """
 
     prompt: Sequence[int]
     max_tokens: int
-    told_from: int = 1 << 30
+    train_from: int = 1 << 30
 
 
 @dataclass(frozen=True)
-class Token:
-    """One token of a prompt or its text.
+class TrainingToken:
+    """One token of a prompt or its text, and the states before and after it.
 
     Attributes:
-        asked: whose.
-        drawn: whether it is of the text.
-        state: float32 [2 * n_embd], hidden and inner state of the place that the token was drawn
-            from, as ``drawn_from`` gives them.
-        token: as drawn.
+        request: whose token it is.
+        generated: whether it belongs to the text and not to the prompt.
+        state: float32 [2 * n_embd], hidden and inner state at the position before it, as
+            ``drawn_from`` returns them.
+        token: the token.
         next_state: float32 [n_embd], the hidden state after reading it.
     """
 
-    asked: Asked
-    drawn: bool
+    request: Request
+    generated: bool
     state: State
     token: int
     next_state: State
@@ -69,32 +69,32 @@ class Token:
 
 @dataclass
 class _Text:
-    asked: Asked
-    tokens: list[int]  # drawn so far; the last is not in the cache
-    held: int  # tokens in the cache
-    state: State  # of the place that the last token was drawn from
+    request: Request
+    tokens: list[int]  # generated so far; the last is not in the cache
+    n_cached: int  # prompt tokens included
+    state: State  # at the position that the last token was drawn from
 
 
 @dataclass(frozen=True)
 class FinishedText:
-    """A text from its prompt's end on.
+    """A text that has ended.
 
     Attributes:
-        asked: what it answers.
-        tokens: drawn, without one that ends a text.
+        request: what it answers.
+        tokens: the text, without an end-of-text token.
     """
 
-    asked: Asked
+    request: Request
     tokens: list[int]
 
 
 class ParallelTexts(Closing):
-    """Writes several texts of a model at once.
+    """Generates several texts of a model at once.
 
     Args:
         model: stays open as long as this.
-        most: texts at once.
-        room: tokens of the longest text, prompt included.
+        n_parallel: texts at once. More share each read of the weights; not tuned.
+        n_ctx: tokens of the longest text, prompt included.
         threads: CPU threads; None for the machine's physical cores.
         temperature, seed: of the sampling, among the 40 likeliest tokens.
 
@@ -106,22 +106,22 @@ class ParallelTexts(Closing):
         self,
         model: Model,
         *,
-        most: int = 16,
-        room: int = 512,
+        n_parallel: int = 16,
+        n_ctx: int = 512,
         threads: int | None = None,
         temperature: float = 0.8,
         seed: int = 0,
     ) -> None:
         self.model = model
-        self.room = room
-        self._most = most
+        self.n_ctx = n_ctx
+        self._n_parallel = n_parallel
         self._temperature = temperature
         self._random = np.random.default_rng(seed)
         params = llama.llama_context_default_params()
-        params.n_ctx = most * room
-        params.n_batch = params.n_ubatch = min(_BATCH, most * room)
-        params.n_seq_max = most
-        params.n_outputs_max = max(most, _TOLD)
+        params.n_ctx = n_parallel * n_ctx
+        params.n_batch = params.n_ubatch = min(_BATCH, n_parallel * n_ctx)
+        params.n_seq_max = n_parallel
+        params.n_outputs_max = max(n_parallel, _STATES_BATCH)
         params.kv_unified = False
         params.n_threads = params.n_threads_batch = machine.threads_to_use(threads)
         params.no_perf = True
@@ -130,17 +130,18 @@ class ParallelTexts(Closing):
         self._batch: Any = llama.llama_batch_init(int(params.n_batch), 0, 1)
 
     def fits(self, prompt: Sequence[int]) -> bool:
-        """Whether a prompt leaves half of the room for its text."""
-        return 0 < len(prompt) <= self.room // 2
+        """Whether a prompt leaves half of the context for its text."""
+        return 0 < len(prompt) <= self.n_ctx // 2
 
-    def write(self, asked: Iterator[Asked]) -> Iterator[Token | FinishedText]:
-        """Writes texts, as many at once as there is room for.
+    def write(self, requests: Iterator[Request]) -> Iterator[TrainingToken | FinishedText]:
+        """Generates texts, ``n_parallel`` at once.
 
         Args:
-            asked: for one whenever a text has ended; prompts that do not fit are left out.
+            requests: the next one is taken whenever a text has ended; those whose prompt does not
+                fit are left out.
 
         Yields:
-            Every token of the texts, and those of prompts that are to be told, once the model has
+            Every token of the texts, and of the prompts from ``train_from`` on, once the model has
             read it, and every text when it has ended.
 
         Raises:
@@ -149,9 +150,9 @@ class ParallelTexts(Closing):
         texts: dict[int, _Text] = {}  # by sequence
         llama.llama_memory_clear(self.context.memory, True)
         while True:
-            for sequence in range(self._most):
+            for sequence in range(self._n_parallel):
                 if sequence not in texts:
-                    one = next((each for each in asked if self.fits(each.prompt)), None)
+                    one = next((each for each in requests if self.fits(each.prompt)), None)
                     if one is None:
                         break
                     yield from self._read(sequence, one)
@@ -161,44 +162,52 @@ class ParallelTexts(Closing):
                 return
             yield from self._step(texts)
 
-    def _read(self, sequence: int, asked: Asked) -> Iterator[Token]:
-        """Reads a prompt; its last token's outputs are there afterwards."""
-        prompt = asked.prompt
-        # At least the last token's states are needed, which a step over many does not keep.
-        told_from = min(asked.told_from, len(prompt) - 1)
-        quickly = range(0, told_from, _BATCH)
-        cuts = [*quickly, *range(told_from, len(prompt), _TOLD), len(prompt)]
+    def _read(self, sequence: int, request: Request) -> Iterator[TrainingToken]:
+        """Reads a prompt; the outputs of its last token are kept."""
+        prompt = request.prompt
+        # The last token's states are needed in any case, and a step over many keeps none.
+        train_from = min(request.train_from, len(prompt) - 1)
+        skipped = range(0, train_from, _BATCH)
+        cuts = [*skipped, *range(train_from, len(prompt), _STATES_BATCH), len(prompt)]
         before: State | None = None
         for begin, end in pairwise(cuts):
-            told = begin >= told_from
+            trained = begin >= train_from
             places = [(sequence, i, prompt[i]) for i in range(begin, end)]
-            self._decode(places, all_outputs=told)
-            for i in range(begin, end if told else begin):
+            self._decode(places, all_outputs=trained)
+            for i in range(begin, end if trained else begin):
                 state = self._state(i - begin)
                 if before is not None:
-                    yield Token(asked, False, before, prompt[i], self._hidden(state))
+                    yield TrainingToken(request, False, before, prompt[i], self._hidden(state))
                 before = state
 
-    def _step(self, texts: dict[int, _Text]) -> Iterator[Token | FinishedText]:
-        for row in _rows(texts):
-            self._decode([(s, texts[s].held, texts[s].tokens[-1]) for s in row])
-            results = [(s, self._state(i), self._draw(i)) for i, s in enumerate(row)]
+    def _step(self, texts: dict[int, _Text]) -> Iterator[TrainingToken | FinishedText]:
+        for run in _runs(texts):
+            self._decode([(s, texts[s].n_cached, texts[s].tokens[-1]) for s in run])
+            results = [(s, self._state(i), self._draw(i)) for i, s in enumerate(run)]
             for sequence, state, drawn in results:
                 text = texts[sequence]
-                yield Token(text.asked, True, text.state, text.tokens[-1], self._hidden(state))
-                text.held += 1
+                yield TrainingToken(
+                    text.request, True, text.state, text.tokens[-1], self._hidden(state)
+                )
+                text.n_cached += 1
                 text.state = state
                 ended = self.model.ends_text(drawn)
                 if not ended:
                     text.tokens.append(drawn)
-                long = len(text.tokens) >= text.asked.max_tokens or text.held >= self.room - 1
+                long = (
+                    len(text.tokens) >= text.request.max_tokens or text.n_cached >= self.n_ctx - 1
+                )
                 if ended or long:
                     llama.llama_memory_seq_rm(self.context.memory, sequence, -1, -1)
                     del texts[sequence]
-                    yield FinishedText(text.asked, text.tokens)
+                    yield FinishedText(text.request, text.tokens)
 
     def _decode(self, places: Sequence[tuple[int, int, int]], *, all_outputs: bool = True) -> None:
-        """A step over tokens, each at a position of a sequence."""
+        """Runs one step.
+
+        Args:
+            places: sequence, position and token of each of the step's tokens.
+        """
         batch = self._batch
         batch.n_tokens = len(places)
         for i, (sequence, position, token) in enumerate(places):
@@ -209,7 +218,9 @@ class ParallelTexts(Closing):
             batch.logits[i] = all_outputs or i == len(places) - 1
         status = llama.llama_decode(self.context.handle, batch)
         if status != 0:
-            raise EdgeConflayersError(f"texts could not be written side by side (code {status})")
+            raise EdgeConflayersError(
+                f"texts could not be generated in a batch (llama_decode returned {status})"
+            )
 
     def _state(self, index: int) -> State:
         return drawn_from(self.context, index, self.model.n_embd)
@@ -218,7 +229,7 @@ class ParallelTexts(Closing):
         return state[: self.model.n_embd]
 
     def _draw(self, index: int) -> int:
-        k = min(_LIKELIEST, self.model.n_vocab)
+        k = min(_TOP_K, self.model.n_vocab)
         tokens, probabilities = (ctypes.c_int32 * k)(), (ctypes.c_float * k)()
         n = binding.ecl_top_k(self.context.handle, index, k, tokens, probabilities)
         if self.context.check(n) == 0:
@@ -234,13 +245,13 @@ class ParallelTexts(Closing):
         self.context.close()
 
 
-def _rows(sequences: Iterable[int]) -> list[list[int]]:
-    """Runs of consecutive numbers: a step over sequences with a gap would become several, of which
-    only the last one's states can be read."""
-    rows: list[list[int]] = []
+def _runs(sequences: Iterable[int]) -> list[list[int]]:
+    """Runs of consecutive sequences: llama.cpp splits a step over sequences with a gap into several
+    steps, and only the last one's states can be read."""
+    runs: list[list[int]] = []
     for sequence in sorted(sequences):
-        if rows and rows[-1][-1] == sequence - 1:
-            rows[-1].append(sequence)
+        if runs and runs[-1][-1] == sequence - 1:
+            runs[-1].append(sequence)
         else:
-            rows.append([sequence])
-    return rows
+            runs.append([sequence])
+    return runs

@@ -19,9 +19,11 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.layer_search import ranking
 from edge_conflayers.layer_search.measured import MeasuredSearch
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
+from edge_conflayers.learned import Learned
 from edge_conflayers.next_state.head import NextStateHead
-from edge_conflayers.profiles import DATA_VARIABLE, ProfileKey, ProfileStore
+from edge_conflayers.profiles import DATA_VARIABLE, ProfileStore
 from edge_conflayers.tune import teaching
+from edge_conflayers.tune.prompts import prompts_by_kind
 
 N_LAYER = 6
 # The modules: as attributes of the package the names may also be the commands.
@@ -64,10 +66,10 @@ def tune(model: Path, prompts: Path, *more: object) -> Result:
 
 
 def kept(model: Path) -> SkipSets:
-    key = ProfileKey.for_model(model, SKIP_SETS_PROFILE, 1, 0)
-    state = ProfileStore().load(key)
-    assert state is not None
-    return SkipSets.from_json(state, N_LAYER)
+    with Model(model) as loaded:
+        sets = Learned(loaded, 1).skip_sets()
+    assert sets.costs is not None
+    return sets
 
 
 def test_sets_are_found_kept_shown_and_used(tiny: Path, prompts: Path) -> None:
@@ -107,18 +109,19 @@ def test_where_steps_take_little_no_head_is_taught(tiny: Path, prompts: Path) ->
     done = tune(tiny, prompts)
     assert done.exit_code == 0 and "next-state head" not in done.output
     with Model(tiny) as model:
-        assert ProfileStore().load_head(model) is None
+        assert Learned(model, 1).load_head() is None
 
 
 @pytest.mark.usefixtures("steps_take_long")
 def test_a_next_state_head_is_taught_kept_and_used(tiny: Path, prompts: Path) -> None:
-    done = tune(tiny, prompts)
+    done = tune(tiny, prompts, "--budget", 20)  # half of it, for 1024 tokens on a busy machine
     assert done.exit_code == 0, done.output
     assert re.search(
-        r"foresees \d+% in one guess and \d+% in four \(texts of \d+ tokens", done.stdout
+        r"foresees \d+% in one guess and \d+% in four \(texts of \d+ tokens",
+        done.stdout,
     )
     with Model(tiny) as model:
-        head = ProfileStore().load_head(model)
+        head = Learned(model, 1).load_head()
     assert head is not None and head.written
 
     run = ("run", tiny, "-n", 24, "-t", 1, "--raw", "-p", "def total(values):\n    total = 0")
@@ -133,16 +136,16 @@ def test_a_next_state_head_is_taught_kept_and_used(tiny: Path, prompts: Path) ->
 def test_a_damaged_head_is_put_aside_with_one_warning(
     tiny: Path, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = ProfileStore()
     with Model(tiny) as model:
+        learned = Learned(model, 1)
         weights = np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)
-        store.save_head(model, NextStateHead(weights))
-        path = store.head_path(model)
+        learned.save_head(NextStateHead(weights))
+        path = data / "profiles" / learned.head_name
         path.write_bytes(path.read_bytes()[:-100])
-        assert store.load_head(model) is None and store.load_head(model) is None
+        assert learned.load_head() is None and learned.load_head() is None
     done = call("run", tiny, "-n", 4, "-t", 1, "--raw", "-p", "x")
     assert done.exit_code == 0
-    warnings = [each for each in caplog.records if "next-state head" in each.getMessage()]
+    warnings = [each for each in caplog.records if "put aside" in each.getMessage()]
     assert len(warnings) == 1 and path.with_suffix(".corrupt").exists()
 
 
@@ -150,18 +153,18 @@ def test_a_damaged_head_is_put_aside_with_one_warning(
 def test_an_interrupt_while_teaching_keeps_what_was_taught(
     tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = teaching._School.hear
+    learn = teaching._Teacher.take
 
     def interrupted(self: Any, *arguments: Any) -> None:
         learn(self, *arguments)
-        if len(self.lessons) == 1100:
+        if len(self.regression) == 1100:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(teaching._School, "hear", interrupted)
+    monkeypatch.setattr(teaching._Teacher, "take", interrupted)
     done = tune(tiny, prompts, "--budget", 60)
     assert done.exit_code == 130 and "texts of 1100 tokens" in done.stdout
     with Model(tiny) as model:
-        assert ProfileStore().load_head(model) is not None
+        assert Learned(model, 1).load_head() is not None
     assert "code" not in done.stdout
 
 
@@ -187,7 +190,7 @@ def test_an_interrupt_keeps_the_best_so_far(
     orders = ranking.orders
     monkeypatch.setattr(ranking, "orders", worst_first)
     monkeypatch.setattr(MeasuredSearch, "judge", interrupted)
-    done = tune(tiny, prompts)
+    done = tune(tiny, prompts, "--budget", 30)  # for two better sets on a busy machine
     assert done.exit_code == 130
     assert "what was found so far is kept" in done.output
     (found,) = kept(tiny)
@@ -226,7 +229,9 @@ def test_tuning_goes_on_from_what_was_found(
 def test_a_damaged_profile_is_put_aside_with_one_warning(
     tiny: Path, prompts: Path, content: str | None, data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, key = ProfileStore(), ProfileKey.for_model(tiny, SKIP_SETS_PROFILE, 1, 0)
+    store = ProfileStore()
+    with Model(tiny) as model:
+        key = Learned(model, 1).key(SKIP_SETS_PROFILE)
     run = ("run", tiny, "-n", 4, "-t", 1, "-p", "x", "--method", "measured")
     for command in (lambda: tune(tiny, prompts, "--budget", 1), lambda: call(*run)):
         store.save(key, SkipSets(9).to_json())
@@ -254,7 +259,7 @@ def test_models_that_cannot_be_tuned(prompts: Path, tmp_path: Path) -> None:
 def test_texts_that_are_too_short(
     tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_conflayers.tune.skip_sets.LEAST_TEXT", 1000)
+    monkeypatch.setattr("edge_conflayers.tune.find_skip_sets.LEAST_TEXT", 1000)
     done = tune(tiny, prompts)
     assert done.exit_code == 0
     assert "code: too little text" in done.stdout and "talk: too little text" in done.stdout
@@ -273,7 +278,18 @@ def test_layers_are_shown_as_ranges(layers: tuple[int, ...], shown: str) -> None
     assert command._ranges(layers) == shown
 
 
-def test_default_prompts(tiny: Path) -> None:
-    kinds = command._texts(None, 2)
+def test_default_prompts() -> None:
+    kinds = prompts_by_kind(None, 2)
     assert list(kinds) == ["code", "summary", "questions", "translation", "chat"]
     assert all(len(prompts) == 2 for prompts in kinds.values())
+
+
+def test_fresh_forgets_the_head_too(tiny: Path, prompts: Path) -> None:
+    with Model(tiny) as model:
+        learned = Learned(model, 1)
+        weights = np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)
+        learned.save_head(NextStateHead(weights))
+        assert tune(tiny, prompts, "--budget", 1).exit_code == 0
+        assert learned.load_head() is not None
+        assert tune(tiny, prompts, "--budget", 1, "--fresh").exit_code == 0
+        assert learned.load_head() is None

@@ -26,14 +26,14 @@ REFUSED: dict[str, list[Any]] = {
 def test_a_sessions_numbers(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(machine, "most_threads", lambda: 4)
     for value in REFUSED[name]:
-        with pytest.raises(BadInput, match=" is .*; it must be a whole number from ") as error:
+        with pytest.raises(BadInput, match=r" is .*; it must be a whole number from ") as error:
             Session(tiny("llama"), **{"n_ctx": 64, "threads": 1, name: value})
         assert str(value) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("layers", [-2, -5, 2**31, 2**40])
 def test_layers_on_the_gpu(tiny_path: TinyPath, layers: int) -> None:
-    with pytest.raises(BadInput, match="gpu-layers .-ngl. is .* whole number from -1 to "):
+    with pytest.raises(BadInput, match=r"gpu-layers .-ngl. is .* whole number from -1 to "):
         Model(tiny_path("llama"), gpu_layers=layers)
 
 
@@ -44,7 +44,7 @@ def test_threads_are_at_most_the_machines(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(BadInput, match=r"^threads \(-t\) is 7; .* from 1 to 6$"):
         machine.threads_to_use(7)
     monkeypatch.setattr("os.cpu_count", lambda: 4096)
-    with pytest.raises(BadInput, match="from 1 to 512$"):
+    with pytest.raises(BadInput, match=r"from 1 to 512$"):
         machine.threads_to_use(513)
 
 

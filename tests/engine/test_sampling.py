@@ -292,7 +292,7 @@ def test_settings_out_of_range(name: str) -> None:
 
 @pytest.mark.parametrize("bias", [NAN, INFINITE, 1e30])
 def test_biases_out_of_range(bias: float) -> None:
-    with pytest.raises(BadInput, match="a logit bias is .* it must be from"):
+    with pytest.raises(BadInput, match=r"a logit bias is .* it must be from"):
         SamplerSettings(logit_bias={3: bias})
 
 

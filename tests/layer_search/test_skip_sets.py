@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from edge_conflayers.costs.model import Measurement, StepCosts
 from edge_conflayers.engine.session import LayerMask
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.measured import Found, Memory
@@ -18,7 +20,7 @@ from edge_conflayers.layer_search.prompt_kinds import (
     signature,
     similarity,
 )
-from edge_conflayers.layer_search.skip_sets import MOST_KINDS, SkipSet, SkipSets
+from edge_conflayers.layer_search.skip_sets import MOST_KINDS, SkipSet, SkipSets, merge_skip_sets
 
 KINDS = {
     "code": (
@@ -92,42 +94,98 @@ def test_json_restores_the_sets() -> None:
     for one, other in zip(sets, again, strict=True):
         assert (one.kind, one.found, one.memory) == (other.kind, other.found, other.memory)
         assert similarity(one.signature, other.signature) > 0.999
+    assert again.to_json() == data
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("signature", "0.5 0.5"),
-        ("signature", " ".join(["nan"] * SIGNATURE_SIZE)),
+        ("signature", [0.5, 0.5]),
+        ("signature", [float("nan")] * SIGNATURE_SIZE),
         ("mask", {"attention": [6], "mlp": []}),
         ("mask", [1, 2]),
-        ("prediction", {"speed": 1.0}),
-        ("prediction", {**vars(found("a").found.prediction), "max_draft": 0}),
-        ("prediction", {**vars(found("a").found.prediction), "max_draft": 2.5}),
+        ("speed", None),
+        ("acceptance", 1.5),
+        ("max_draft", 0),
+        ("max_draft", 2.5),
         ("c", "cheap"),
-        ("kind", None),
-        ("gains", ["8 1 0.5"]),
-        ("gains", ["1 0.5"]),
+        ("gains", [[8, True, 0.5]]),
+        ("gains", [[1, 0.5]]),
         ("seeds", -1),
         ("credit", float("inf")),
     ],
 )
 def test_damaged_sets_are_refused(name: str, value: object) -> None:
     data = SkipSets(6, [found("a")]).to_json()
-    data["sets"][0][name] = value
-    with pytest.raises(BadInput, match="--fresh"):
+    data["sets"]["a"][name] = value
+    with pytest.raises(BadInput, match="cannot be used"):
         SkipSets.from_json(data, 6)
 
 
 def test_orders_of_another_model_are_refused() -> None:
     data = SkipSets(6, orders=[[7]]).to_json()
     assert SkipSets.from_json(data, 6).orders == [[7]]
-    with pytest.raises(BadInput, match="no sub-layer"):
-        SkipSets.from_json({**data, "orders": ["8"]}, 6)
+    with pytest.raises(BadInput, match="sub-layer 8 of a model that has 8"):
+        SkipSets.from_json({**data, "orders": [[8]]}, 6)
 
 
 def test_sets_of_another_model_are_refused() -> None:
-    with pytest.raises(BadInput, match="6 layers, not 8"):
+    with pytest.raises(BadInput, match="n_layer 6, not 8"):
         SkipSets.from_json(SkipSets(6).to_json(), 8)
-    with pytest.raises(BadInput, match="missing"):
+    with pytest.raises(BadInput, match="cannot be used"):
         SkipSets.from_json({}, 8)
+
+
+def state(*kinds: str, speed: float = 1.5, costs: float | None = None) -> dict[str, Any]:
+    """A profile with these kinds' sets."""
+    sets = SkipSets(6, map(found, kinds))
+    if costs is not None:
+        sets.costs = StepCosts((Measurement(240, costs, 0.0, 0.0, {2: 1.1}),))
+    saved = sets.to_json()
+    for each in saved["sets"].values():
+        each["speed"] = speed
+    return saved
+
+
+def test_what_tune_finds_survives_a_run_that_began_before() -> None:
+    before = state()
+    run = state("seen 1", "code", costs=1.0)  # which measured and searched for itself
+    run["others"]["auto"] = {"learned": 1}
+    tuned = merge_skip_sets(
+        state("code", "talk", speed=2.0, costs=2.0), before, None, None, tuned=True
+    )
+    both = merge_skip_sets(run, before, tuned, None, tuned=False)
+    assert both["costs"] == tuned["costs"]
+    assert list(both["sets"]) == ["code", "talk", "seen 1"]
+    assert both["sets"]["code"] == tuned["sets"]["code"]
+    assert both["others"] == {"auto": {"learned": 1}}
+    # The run goes on, and saves once more what it has changed since.
+    again = merge_skip_sets(run, run, both, both, tuned=False)
+    assert again == both
+
+
+def test_what_a_run_learns_survives_a_tune_that_began_before() -> None:
+    before = state("code", costs=1.0)
+    run = state("code", "seen 1", costs=1.0)
+    run["others"]["auto"] = {"learned": 1}
+    stored = merge_skip_sets(run, before, before, before, tuned=False)
+    assert stored == run
+    tune = state("code", "talk", speed=2.0, costs=1.0)
+    both = merge_skip_sets(tune, before, stored, before, tuned=True)
+    assert set(both["sets"]) == {"code", "seen 1", "talk"}
+    assert both["sets"]["code"]["speed"] == 2.0
+    assert both["others"] == {"auto": {"learned": 1}}
+
+
+def test_what_was_forgotten_meanwhile_does_not_come_back() -> None:
+    before = state("code", costs=1.0)
+    run = state("code", "seen 1", costs=1.0)
+    saved = merge_skip_sets(run, before, None, before, tuned=False)
+    assert list(saved["sets"]) == ["seen 1"] and saved["costs"] is None
+
+
+def test_a_merged_profile_does_not_grow_without_end() -> None:
+    many = state(*(f"kind {i}" for i in range(MOST_KINDS)))
+    saved = merge_skip_sets(state("new"), state(), many, many, tuned=False)
+    assert list(saved["sets"]) == [*(f"kind {i}" for i in range(1, MOST_KINDS)), "new"]
+    assert len(SkipSets.from_json(saved, 6)) == MOST_KINDS

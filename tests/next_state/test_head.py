@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.next_state.head import Lessons, NextStateHead
+from edge_conflayers.next_state.head import NextStateHead
+from edge_conflayers.next_state.regression import HeadRegression
 
 WIDTH, VOCABULARY = 12, 50
 
@@ -18,15 +19,15 @@ def taught(n: int, noise: float = 0.0, scale: float = 1.0) -> tuple[NextStateHea
     """A head taught by a linear world, and that world's matrix, for embeddings at this scale."""
     rng = np.random.default_rng(3)
     truth = rng.normal(size=(WIDTH, 3 * WIDTH))
-    lessons = Lessons(WIDTH)
+    regression = HeadRegression(WIDTH)
     for _ in range(n):
         state, embedding = rng.normal(size=2 * WIDTH), rng.normal(size=WIDTH)
         after = truth @ np.concatenate([state, embedding]) + noise * rng.normal(size=WIDTH)
         vectors = [each.astype(np.float32) for each in (state, scale * embedding, after)]
-        lessons.add(vectors[0], int(rng.integers(VOCABULARY)), vectors[1], vectors[2])
-    assert len(lessons) == n
+        regression.add(vectors[0], int(rng.integers(VOCABULARY)), vectors[1], vectors[2])
+    assert len(regression) == n
     truth[:, 2 * WIDTH :] /= scale
-    return lessons.learn(), truth
+    return regression.solve(), truth
 
 
 def test_a_linear_world_is_learned() -> None:
@@ -55,20 +56,20 @@ def test_features_count_alike_whatever_their_scale(scale: float) -> None:
 
 def test_a_feature_that_is_always_zero_gets_no_weight() -> None:
     rng = np.random.default_rng(0)
-    lessons = Lessons(WIDTH)
+    regression = HeadRegression(WIDTH)
     for _ in range(1024):
         state = rng.normal(size=2 * WIDTH).astype(np.float32)
         state[3] = 0
-        lessons.add(state, 1, state[:WIDTH][::-1], state[WIDTH:])
-    weights = lessons.learn().weights
+        regression.add(state, 1, state[:WIDTH][::-1], state[WIDTH:])
+    weights = regression.solve().weights
     assert np.isfinite(weights).all() and not weights[:, 3].any()
 
 
 def test_hardly_any_text_teaches_nothing() -> None:
-    lessons = Lessons(WIDTH)
-    assert not lessons.enough
+    regression = HeadRegression(WIDTH)
+    assert not regression.enough
     with pytest.raises(ValueError, match="0 tokens teach nothing"):
-        lessons.learn()
+        regression.solve()
 
 
 def test_its_file_round_trips() -> None:

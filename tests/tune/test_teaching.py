@@ -22,39 +22,39 @@ from edge_conflayers.engine.session.next_state_head import (
 )
 from edge_conflayers.methods import MethodOptions, make_method
 from edge_conflayers.tune import teaching
-from edge_conflayers.tune.parallel_texts import Asked, FinishedText, ParallelTexts, Token
+from edge_conflayers.tune.parallel_texts import FinishedText, ParallelTexts, Request, TrainingToken
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
 @pytest.mark.parametrize("most", [1, 3, 5])
 def test_texts_are_those_of_their_prompts(tiny: Tiny, arch: str, most: int) -> None:
     """Their states are those of a text alone, but for rounding; every one ends. Of prompts, tokens
-    are told as asked."""
+    count from ``train_from`` on."""
     model = tiny(arch, n_layer=5, quant="f32")
-    lengths, told_from = (4, 5, 7, 40, 50, 90, 9), (9, 0, 4, 0, 3, 20, 8)
+    lengths, train_from = (4, 5, 7, 40, 50, 90, 9), (9, 0, 4, 0, 3, 20, 8)
     asked = [
-        Asked(random_tokens(model, length, length), 12, told)
-        for length, told in zip(lengths, told_from, strict=True)
+        Request(random_tokens(model, length, length), 12, told)
+        for length, told in zip(lengths, train_from, strict=True)
     ]
-    told: dict[Asked, list[Token]] = {each: [] for each in asked}
-    finished: dict[Asked, list[int]] = {}
-    with ParallelTexts(model, most=most, room=256, threads=1) as texts:
+    told: dict[Request, list[TrainingToken]] = {each: [] for each in asked}
+    finished: dict[Request, list[int]] = {}
+    with ParallelTexts(model, n_parallel=most, n_ctx=256, threads=1) as texts:
         for each in texts.write(iter(asked)):
             if isinstance(each, FinishedText):
-                finished[each.asked] = each.tokens
+                finished[each.request] = each.tokens
             else:
-                told[each.asked].append(each)
+                told[each.request].append(each)
     assert set(finished) == set(asked)
     for each, tokens in finished.items():
         assert len(tokens) <= 12
-        heard = [token.token for token in told[each] if token.drawn]
+        heard = [token.token for token in told[each] if token.generated]
         assert heard == tokens[: len(heard)] and len(tokens) - len(heard) <= 1
-        of_prompt = [token.token for token in told[each] if not token.drawn]
-        assert of_prompt == each.prompt[each.told_from + 1 :]
+        of_prompt = [token.token for token in told[each] if not token.generated]
+        assert of_prompt == each.prompt[each.train_from + 1 :]
         check_states(model, each.prompt[: len(each.prompt) - len(of_prompt)], told[each])
 
 
-def check_states(model: Model, before: list[int], told: list[Token]) -> None:
+def check_states(model: Model, before: list[int], told: list[TrainingToken]) -> None:
     """Told tokens are those of a text that begins so."""
     with open_session(model) as session:
         keep_inner_state(session.context, 4)
@@ -70,10 +70,10 @@ def check_states(model: Model, before: list[int], told: list[Token]) -> None:
 
 def test_the_same_seed_writes_the_same(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=3)
-    asked = [Asked(random_tokens(model, 6, i), 10) for i in range(4)]
+    asked = [Request(random_tokens(model, 6, i), 10) for i in range(4)]
 
     def tokens(seed: int) -> list[list[int]]:
-        with ParallelTexts(model, most=2, room=64, threads=1, seed=seed) as texts:
+        with ParallelTexts(model, n_parallel=2, n_ctx=64, threads=1, seed=seed) as texts:
             written = texts.write(iter(asked))
             return [each.tokens for each in written if isinstance(each, FinishedText)]
 
@@ -82,14 +82,14 @@ def test_the_same_seed_writes_the_same(tiny: Tiny) -> None:
 
 def test_prompts_without_room_for_a_text_are_left_out(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=3)
-    asked = [Asked(random_tokens(model, n), 4) for n in (60, 0, 5)]
-    with ParallelTexts(model, most=2, room=64, threads=1) as texts:
+    asked = [Request(random_tokens(model, n), 4) for n in (60, 0, 5)]
+    with ParallelTexts(model, n_parallel=2, n_ctx=64, threads=1) as texts:
         ends = [each for each in texts.write(iter(asked)) if isinstance(each, FinishedText)]
     assert len(ends) == 1
 
 
 def test_without_prompts_there_is_no_text(tiny: Tiny) -> None:
-    with ParallelTexts(tiny("llama", n_layer=3), most=2, room=64, threads=1) as texts:
+    with ParallelTexts(tiny("llama", n_layer=3), n_parallel=2, n_ctx=64, threads=1) as texts:
         assert list(texts.write(iter([]))) == []
 
 
@@ -188,18 +188,18 @@ def test_made_up_prompts_are_in_the_models_template(real_model: RealModel) -> No
     assert opening is not None and model.text(opening).endswith("user\n")
     ending = model.tokenize("<|im_end|>\n<|im_start|>assistant\n", parse_special=True)
     with ParallelTexts(model, threads=2) as texts:
-        school = teaching._School(texts, [])
+        teacher = teaching._Teacher(texts, [])
         answered = set()
-        for each in texts.write(school.questions()):
-            school.hear(each)
-            if isinstance(each, FinishedText) and each.asked.prompt != opening:
-                answered.add(tuple(each.asked.prompt))
+        for each in texts.write(teacher.requests()):
+            teacher.take(each)
+            if isinstance(each, FinishedText) and each.request.prompt != opening:
+                answered.add(tuple(each.request.prompt))
             if len(answered) == 12:
                 break
     for prompt in answered:
         assert list(prompt[: len(opening)]) == opening and list(prompt[-len(ending) :]) == ending
         assert len(prompt) > len(opening) + len(ending)
-    assert school.lessons.written and len(school.lessons) > 100
+    assert teacher.regression.written and len(teacher.regression) > 100
 
 
 def test_the_users_prompts_are_answered_a_few_times_in_turn_with_others(
@@ -208,20 +208,20 @@ def test_the_users_prompts_are_answered_a_few_times_in_turn_with_others(
     model = tiny("llama", n_layer=3)
     opening, prompts = [1, 2, 3], [[1, 2, 3, 40, 50], [1, 2, 3, 60]]
     monkeypatch.setattr(teaching, "_opening", lambda model: opening)
-    with ParallelTexts(model, most=2, room=64, threads=1) as texts:
-        school = teaching._School(texts, [*prompts, [7] * 60])
-        asked = list(islice(school.questions(), 30))
+    with ParallelTexts(model, n_parallel=2, n_ctx=64, threads=1) as texts:
+        teacher = teaching._Teacher(texts, [*prompts, [7] * 60])
+        asked = list(islice(teacher.requests(), 30))
     of_user = [each for each in asked if each.prompt in prompts]
     assert [each.prompt for each in of_user] == prompts * 4
     assert [each.prompt for each in asked[:4]] == [prompts[0], opening, prompts[1], opening]
     assert all(each.prompt == opening for each in asked[16:])
     # What a prompt says is told once, the template never.
-    assert [each.told_from for each in of_user] == [3, 3, 5, 4, 5, 4, 5, 4]
+    assert [each.train_from for each in of_user] == [3, 3, 5, 4, 5, 4, 5, 4]
 
 
 def test_without_a_template_texts_begin_anew(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama", n_layer=3)
     monkeypatch.delitem(model.metadata, "tokenizer.chat_template", raising=False)
-    with ParallelTexts(model, most=2, room=64, threads=1) as texts:
-        questions = list(islice(teaching._School(texts, []).questions(), 3))
+    with ParallelTexts(model, n_parallel=2, n_ctx=64, threads=1) as texts:
+        questions = list(islice(teaching._Teacher(texts, []).requests(), 3))
     assert [each.prompt for each in questions] == [model.tokenize("")] * 3

@@ -14,7 +14,7 @@ from typing import Any
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.masks import mask_from_state, mask_state
+from edge_conflayers.layer_search.masks import SavedMask, SearchState
 from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
 from edge_conflayers.layer_search.published.similar_paths import (
     Part,
@@ -71,6 +71,10 @@ def choose_layers(start: States, n_layer: int, budget: int, run_layer: RunLayer)
     return paths[-1].skipped
 
 
+class _State(SearchState):
+    mask: SavedMask
+
+
 class ClaspSearch:
     """The published search (a ``SkipSetSearch``). Drafts nothing before it has first searched.
 
@@ -117,8 +121,8 @@ class ClaspSearch:
         self._wait = self.settings.interval
 
     def state(self) -> dict[str, Any]:
-        """See ``SkipSetSearch.state``."""
-        return {"kind": _STATE_KIND, "n_layer": self.n_layer, "mask": mask_state(self._mask)}
+        """See `SkipSetSearch.state`."""
+        return _State(_STATE_KIND, self.n_layer, SavedMask.of(self._mask)).to_json()
 
     @classmethod
     def from_state(
@@ -130,5 +134,7 @@ class ClaspSearch:
             BadInput: not a state of this search for a model of n_layer layers.
         """
         search = cls(n_layer, settings)
-        search._mask = mask_from_state(state, _STATE_KIND, n_layer)
+        saved = _State.from_json(state)
+        saved.check(_STATE_KIND, n_layer)
+        search._mask = saved.mask.mask(n_layer)
         return search

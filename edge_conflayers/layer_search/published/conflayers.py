@@ -5,10 +5,10 @@ The search, online, while text is being generated; ``conflayers_selection`` has 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -16,13 +16,37 @@ from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.engine.session.probe import probe
 from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.masks import SearchState
 from edge_conflayers.layer_search.published.conflayers_selection import (
     MIN_LAYERS,
     ConfLayersSettings,
     select_layers,
 )
+from edge_conflayers.saved_state import Count, Number, check_below, check_same
 
 _STATE_KIND = "conflayers"
+
+
+_Layers = list[Annotated[int, msgspec.Meta(ge=1)]]  # ascending
+
+
+class _State(SearchState, rename={"lambda_": "lambda"}):
+    family: str
+    skip_set: _Layers
+    best_set: _Layers
+    best_count: Number
+    lambda_: Number
+    scores: list[Number]
+    counts: list[Count]
+    proposals: Count
+    due: bool
+    finished: bool
+
+    def __post_init__(self) -> None:
+        if any(layers != sorted(set(layers)) for layers in (self.skip_set, self.best_set)):
+            raise ValueError("layers are not ascending and unique")
+        if len(self.scores) != len(self.counts):
+            raise ValueError("scores and counts differ in length")
 
 
 class ConfLayersSearch:
@@ -180,21 +204,21 @@ class ConfLayersSearch:
             self._finished = True
 
     def state(self) -> dict[str, Any]:
-        """Everything learned so far, JSON-able; ``from_state`` restores it exactly."""
-        return {
-            "kind": _STATE_KIND,
-            "n_layer": self.n_layer,
-            "family": self.family,
-            "skip_set": list(self._skip_set),
-            "best_set": list(self._best_set),
-            "best_count": self._best_count,
-            "lambda": self._lambda,
-            "scores": list(self._scores),
-            "counts": list(self._counts),
-            "proposals": self._proposals,
-            "due": self._due,
-            "finished": self._finished,
-        }
+        """Everything learned so far, JSON-able; `from_state` restores it exactly."""
+        return _State(
+            _STATE_KIND,
+            self.n_layer,
+            self.family,
+            list(self._skip_set),
+            list(self._best_set),
+            self._best_count,
+            self._lambda,
+            list(self._scores),
+            list(self._counts),
+            self._proposals,
+            self._due,
+            self._finished,
+        ).to_json()
 
     @classmethod
     def from_state(
@@ -204,36 +228,25 @@ class ConfLayersSearch:
         family: str,
         settings: ConfLayersSettings | None = None,
     ) -> ConfLayersSearch:
-        """A search that goes on where ``state`` was taken.
+        """A search that goes on where `state` was taken.
 
         Raises:
             BadInput: not a state of this search for a model of n_layer layers.
         """
         search = cls(n_layer, family, settings)
-        try:
-            for name, expected in (
-                ("kind", _STATE_KIND),
-                ("n_layer", n_layer),
-                ("family", family),
-            ):
-                if state[name] != expected:
-                    raise ValueError(f"{name} is {state[name]!r}, not {expected!r}")
-            search._skip_set = _layers(state["skip_set"], n_layer)
-            search._best_set = _layers(state["best_set"], n_layer)
-            search._best_count = _number(state["best_count"])
-            search._lambda = _number(state["lambda"])
-            search._scores = [_number(value) for value in state["scores"]]
-            search._counts = [_count(value) for value in state["counts"]]
-            search._proposals = _count(state["proposals"])
-            search._due = _flag(state["due"])
-            search._finished = _flag(state["finished"])
-            if len(search._scores) != len(search._counts):
-                raise ValueError("scores and counts differ in length")
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise BadInput(
-                f"the saved ConfLayers state cannot be used ({reason}): start anew with --fresh"
-            ) from error
+        saved = _State.from_json(state)
+        saved.check(_STATE_KIND, n_layer)
+        check_same("family", saved.family, family)
+        check_below("layer", (*saved.skip_set, *saved.best_set), n_layer - 1)
+        search._skip_set = tuple(saved.skip_set)
+        search._best_set = tuple(saved.best_set)
+        search._best_count = saved.best_count
+        search._lambda = saved.lambda_
+        search._scores = saved.scores
+        search._counts = saved.counts
+        search._proposals = saved.proposals
+        search._due = saved.due
+        search._finished = saved.finished
         return search
 
     def _evaluate(self) -> None:
@@ -256,30 +269,3 @@ class ConfLayersSearch:
     def _clear_lists(self) -> None:
         self._scores.clear()
         self._counts.clear()
-
-
-def _layers(value: Any, n_layer: int) -> tuple[int, ...]:
-    layers = tuple(_count(layer) for layer in value)
-    if any(not 1 <= layer <= n_layer - 2 for layer in layers):
-        raise ValueError(f"layers {list(layers)} are not all within 1..{n_layer - 2}")
-    if list(layers) != sorted(set(layers)):
-        raise ValueError(f"layers {list(layers)} are not ascending and unique")
-    return layers
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a count")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is not true or false")
-    return value

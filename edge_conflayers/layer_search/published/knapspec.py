@@ -18,7 +18,7 @@ from edge_conflayers.costs.model import CostsAtContext, StepCosts
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.masks import mask_from_state, mask_state
+from edge_conflayers.layer_search.masks import SavedMask, SearchState
 from edge_conflayers.layer_search.objective import expected_speed
 from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
 from edge_conflayers.layer_search.published.similar_paths import (
@@ -28,6 +28,7 @@ from edge_conflayers.layer_search.published.similar_paths import (
     States,
     best_paths,
 )
+from edge_conflayers.saved_state import Count, Positive
 
 _STATE_KIND = "knapspec"
 
@@ -137,6 +138,12 @@ def choose(
     return best
 
 
+class _State(SearchState):
+    mask: SavedMask
+    gamma: Count
+    speed: Positive
+
+
 class KnapSpecSearch:
     """The published search (a ``PacedSearch``: it also says how many tokens to draft). Drafts
     nothing before it has first searched, nor where no set is expected to be faster than plain
@@ -203,14 +210,10 @@ class KnapSpecSearch:
         return choose(found, costs.v, self.settings.max_draft)
 
     def state(self) -> dict[str, Any]:
-        """See ``SkipSetSearch.state``."""
-        return {
-            "kind": _STATE_KIND,
-            "n_layer": self.n_layer,
-            "mask": mask_state(self.choice.mask),
-            "gamma": self.choice.gamma,
-            "speed": self.choice.speed,
-        }
+        """See `SkipSetSearch.state`."""
+        choice = self.choice
+        mask = SavedMask.of(choice.mask)
+        return _State(_STATE_KIND, self.n_layer, mask, choice.gamma, choice.speed).to_json()
 
     @classmethod
     def from_state(
@@ -226,11 +229,7 @@ class KnapSpecSearch:
             BadInput: not a state of this search for a model of n_layer layers.
         """
         search = cls(n_layer, costs, settings)
-        mask = mask_from_state(state, _STATE_KIND, n_layer)
-        try:
-            search.choice = Choice(mask, int(state["gamma"]), float(state["speed"]))
-        except (KeyError, TypeError, ValueError):
-            raise BadInput(
-                "the saved knapspec state has no draft length: start anew with --fresh"
-            ) from None
+        saved = _State.from_json(state)
+        saved.check(_STATE_KIND, n_layer)
+        search.choice = Choice(saved.mask.mask(n_layer), saved.gamma, saved.speed)
         return search

@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.errors import BadInput
-from edge_conflayers.layer_search.masks import mask_from_json, mask_state
+from edge_conflayers.layer_search.masks import SavedMask, SearchState
 from edge_conflayers.layer_search.published.gaussian_process import GaussianProcess, suggest
 from edge_conflayers.layer_search.replays import matchness, replay_records
 from edge_conflayers.layer_search.sublayers import candidates, mask_of, members
+from edge_conflayers.saved_state import Count, Share, UnusableState
 
 _STATE_KIND = "swift"
 
@@ -78,6 +80,13 @@ class SwiftSettings:
     def size(self, n_layer: int) -> int:
         """Sub-layers in every set, for a model of n_layer layers."""
         return int(candidates(n_layer) * self.skip_ratio)
+
+
+class _State(SearchState):
+    mask: SavedMask
+    matchness: Share
+    without_gain: Count
+    seen: list[tuple[Annotated[str, msgspec.Meta(pattern="^[0-9a-f]+$")], Share]]
 
 
 class SwiftSearch:
@@ -170,14 +179,14 @@ class SwiftSearch:
 
     def state(self) -> dict[str, Any]:
         """Everything learned so far, JSON-able; ``from_state`` restores it exactly."""
-        return {
-            "kind": _STATE_KIND,
-            "n_layer": self.n_layer,
-            "mask": mask_state(self._mask),
-            "matchness": self._matchness,
-            "without_gain": self._without_gain,
-            "seen": [[_packed(mask, self.n_layer), score] for mask, score in self._seen],
-        }
+        return _State(
+            _STATE_KIND,
+            self.n_layer,
+            SavedMask.of(self._mask),
+            self._matchness,
+            self._without_gain,
+            [(_packed(mask, self.n_layer), score) for mask, score in self._seen],
+        ).to_json()
 
     @classmethod
     def from_state(
@@ -189,20 +198,12 @@ class SwiftSearch:
             BadInput: not a state of this search for a model of n_layer layers.
         """
         search = cls(n_layer, settings)
-        try:
-            if state["kind"] != _STATE_KIND or state["n_layer"] != n_layer:
-                raise ValueError("it is another search's or another model's")
-            search._mask = mask_from_json(state["mask"], n_layer)
-            search._matchness = _share(state["matchness"])
-            search._without_gain = int(state["without_gain"])
-            search._seen = [
-                (_unpacked(packed, n_layer), _share(score)) for packed, score in state["seen"]
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise BadInput(
-                f"the saved SWIFT state cannot be used ({reason}): start anew with --fresh"
-            ) from error
+        saved = _State.from_json(state)
+        saved.check(_STATE_KIND, n_layer)
+        search._mask = saved.mask.mask(n_layer)
+        search._matchness = saved.matchness
+        search._without_gain = saved.without_gain
+        search._seen = [(_unpacked(packed, n_layer), score) for packed, score in saved.seen]
         return search
 
 
@@ -211,14 +212,8 @@ def _packed(mask: LayerMask, n_layer: int) -> str:
     return f"{sum(1 << int(i) for i in np.flatnonzero(members(mask, n_layer))):x}"
 
 
-def _unpacked(packed: Any, n_layer: int) -> LayerMask:
+def _unpacked(packed: str, n_layer: int) -> LayerMask:
     bits = int(packed, 16)
-    if bits < 0 or bits >> candidates(n_layer):
-        raise ValueError(f"{packed!r} is no set of a model of {n_layer} layers")
+    if bits >> candidates(n_layer):
+        raise UnusableState(f"{packed!r} is no set of a model of {n_layer} layers")
     return mask_of((i for i in range(candidates(n_layer)) if bits >> i & 1), n_layer)
-
-
-def _share(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{value!r} is not a share")
-    return float(value)

@@ -119,7 +119,7 @@ def test_the_state_goes_on_exactly() -> None:
         {**state, "mask": {"attention": [99], "mlp": []}},
         {key: value for key, value in state.items() if key != "matchness"},
     ):
-        with pytest.raises(BadInput, match="--fresh"):
+        with pytest.raises(BadInput, match="cannot be used"):
             SwiftSearch.from_state(broken, N_LAYER)
 
 

@@ -1,5 +1,5 @@
-"""Looks for skip sets before they are needed: writes texts for prompts of each kind, plainly, then
-searches over them."""
+"""Finds skip sets before they are needed: generates texts for prompts of each kind, plainly, then
+judges sets by replaying these texts."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from edge_conflayers.layer_search.replays import replay_records
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 
 LEAST_TEXT = 16
-"""Tokens under which a text says nothing."""
-_RANKED = 64  # tokens of a text that the first ranking looks at
-_WRITING = 0.4  # most of a kind's time that its texts take, if they get long enough in it
+"""Tokens that a text needs to be judged by; not tuned."""
+_RANKED = 64  # tokens of a text that the ranking of sub-layers looks at; not tuned
+_WRITING = 0.4  # share of a kind's time for generating its texts; not tuned
 _WHOLE_LAYER = LayerMask.layers({1})
 
 Prompts = Mapping[str, Sequence[Sequence[int]]]
-"""Of each kind, the tokens of its prompts."""
+"""Tokens of the prompts, by kind."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where tuning is.
+    """How far the search is.
 
     Attributes:
-        kind: that is being tuned.
-        seconds: since tuning began.
-        judged: sets of this kind so far.
-        best: of this kind so far.
+        kind: of the prompts that are searched for.
+        seconds: since the search began.
+        judged: sets judged for this kind so far.
+        best: the best set for this kind so far.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class _Text:
     """A text in the cache of a session of its own."""
 
     session: Session
-    begin: int  # of what was generated
+    begin: int  # position of its first generated token
 
     @property
     def tokens(self) -> int:
@@ -62,7 +62,7 @@ class _Text:
 
 
 def check_layers_can_be_dropped(model: Model) -> None:
-    """Finds out before anything is measured.
+    """Tries it, before anything is measured.
 
     Raises:
         BadInput: no layers of the model can be dropped.
@@ -77,7 +77,7 @@ def check_layers_can_be_dropped(model: Model) -> None:
         session.step([0])
 
 
-def tune(
+def find_skip_sets(
     model: Model,
     prompts: Prompts,
     sets: SkipSets,
@@ -93,10 +93,11 @@ def tune(
     """Searches a skip set for every kind of prompts.
 
     Args:
+        model: drafts and verifies.
         prompts: at least one a kind; each with at least one token.
-        sets: what was found before, where each search starts and what it finds is put.
+        sets: found before; each search starts from them and puts there what it finds.
         costs: what steps cost.
-        saved_seconds: what a draft vocabulary saves of a draft step.
+        saved_seconds: by how much a draft vocabulary makes a draft step shorter.
         budget: seconds; each kind gets an equal part of what is left when its turn comes, and at
             least one set is judged.
         max_tokens: most tokens of each text.
@@ -104,8 +105,8 @@ def tune(
         on_better: called after ``sets`` has changed.
 
     Returns:
-        The kinds that there was no text to judge by for: the model wrote too little, or more than
-        its sliding window lets be replayed.
+        The kinds without a text to judge by: the model wrote too little, or more than its sliding
+        window lets be replayed.
 
     Raises:
         BadInput: no layers of the model can be dropped, or a prompt does not fit.
@@ -159,8 +160,8 @@ def _write(
     stack: ExitStack,
     deadline: float,
 ) -> _Text | None:
-    """A text for a prompt, greedily; None if it is too short or cannot be replayed. Past the
-    deadline it only gets as long as it must."""
+    """Generates a text greedily; None if it is too short or cannot be replayed. Past the deadline
+    it ends as soon as it is long enough to be judged by."""
     # Replays need as much room again as the text.
     n_ctx = len(prompt) + 2 * max_tokens
     session = stack.enter_context(Session(model, n_ctx=n_ctx, threads=threads))

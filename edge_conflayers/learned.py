@@ -1,0 +1,134 @@
+"""What was learned about a model on this machine, kept between uses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from edge_conflayers.engine.build import kernel_choice, library_build
+from edge_conflayers.engine.model import Model
+from edge_conflayers.errors import BadInput
+from edge_conflayers.exact_batches import remember_in
+from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets, merge_skip_sets
+from edge_conflayers.methods import Method
+from edge_conflayers.next_state.head import NextStateHead
+from edge_conflayers.profiles import ProfileKey, ProfileStore, model_fingerprint
+
+_State = dict[str, Any]
+
+
+class Learned:
+    """What was learned about a model, for a number of threads, its kernels and this build
+    of the library. A next-state head is the model's, wherever it was taught.
+
+    Two programs may learn at the same time: each adds what it has changed to what is on disk.
+    Nothing here fails: what cannot be read or written is logged in one line and done without.
+
+    Args:
+        model: stays open as long as this.
+        threads: CPU threads that the model's steps take.
+        store: where it is kept; None for the user's own.
+    """
+
+    def __init__(self, model: Model, threads: int, store: ProfileStore | None = None) -> None:
+        self._model = model
+        self._threads = threads
+        self._store = store or ProfileStore()
+        remember_in(self._store)
+        # By file: what this process had and what was on disk when they were last brought together.
+        self._synced: dict[str, tuple[_State | None, _State | None]] = {}
+        self._keys: dict[str, ProfileKey] = {}  # so that the file is read once, and may go
+
+    def resume(self, method: Method) -> None:
+        """Lets a method go on from what was learned before, if it learns anything."""
+        state = method.state()
+        if state is None:
+            return
+        key = self.key(method.settings())
+        stored = self._store.load(key)
+        if stored is not None:
+            try:
+                method.resume(stored)
+            except BadInput as error:
+                self._store.put_aside(key.file_name, str(error))
+                stored = None
+        # What a method resumed from is its state: states are restored exactly.
+        self._synced[key.file_name] = (stored or state, stored)
+
+    def keep(self, method: Method) -> None:
+        """Saves what a method has learned. What `tune` has found meanwhile stays."""
+        state = method.state()
+        if state is not None:
+            self._keep(method.settings(), state, tuned=False)
+
+    def skip_sets(self) -> SkipSets:
+        """The skip sets found so far, and what steps cost; empty if there are none that can be
+        used."""
+        key = self.key(SKIP_SETS_PROFILE)
+        stored = self._store.load(key)
+        sets = SkipSets(self._model.n_layer)
+        if stored is not None:
+            try:
+                sets = SkipSets.from_json(stored, self._model.n_layer)
+            except BadInput as error:
+                self._store.put_aside(key.file_name, str(error))
+                stored = None
+        self._synced[key.file_name] = (stored or sets.to_json(), stored)
+        return sets
+
+    def keep_skip_sets(self, sets: SkipSets) -> None:
+        """Saves what `tune` has found, in place of what was found for the same kinds."""
+        self._keep(SKIP_SETS_PROFILE, sets.to_json(), tuned=True)
+
+    def load_head(self) -> NextStateHead | None:
+        """The model's next-state head; None if there is none that can be used."""
+        data = self._store.load_bytes(self.head_name)
+        if data is None:
+            return None
+        try:
+            return NextStateHead.from_bytes(data, self._model.n_embd, self._model.n_vocab)
+        except BadInput as error:
+            self._store.put_aside(self.head_name, str(error))
+            return None
+
+    def save_head(self, head: NextStateHead) -> None:
+        """Replaces the model's next-state head."""
+        self._store.save_bytes(self.head_name, head.to_bytes())
+
+    def forget(self) -> None:
+        """Removes skip sets, costs, what ``auto`` has learned, and the next-state head."""
+        self._store.remove(self.key(SKIP_SETS_PROFILE).file_name)
+        self._store.remove(self.head_name)
+
+    @functools.cached_property
+    def head_name(self) -> str:
+        """The name of the head's file in the store."""
+        return f"{model_fingerprint(self._model.path)[:32]}.next-state"
+
+    def key(self, settings: Mapping[str, Any]) -> ProfileKey:
+        """The key of what was learned under these settings (``Method.settings``)."""
+        name = repr(sorted(settings.items()))
+        if name not in self._keys:
+            self._keys[name] = ProfileKey.for_model(
+                self._model.path,
+                settings,
+                threads=self._threads,
+                gpu_layers=self._model.gpu_layers,
+                kernels=kernel_choice(self._model.kernels),
+                library=library_build(),
+            )
+        return self._keys[name]
+
+    def _keep(self, settings: Mapping[str, Any], state: _State, *, tuned: bool) -> None:
+        key = self.key(settings)
+        before, stored_before = self._synced.get(key.file_name, (None, None))
+        if state == before and stored_before is not None:
+            return  # it has learned nothing since
+
+        def merge(stored: _State | None) -> _State:
+            if settings != SKIP_SETS_PROFILE:
+                return state  # of one search, which makes sense as a whole only
+            return merge_skip_sets(state, before, stored, stored_before, tuned=tuned)
+
+        self._synced[key.file_name] = (state, self._store.update(key, merge))

@@ -1,0 +1,182 @@
+"""Writes texts with one model, and keeps what it learns from them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from edge_conflayers import machine
+from edge_conflayers.decoding.speculate import generate
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.binding import KernelChoice
+from edge_conflayers.engine.closing import Closing
+from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.sampling import Sampler, SamplerSettings
+from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session.kv_cache import context_for
+from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.learned import Learned
+from edge_conflayers.methods import Method, MethodOptions, check_draft_model, make_method, uses_head
+from edge_conflayers.profiles import ProfileStore
+
+
+class TextGenerator(Closing):
+    """A model, the method that makes it fast, and what the method has learned about it.
+
+    What earlier uses learned is loaded when the first text begins; what this one learns is saved by
+    ``save`` and ``close``, also when a ``with`` block ends in an exception or Ctrl-C.
+
+    Args:
+        path: the .gguf file.
+        method: a name of ``methods.METHODS``.
+        n_ctx: tokens of the context, prompt and text; 0 for what the model was trained for; None
+            for what each text needs, at least 4096.
+        threads: CPU threads; None for the machine's physical cores.
+        gpu_layers: layers on a GPU; -1 for all.
+        kernels: the CPU kernels, as for ``Model``.
+        draft_model: a second model's .gguf file, for the methods that draft with one.
+        fresh: neither use nor keep what is learned.
+        profiles: where it is kept; None for the user's own.
+
+    Raises:
+        BadInput: a model that cannot be loaded, an unknown method, a draft model that the method
+            needs and lacks or has no use for.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        method: str = "auto",
+        n_ctx: int | None = None,
+        threads: int | None = None,
+        gpu_layers: int = 0,
+        kernels: KernelChoice | None = None,
+        draft_model: str | Path | None = None,
+        fresh: bool = False,
+        profiles: ProfileStore | None = None,
+    ) -> None:
+        self.method_name = method
+        self.threads = machine.threads_to_use(threads)
+        self._n_ctx = n_ctx
+        self._fresh = fresh
+        self._session: Session | None = None
+        self._resumed = False  # whether the method goes on from what was learned
+        self._closed = False
+        check_draft_model((method,), given=draft_model is not None)
+        with ExitStack() as stack:
+            self.model = stack.enter_context(Model(path, gpu_layers=gpu_layers, kernels=kernels))
+            self._learned = Learned(self.model, self.threads, profiles)
+            second = (
+                stack.enter_context(Model(draft_model, gpu_layers=gpu_layers, kernels=kernels))
+                if draft_model is not None
+                else None
+            )
+            head = self._learned.load_head() if uses_head((method,)) and not fresh else None
+            self._options = MethodOptions(second, head)
+            self._method = self._make(method, stack)
+            self._open = stack.pop_all()
+
+    def open(self, prompt_tokens: int, max_tokens: int | None) -> Session:
+        """The session for a text, opened if there is none that it fits in.
+
+        Where the model's steps over several tokens round differently than over one (some GPUs),
+        drafts could change the text, and ``method_name`` becomes "plain".
+
+        Raises:
+            BadInput: no memory for it.
+            EdgeConflayersError: the generator is closed.
+        """
+        if self._closed:
+            raise EdgeConflayersError("the text generator is closed; open another")
+        wanted = context_for(self.model, prompt_tokens, max_tokens, self._n_ctx)
+        if self._session is not None and self._n_ctx is None and self._session.n_ctx < wanted:
+            self._session.close()
+            self._session = None
+        if self._session is None:
+            self._session = self._open.enter_context(
+                Session(self.model, n_ctx=wanted, threads=self.threads)
+            )
+        if not self._resumed:
+            if not self._session.verifies_drafts:
+                self.method_name = "plain"
+                self._method = self._make("plain", self._open)
+            if not self._fresh:
+                self._learned.resume(self._method)
+            self._resumed = True
+        return self._session
+
+    def _make(self, name: str, stack: ExitStack) -> Method:
+        method = make_method(name, self.model, self._options)
+        stack.callback(method.close)
+        return method
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplerSettings | None = None,
+        *,
+        max_tokens: int | None = None,
+        stats: Stats | None = None,
+    ) -> Generator[int, None, None]:
+        """Yields the tokens that the model writes after a prompt, each as soon as it is certain.
+
+        Args:
+            prompt: at least one token (``model.tokenize``).
+            sampling: how tokens are drawn; greedily if not given.
+            max_tokens: None for as many as fit in the context.
+            stats: filled in as it goes; complete when the iteration ends, however it ends.
+
+        Raises:
+            BadInput: settings or a grammar that cannot be used, no memory for the context.
+            ContextFull: the prompt does not fit.
+        """
+        session = self.open(len(prompt), max_tokens)
+        session.clear()
+        with closing(Sampler(self.model, sampling or SamplerSettings())) as sampler:
+            self._method.prepare(session)
+            yield from generate(
+                session,
+                prompt,
+                sampler,
+                drafter=self._method.drafter,
+                max_tokens=max_tokens,
+                stats=stats,
+            )
+
+    def write(
+        self,
+        prompt: str,
+        sampling: SamplerSettings | None = None,
+        *,
+        max_tokens: int | None = None,
+        stats: Stats | None = None,
+    ) -> Generator[str, None, None]:
+        """Yields the text that follows a prompt, which is taken as it is, without a chat template.
+
+        A character that spans several tokens comes whole; bytes that are not UTF-8 become U+FFFD.
+        Arguments and errors are those of ``generate``.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        tokens = self.generate(
+            self.model.tokenize(prompt), sampling, max_tokens=max_tokens, stats=stats
+        )
+        with closing(tokens):
+            for token in tokens:
+                if text := decoder.decode(self.model.piece(token)):
+                    yield text
+        if text := decoder.decode(b"", final=True):
+            yield text
+
+    def save(self) -> None:
+        """Keeps what was learned so far; a failure is logged in one line."""
+        if self._resumed and not self._fresh:
+            self._learned.keep(self._method)
+
+    def close(self) -> None:
+        """Keeps what was learned, and frees the models."""
+        with self._open:
+            self.save()
+            self._resumed, self._closed = False, True

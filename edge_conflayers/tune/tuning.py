@@ -1,0 +1,177 @@
+"""What ``edge-conflayers tune`` does: measures step costs, teaches the next-state head, finds skip
+sets, and saves each as soon as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
+from edge_conflayers.drafters import next_state
+from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
+from edge_conflayers.engine.model import Model
+from edge_conflayers.errors import BadInput
+from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
+from edge_conflayers.learned import Learned
+from edge_conflayers.tune import find_skip_sets, teaching
+from edge_conflayers.tune.find_skip_sets import Prompts, check_layers_can_be_dropped
+from edge_conflayers.tune.teaching import Taught
+
+_TEACHING = 0.5  # share of the budget; not tuned
+
+Stage = Literal["measuring", "teaching", "searching"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far tuning is.
+
+    Attributes:
+        stage: what it is doing.
+        seconds: since the stage began.
+        budget: seconds of the stage; 0 where it takes as long as it takes.
+        label: what the stage has brought so far.
+    """
+
+    stage: Stage
+    seconds: float = 0.0
+    budget: float = 0.0
+    label: str = ""
+
+
+@dataclass
+class Tuned:
+    """What tuning has found.
+
+    Attributes:
+        sets: the best skip set of each kind of prompts.
+        taught: the head; None if none was taught.
+        no_head: why none was taught, where one would pay.
+        without_text: kinds without a text to judge by.
+        interrupted: whether Ctrl-C has cut it short.
+    """
+
+    sets: list[SkipSet] = field(default_factory=list)
+    taught: Taught | None = None
+    no_head: str = ""
+    without_text: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def tune(
+    model: Model,
+    prompts: Prompts,
+    *,
+    budget: float,
+    max_tokens: int,
+    threads: int,
+    fresh: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Tuned:
+    """Makes a model faster on this machine, for kinds of prompts.
+
+    Args:
+        model: the model.
+        prompts: at least one a kind; each with at least one token.
+        budget: seconds in all, besides measuring step costs. A half teaches the next-state head
+            (unless steps take so little that it would not pay), the rest searches for skip sets.
+        max_tokens: most tokens of each text that sets are judged by.
+        threads: CPU threads.
+        fresh: forget what was learned before.
+        on_progress: called now and then; a KeyboardInterrupt ends tuning, and what was found so
+            far is kept.
+
+    Raises:
+        BadInput: no layers of the model can be dropped, or a prompt does not fit.
+    """
+    check_layers_can_be_dropped(model)
+    learned = Learned(model, threads)
+    if fresh:
+        learned.forget()
+    sets = learned.skip_sets()
+    tuned = Tuned()
+    try:
+        _tune(model, prompts, sets, learned, tuned, budget, max_tokens, threads, on_progress)
+    except KeyboardInterrupt:
+        tuned.interrupted = True
+    tuned.sets = [each for each in sets if each.kind in prompts]
+    return tuned
+
+
+def _tune(
+    model: Model,
+    prompts: Prompts,
+    sets: SkipSets,
+    learned: Learned,
+    tuned: Tuned,
+    budget: float,
+    max_tokens: int,
+    threads: int,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    vocabulary = DraftVocabulary(model)
+    if sets.costs is None or sets.savings is None:  # `run` measures only some, quickly
+        on_progress(Progress("measuring"))
+        with session_to_measure_in(model, threads) as session:
+            sets.costs = measure_costs(session, quick=False)
+            sets.savings = measure_savings(session, vocabulary)
+        learned.keep_skip_sets(sets)
+
+    if sets.costs.t1(0) >= next_state.PAYS_FROM:
+        seconds = budget * _TEACHING
+        budget -= seconds
+        _teach(model, prompts, learned, tuned, seconds, threads, on_progress)
+        if tuned.taught is not None and tuned.taught.interrupted:
+            raise KeyboardInterrupt
+
+    def searched(progress: find_skip_sets.Progress) -> None:
+        best = progress.best
+        speed = "" if best is None else f", best {best.found.prediction.speed:.2f}"
+        label = f"{progress.kind}: {progress.judged} sets{speed}"
+        on_progress(Progress("searching", progress.seconds, budget, label))
+
+    size = typical_size(sets.savings, vocabulary, sets.costs, 0)
+    tuned.without_text = find_skip_sets.find_skip_sets(
+        model,
+        prompts,
+        sets,
+        sets.costs,
+        budget=budget,
+        max_tokens=max_tokens,
+        saved_seconds=sets.savings.get(size, 0.0),
+        threads=threads,
+        on_progress=searched,
+        on_better=lambda: learned.keep_skip_sets(sets),
+    )
+
+
+def _teach(
+    model: Model,
+    prompts: Prompts,
+    learned: Learned,
+    tuned: Tuned,
+    seconds: float,
+    threads: int,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Teaches the next-state head, and saves it unless the one that there was guesses better."""
+    known = learned.load_head()
+    try:
+        tuned.taught = teaching.teach(
+            model,
+            [tokens for some in prompts.values() for tokens in some],
+            known=known,
+            seconds=seconds,
+            threads=threads,
+            on_progress=lambda progress: on_progress(
+                Progress("teaching", progress.seconds, seconds, f"{progress.tokens} tokens")
+            ),
+        )
+    except BadInput as error:
+        tuned.no_head = str(error)
+        return
+    if tuned.taught is None:
+        tuned.no_head = "too little text; give a larger --budget"
+    elif tuned.taught.head is not known:
+        learned.save_head(tuned.taught.head)

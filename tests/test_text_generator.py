@@ -1,0 +1,138 @@
+"""Texts from a model's file in one call, and what is learned from them from use to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from steps import TinyPath, random_tokens
+
+from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.sampling import SamplerSettings
+from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session.context import ContextFull
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.profiles import ProfileStore
+from edge_conflayers.text_generator import TextGenerator, context_for
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ProfileStore:
+    return ProfileStore(tmp_path / "profiles")
+
+
+@pytest.fixture(scope="module")
+def path(tiny_path: TinyPath) -> Path:
+    return tiny_path("llama", n_layer=6, layer_gain=0.2)
+
+
+def opened(path: Path, store: ProfileStore, method: str = "auto", **more: Any) -> TextGenerator:
+    return TextGenerator(path, method=method, threads=1, profiles=store, **more)
+
+
+def profiles(store: ProfileStore) -> list[Path]:
+    return sorted(store.root.glob("*.json")) if store.root.exists() else []
+
+
+def test_a_text_is_that_of_plain_decoding(path: Path, store: ProfileStore) -> None:
+    with opened(path, store, "plain") as plain, opened(path, store, "lookup") as lookup:
+        prompt = [*random_tokens(plain.model, 30), *random_tokens(plain.model, 30)]
+        expected = list(plain.generate(prompt, max_tokens=60))
+        assert len(expected) == 60
+        for _ in range(2):  # a second text starts from nothing but its prompt
+            stats = Stats()
+            assert list(lookup.generate(prompt, max_tokens=60, stats=stats)) == expected
+            assert stats.tokens == 60 and stats.accepted > 0
+
+
+def test_what_a_use_learns_the_next_one_knows(path: Path, store: ProfileStore) -> None:
+    with opened(path, store) as first:
+        list(first.generate(random_tokens(first.model, 30), max_tokens=40))
+        assert not profiles(store)
+    assert len(profiles(store)) == 1
+    with opened(path, store) as second:
+        session = second.open(30, 40)
+        second._method.prepare(session)
+        assert session.graph_stats().built == 0  # nothing is measured anew
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_it_is_kept_whatever_ends_the_text(
+    path: Path, store: ProfileStore, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), opened(path, store) as writer:
+        for _ in writer.generate(random_tokens(writer.model, 30), max_tokens=40):
+            raise error
+    assert len(profiles(store)) == 1
+
+
+def test_a_fresh_one_neither_reads_nor_writes(path: Path, store: ProfileStore) -> None:
+    with opened(path, store, fresh=True) as writer:
+        list(writer.generate(random_tokens(writer.model, 30), max_tokens=20))
+    assert not profiles(store)
+    with opened(path, store) as writer:
+        list(writer.generate(random_tokens(writer.model, 30), max_tokens=20))
+    (kept,) = profiles(store)
+    before = kept.read_bytes()
+    with opened(path, store, fresh=True) as writer:
+        list(writer.generate(random_tokens(writer.model, 30), max_tokens=20))
+    assert kept.read_bytes() == before
+
+
+def test_text_comes_in_whole_characters(path: Path, store: ProfileStore) -> None:
+    with opened(path, store, "lookup") as writer:
+        prompt = "the the the"
+        tokens = list(writer.generate(writer.model.tokenize(prompt), max_tokens=40))
+        text = "".join(writer.write(prompt, max_tokens=40))
+        assert text == writer.model.text(tokens)
+
+
+def test_the_context_grows_with_the_texts_unless_it_is_given(
+    path: Path, store: ProfileStore
+) -> None:
+    with opened(path, store) as writer:
+        model = writer.model
+        model.n_ctx_train = 16384  # a tiny model was trained for less than the least
+        assert context_for(model, 10, 10) == 4096
+        assert context_for(model, 4483, None) == 4483 + 4096
+        assert context_for(model, 5000, 1000) == 6000
+        assert context_for(model, 16384, None) == 16384
+        first = writer.open(10, 10)
+        assert writer.open(10, 20) is first
+        larger = writer.open(4200, 10)
+        assert larger is not first and larger.n_ctx >= 4210
+        assert len(list(writer.generate(random_tokens(model, 10), max_tokens=5))) == 5
+    with opened(path, store, n_ctx=64) as writer:
+        assert writer.open(10, 10).n_ctx == 64
+        with pytest.raises(ContextFull):
+            list(writer.generate(random_tokens(writer.model, 100), max_tokens=5))
+
+
+def test_what_cannot_be_made_is_refused_at_once(path: Path, store: ProfileStore) -> None:
+    for more, why in (
+        ({"method": "nonsense"}, "there is no method"),
+        ({"method": "draft-model"}, "needs a second model"),
+        ({"draft_model": path}, "of use to the methods"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            opened(path, store, **more)
+    with opened(path, store, "plain") as writer, pytest.raises(BadInput):
+        next(writer.generate([1, 2], SamplerSettings(grammar="nonsense")))
+
+
+def test_a_closed_one_says_so(path: Path, store: ProfileStore) -> None:
+    writer = opened(path, store)
+    writer.close()
+    writer.close()
+    with pytest.raises(EdgeConflayersError, match="closed"):
+        next(writer.generate([1, 2]))
+
+
+def test_where_drafts_cannot_be_verified_it_decodes_plainly(
+    path: Path, store: ProfileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "exact_batch", 1)
+    with opened(path, store) as writer:
+        assert len(list(writer.generate([1, 2, 3], max_tokens=8))) == 8
+        assert writer.method_name == "plain"
