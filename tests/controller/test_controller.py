@@ -317,7 +317,7 @@ def test_a_text_that_begins_badly() -> None:
 
 def test_a_step_that_was_held_up_is_not_the_drafts_loss() -> None:
     w = world()
-    held_up = iter([25])
+    held_up = iter([1000])
 
     def spend(seconds: float) -> float:
         if len(w.tokens) > 50 and seconds > T1:  # the first draft after a while
@@ -326,8 +326,10 @@ def test_a_step_that_was_held_up_is_not_the_drafts_loss() -> None:
         return seconds
 
     w.spend = spend  # type: ignore[method-assign]
-    _, rounds = play(w, controller(w, Guesser(w, 0.6, 0.6)), 400)
+    c = controller(w, Guesser(w, 0.6, 0.6))
+    _, rounds = play(w, c, 400)
     assert next(held_up, None) is None
+    assert c.report()["won_seconds"] > 50 * T1
     late = [r for r in rounds if r.generated > 100]
     assert sum(r.drafted > 0 for r in late) > 0.7 * len(late)
 
