@@ -176,7 +176,7 @@ MUTATIONS = {
         "gain = accepted - tokens_per_second",
         "gain = accepted + tokens_per_second",
         (
-            WORLD + "test_never_slower_by_layers_that_do_not_pay",
+            WORLD + "test_lookups_are_preferred_where_they_are_right",
             ARM,
         ),
     ),
@@ -191,7 +191,7 @@ MUTATIONS = {
         '        """Takes in whether a proposed token was drawn."""\n',
         '        """Takes in whether a proposed token was drawn."""\n        return\n',
         (
-            WORLD + "test_never_slower_by_candidates_that_are_wrong",
+            WORLD + "test_what_did_not_pay_is_retried_now_and_then",
             RATES,
         ),
     ),

@@ -123,7 +123,7 @@ def test_the_patched_library_is_not_taken_for_upstream(path: Path) -> None:
 def test_its_errors_arrive_here(path: Path, library: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(BadInput, match="cannot be loaded"):
+    with pytest.raises(BadInput, match="is cut off"):
         UpstreamEngine(broken, library, GREEDY)
     with closing(UpstreamEngine(path, library, GREEDY, n_ctx=256, threads=1)) as engine:
         with pytest.raises(EdgeConflayersError, match="300 more tokens do not fit"):

@@ -61,8 +61,9 @@ def test_v_of_untried_sizes_follows_that_of_others() -> None:
     times = StepTimes(0.04, {**V, 2: 1.05})
     times.observe(1, 0.04)
     for _ in range(9):
-        times.observe(2, 0.06)  # so few tokens do not tell
-    assert times.v(8) == V[8]
+        times.observe(2, 0.06)
+    assert times.v(2) == pytest.approx(1.5)
+    assert times.v(8) == V[8]  # so few tokens do not tell
 
 
 def test_one_token_steps_are_asked_for() -> None:
