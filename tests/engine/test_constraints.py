@@ -350,7 +350,7 @@ def test_what_is_too_complex_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr(constraints, "_MOST_ALTERNATIVES", 100)
     schema = {"properties": {f"p{i}": {"type": "integer"} for i in range(100)}}
-    with pytest.raises(BadInput, match="Too many items|Current row has") as refused:
+    with pytest.raises(BadInput, match=r"Too many items|Current row has") as refused:
         sampling = SamplerSettings(json_schema=json.dumps(schema))
         with Session(model, n_ctx=64, threads=1) as session:
             text_of(session, sampling)
