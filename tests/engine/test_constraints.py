@@ -411,7 +411,7 @@ GRAMMARS = {
     "rules": ("\n".join(f"r{i} ::= r{i + 1}" for i in range(NESTED)), "60000 rules"),
     "a NUL": ('root ::= "a"\0 "b"', "NUL"),
     "left recursion": ('root ::= root "a"', "left recursion"),
-    "lark, parentheses": (f'%llguidance {{}}\nstart: {"(" * NESTED}"a"{")" * NESTED}', "60000"),
+    "lark, parentheses": (f'%llguidance {{}}\nstart: {"(" * NESTED}"a"{")" * NESTED}', "nested"),
     "lark, no rule": ("%llguidance {}\nstart: missing", "missing"),
     "lark, schema": ('%llguidance {}\nstart: %json {"not": {}}', "'not'"),
 }
