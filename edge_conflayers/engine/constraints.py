@@ -38,8 +38,8 @@ _WHITESPACE = r" |\n{1,2}[ \t]{0,20}"
 # Bytes. llguidance compiles by recursion, up to 8 KB of stack for each nested part when tried, and
 # refuses schemas of more than some ten thousand parts (2026-11). Unused pages cost nothing.
 _COMPILER_STACK = (512 if sys.maxsize > 2**32 else 64) * 2**20
-# Grammar items that llguidance keeps for one position of a text. An optional property takes four, so
-# that its default of 2,000 refuses objects of 500. Not tuned.
+# Grammar items that llguidance keeps for one position of a text. An optional property takes four:
+# its default of 2,000 refuses objects of 500. Not tuned.
 _MOST_ALTERNATIVES = 100_000
 
 # With forcing, where only one string can follow, only its usual tokens are allowed, not every
