@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import numpy as np
 
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.gbnf import GBNF, check_size
 from edge_conflayers.engine.json_schema import not_enforced, read_schema
 from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
@@ -30,19 +32,18 @@ Kind = Literal["JSON schema", "regular expression", "grammar"]
 LARK_MARK = "%llguidance"
 """Grammars that begin with it are Lark, as in llama.cpp."""
 
-# Of JSON between tokens; without a bound a weak model writes spaces for ever. llama.cpp's own.
+# Whitespace between JSON tokens, as llama.cpp's converter has it. Without a bound a weak model
+# writes spaces for ever.
 _WHITESPACE = r" |\n{1,2}[ \t]{0,20}"
-# Recursive descent over what was given: llguidance refuses schemas of more than some ten thousand
-# parts, each of which took up to 8 KB of stack when tried (2026-11); unused pages cost nothing.
-_COMPILER_STACK = 512 * 2**20
-# llama.cpp's GBNF parser is recursive too: 60,000 parentheses overflow 8 MB. Not tuned.
-_MOST_NESTED = 200
-_MOST_RULES = 4000
-# Alternatives that llguidance keeps at one place of a text; each optional property of an object is
-# four. Its default of 2,000 refuses objects of 500. Not tuned.
+# Bytes. llguidance compiles by recursion, up to 8 KB of stack for each nested part when tried, and
+# refuses schemas of more than some ten thousand parts (2026-11). Unused pages cost nothing.
+_COMPILER_STACK = (512 if sys.maxsize > 2**32 else 64) * 2**20
+# Grammar items that llguidance keeps for one position of a text. An optional property takes four:
+# its default of 2,000 refuses objects of 500. Not tuned.
 _MOST_ALTERNATIVES = 100_000
 
-# Else, where one string must follow, only its usual tokens are allowed, not all that spell it.
+# With forcing, where only one string can follow, only its usual tokens are allowed, not every
+# spelling of it.
 _LARK_OPTIONS = LARK_MARK + ' {"no_forcing": true}'
 _SCHEMA_OPTIONS: dict[str, Any] = {
     "lenient": False,
@@ -73,13 +74,13 @@ def make_constraint(model: Model, samplers: binding.Samplers, kind: Kind, text: 
     """A constraint on one text.
 
     Args:
-        samplers: gets to know what goes wrong while a token is drawn.
+        samplers: whose ``error`` is set if something goes wrong while a token is drawn.
 
     Raises:
         BadInput: as ``check_constraint``; or the model cannot end a text.
     """
     if kind == "grammar" and not _is_lark(text):
-        return _GBNF(model, text)
+        return GBNF(model, text)
     return _Guidance(model, samplers, kind, text)
 
 
@@ -90,7 +91,7 @@ def check_constraint(kind: Kind, text: str) -> None:
         BadInput: it does not parse, or what it asks for cannot be enforced.
     """
     if kind == "grammar" and not _is_lark(text):
-        _check_size(text)
+        check_size(text)
         return
     from llguidance import LLMatcher
 
@@ -104,51 +105,6 @@ def check_constraint(kind: Kind, text: str) -> None:
 
 def _is_lark(grammar: str) -> bool:
     return grammar.lstrip().startswith(LARK_MARK)
-
-
-class _GBNF:
-    """A GBNF grammar, by llama.cpp."""
-
-    def __init__(self, model: Model, grammar: str) -> None:
-        _check_size(grammar)
-        self.handle: Any = None
-        binding.log.recent.clear()
-        if grammar.strip():  # llama.cpp takes an empty grammar for none
-            self.handle = llama.llama_sampler_init_grammar(
-                model.vocab, grammar.encode("utf-8", errors="replace"), b"root"
-            )
-        if not self.handle:
-            why = re.sub(r" at .*", "", binding.log.first_error(), flags=re.DOTALL)
-            why = why.removeprefix("error parsing grammar: ") or "it has no rules"
-            raise BadInput(
-                f"the grammar does not parse: {one_line(why)};"
-                " it must be GBNF with a rule named root"
-            )
-
-    def takes(self, token: int) -> bool:
-        return False  # only the library may ask llama.cpp, which could throw
-
-    def close(self) -> None:
-        if self.handle:
-            llama.llama_sampler_free(self.handle)
-            self.handle = None
-
-
-def _check_size(grammar: str) -> None:
-    """Refuses a grammar that would overflow a recursive parser's stack, or that C cuts off."""
-    if "\0" in grammar:
-        raise BadInput("the grammar does not parse: it holds a NUL character; remove it")
-    bare = re.sub(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', "", grammar)
-    depth = deepest = 0
-    for bracket in re.findall(r"[()]", bare):
-        depth += 1 if bracket == "(" else -1
-        deepest = max(deepest, depth)
-    if deepest > _MOST_NESTED:
-        raise BadInput(
-            f"the grammar nests {deepest} parentheses; at most {_MOST_NESTED} can be parsed"
-        )
-    if (rules := bare.count("::=")) > _MOST_RULES:
-        raise BadInput(f"the grammar has {rules} rules; at most {_MOST_RULES} can be parsed")
 
 
 class _Guidance:
@@ -251,7 +207,6 @@ def _compiled(kind: Kind, text: str) -> str:
     from llguidance import LLMatcher, regex_to_lark
 
     if kind == "grammar":
-        _check_size(text)
         lark = text
     elif kind == "regular expression":
         lark = f"start: /{regex_to_lark(text)}/"

@@ -185,7 +185,7 @@ class Sampler:
         token = int(binding.ecl_draw(session.handle, index, ctypes.byref(samplers)))
         if token < 0:
             samplers.check()
-            session.context.fail(binding.NO_TOKEN)
+            session.context.fail(token)
         return token
 
     def _make_chain(self) -> Any:

@@ -78,3 +78,30 @@ def test_what_is_refused(model: Path, arguments: tuple[str, ...], line: str) -> 
     done = run(model, *arguments)
     assert done.exit_code == 2 and not done.stdout
     assert line in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("tune", "--budget", "nan"), "budget is nan; it must be from 1 to 604800"),
+        (("tune", "--budget", "inf"), "budget is inf; it must be from 1 to 604800"),
+        (("tune", "-t", "100000"), "threads (-t) is 100000"),
+        (("cost", "-t", "100000"), "threads (-t) is 100000"),
+        (("cost", "--context", str(2**40)), "ctx-size (-c) is"),
+        (("bench", "-t", "100000"), "threads (-t) is 100000"),
+        (("bench", "--repeat-penalty", "nan"), "repeat-penalty is nan"),
+        (("bench", "--seed", str(2**33)), "seed is 8589934592"),
+    ],
+    ids=lambda value: " ".join(value)[:20] if isinstance(value, tuple) else "",
+)
+def test_what_other_commands_refuse(
+    model: Path, tmp_path: Path, arguments: tuple[str, ...], line: str
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("the first\nthe second\n")
+    command, *options = arguments
+    if command == "bench":
+        options += ["--prompts", str(prompts), "--methods", "plain", "--raw"]
+    done = CliRunner().invoke(main, [command, str(model), *options])
+    assert done.exit_code == 2 and line in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
