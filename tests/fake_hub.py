@@ -163,7 +163,7 @@ def serving() -> Iterator[FakeHub]:
             pass
 
     servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
-    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in servers]
     for thread in threads:
         thread.start()
     hub.url, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)

@@ -157,7 +157,7 @@ draft_model_option = click.option(
     "--draft-model",
     metavar="MODEL",
     help="Second model that drafts in the methods draft-model and auto-draft-model: a .gguf file,"
-    " or a name of `models list`.",
+    " or any other MODEL that `run` takes.",
 )
 
 

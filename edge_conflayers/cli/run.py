@@ -97,7 +97,9 @@ def run(
     stats_json: Path | None,
     **sampling: Any,
 ) -> None:
-    """Write text with MODEL: a .gguf file, or a name of `models list` (pulled on first use)."""
+    """Write text with MODEL: a .gguf file, a name of `models list`, org/repo or org/repo:QUANT of
+    Hugging Face, or the address of a .gguf file. It is pulled on first use.
+    """
     check_output()
     if stats_json is not None:
         check_writable(stats_json)

@@ -85,6 +85,9 @@ def _check_parts(path: Path, header: Header) -> None:
         other = path.with_name(f"{stem}-{part:05d}-of-{count:05d}.gguf")
         if not other.is_file():
             raise BadInput(f"{other} is missing, a part of {path.name}; put it beside it")
+        values = read_header(other).values
+        if (values.get("split.no"), values.get("split.count")) != (part - 1, count):
+            raise BadInput(f"{other} is not part {part} of {path.name}; fetch it again")
 
 
 class _Numbers:

@@ -161,8 +161,40 @@ def test_files_that_are_no_models(
 
 def test_a_part_is_missing(tmp_path: Path) -> None:
     first = written(tmp_path / "a-00001-of-00002.gguf", "llama", split__count=2, split__no=0)
+    second = tmp_path / "a-00002-of-00002.gguf"
     with pytest.raises(BadInput, match=r"a-00002-of-00002\.gguf is missing"):
         Model(first)
+    written(second, "llama", split__count=3, split__no=1)
+    with pytest.raises(BadInput, match=r"a-00002-of-00002\.gguf is not part 2 of a-00001"):
+        Model(first)
+    second.write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match=r"a-00002-of-00002\.gguf is cut off"):
+        Model(first)
+
+
+def test_a_split_model_is_loaded(tiny_path: TinyPath, tmp_path: Path) -> None:
+    reader = gguf.GGUFReader(str(tiny_path("llama")))
+    half = len(reader.tensors) // 2
+    for number, tensors in enumerate((reader.tensors[:half], reader.tensors[half:])):
+        path = tmp_path / f"a-{number + 1:05d}-of-00002.gguf"
+        writer = gguf.GGUFWriter(path, "llama")
+        for key, field in reader.fields.items() if number == 0 else ():
+            if not key.startswith("GGUF.") and key != "general.architecture":
+                element = field.types[1] if len(field.types) > 1 else None
+                writer.add_key_value(key, field.contents(), field.types[0], element)
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", 2)
+        writer.add_int32("split.tensors.count", len(reader.tensors))
+        for tensor in tensors:
+            writer.add_tensor(tensor.name, tensor.data)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    with Model(tmp_path / "a-00001-of-00002.gguf") as model:
+        assert model.n_layer == 4
+    with pytest.raises(BadInput, match="a later part of a split model"):
+        Model(tmp_path / "a-00002-of-00002.gguf")
 
 
 def test_an_unknown_architecture(tiny_path: TinyPath, tmp_path: Path) -> None:
