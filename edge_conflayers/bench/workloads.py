@@ -83,6 +83,14 @@ def spread(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
     return [prompts[i] for i in sorted(chosen)]
 
 
+def by_category(prompts: Sequence[Prompt], limit: int | None) -> dict[str, list[Prompt]]:
+    """At most ``limit`` prompts of each category, those without one under "prompts"."""
+    categories: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        categories.setdefault(prompt.category or "prompts", []).append(prompt)
+    return {name: spread(some, limit) for name, some in categories.items()}
+
+
 def _evenly(items: Sequence[_Item], count: int) -> list[_Item]:
     return [items[i * len(items) // count] for i in range(count)]
 

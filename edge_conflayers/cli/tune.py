@@ -23,6 +23,7 @@ from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.terminal import print_table
 
 if TYPE_CHECKING:
+    from edge_conflayers.bench.workloads import Prompt
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.layer_search.skip_sets import SkipSet
     from edge_conflayers.tune.teaching import Taught
@@ -74,11 +75,10 @@ def tune(
     from edge_conflayers.engine.model import Model
     from edge_conflayers.limits import check_number
     from edge_conflayers.tune import tuning
-    from edge_conflayers.tune.prompts import prompts_by_kind
 
     check_number("budget", budget, 1, _LONGEST)
     threads = machine.threads_to_use(threads)
-    kinds = prompts_by_kind(prompts_file, limit)
+    kinds = _prompts(prompts_file, limit)
     path = find_model(model)
     with Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded, _Bars() as bars:
         tuned = tuning.tune(
@@ -103,6 +103,23 @@ def tune(
     if tuned.interrupted:
         click.echo("interrupted: what was found so far is kept", err=True)
         sys.exit(130)
+
+
+def _prompts(file: Path | None, limit: int) -> dict[str, list[Prompt]]:
+    """The user's prompts by category, or the default ones by kind."""
+    from edge_conflayers.bench import workloads
+    from edge_conflayers.tune.prompts import DEFAULT_PROMPTS
+
+    if file is not None:
+        return workloads.by_category(workloads.load(file), limit)
+    return workloads.by_category(
+        [
+            workloads.Prompt(f"{kind} {i}", kind, text)
+            for kind, texts in DEFAULT_PROMPTS.items()
+            for i, text in enumerate(texts)
+        ],
+        limit,
+    )
 
 
 def _show_taught(taught: Taught) -> None:

@@ -1,41 +1,10 @@
-"""The prompts that ``tune`` generates texts for: the user's, or short ones of a few kinds."""
+"""Short prompts of a few kinds, for whoever gives ``tune`` none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from edge_conflayers.bench import workloads
-from edge_conflayers.bench.workloads import Prompt
-
-_UNNAMED = "prompts"  # the kind of those without a category
-
-
-def prompts_by_kind(file: Path | None, limit: int) -> dict[str, list[Prompt]]:
-    """The prompts of a file, by category; the default ones if there is no file.
-
-    Args:
-        file: as for ``workloads.load``.
-        limit: most prompts of a kind.
-
-    Raises:
-        BadInput: the file cannot be read.
-    """
-    if file is not None:
-        prompts = workloads.load(file)
-    else:
-        prompts = [
-            Prompt(f"{kind} {i}", kind, text)
-            for kind, texts in _DEFAULT.items()
-            for i, text in enumerate(texts)
-        ]
-    kinds: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        kinds.setdefault(prompt.category or _UNNAMED, []).append(prompt)
-    return {kind: workloads.spread(some, limit) for kind, some in kinds.items()}
-
-
-_DEFAULT: Mapping[str, tuple[str, ...]] = {
+DEFAULT_PROMPTS: Mapping[str, tuple[str, ...]] = {
     "code": (
         "Write a Python function that reads a CSV file of orders and returns the total amount for"
         " each customer as a dictionary.",

@@ -23,7 +23,6 @@ from edge_conflayers.learned import Learned
 from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileStore
 from edge_conflayers.tune import teaching
-from edge_conflayers.tune.prompts import prompts_by_kind
 
 N_LAYER = 6
 # The modules: as attributes of the package the names may also be the commands.
@@ -279,7 +278,7 @@ def test_layers_are_shown_as_ranges(layers: tuple[int, ...], shown: str) -> None
 
 
 def test_default_prompts() -> None:
-    kinds = prompts_by_kind(None, 2)
+    kinds = command._prompts(None, 2)
     assert list(kinds) == ["code", "summary", "questions", "translation", "chat"]
     assert all(len(prompts) == 2 for prompts in kinds.values())
 

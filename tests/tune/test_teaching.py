@@ -97,7 +97,7 @@ def test_without_a_usable_prompt_nothing_is_taught(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny("llama", n_layer=3)
-    monkeypatch.setattr(teaching, "_opening", lambda model: None)
+    monkeypatch.setattr(teaching, "opening_tokens", lambda model: None)
     monkeypatch.setattr(model, "tokenize", lambda text, **options: [])
     assert teaching.teach(model, [random_tokens(model, 400), []], seconds=60, threads=1) is None
 
@@ -207,7 +207,7 @@ def test_the_users_prompts_are_answered_a_few_times_in_turn_with_others(
 ) -> None:
     model = tiny("llama", n_layer=3)
     opening, prompts = [1, 2, 3], [[1, 2, 3, 40, 50], [1, 2, 3, 60]]
-    monkeypatch.setattr(teaching, "_opening", lambda model: opening)
+    monkeypatch.setattr(teaching, "opening_tokens", lambda model: opening)
     with ParallelTexts(model, n_parallel=2, n_ctx=64, threads=1) as texts:
         teacher = teaching._Teacher(texts, [*prompts, [7] * 60])
         asked = list(islice(teacher.requests(), 30))
