@@ -47,6 +47,7 @@ def main(ctx: click.Context, debug: bool) -> None:
         from edge_conflayers.engine import binding
 
         binding.log.show = True
+        ctx.call_on_close(lambda: setattr(binding.log, "show", False))
 
 
 for command in (run, models, bench, cost, tune):
