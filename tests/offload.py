@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.native import llama
 
 _PATIENCE = 60.0  # seconds
 # ggml-backend.h's GGML_BACKEND_DEVICE_TYPE_CPU, _GPU and _IGPU

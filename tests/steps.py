@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session import LayerMask, Session
 
 Logits = npt.NDArray[np.float32]

@@ -15,8 +15,8 @@ import numpy as np
 from steps import Logits
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 
 _N_CTX = 1024
 _KV_TYPES = {"f16": 1, "q8_0": 8}

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from operator_watch import Cause, OperatorWatch
 
-from edge_conflayers.engine import binding
+from edge_conflayers.engine import binding, native
 from edge_conflayers.hub import models
 
 _TEXT = Path(__file__).read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ class Context:
     """A model and a context of it, by our library or upstream's, with its operators watched."""
 
     def __init__(self, path: Path, settings: Settings, n_ctx: int) -> None:
-        self.llama = llama = binding.llama
+        self.llama = llama = native.llama
         self.watch = OperatorWatch(llama)
         params = llama.llama_model_default_params()
         params.use_extra_bufts = settings.repack

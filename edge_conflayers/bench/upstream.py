@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.decoding.stats import Stats
-from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine import binding, native
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import CachedText, Outputs
 from edge_conflayers.errors import BadInput, EdgeConflayersError
@@ -154,7 +154,7 @@ class Worker:
 
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
         if binding.PATCHED:
-            library = os.environ.get(binding.LIBRARY_VARIABLE, "the package's own folder")
+            library = os.environ.get(native.LIBRARY_VARIABLE, "the package's own folder")
             raise BadInput(
                 f"the library in {library} is not upstream's; build it with `make upstream`"
             )

@@ -16,7 +16,7 @@ from typing import Any
 import edge_conflayers
 from edge_conflayers.bench.runner import Generation
 from edge_conflayers.decoding.stats import Stats
-from edge_conflayers.engine.binding import LIBRARY_VARIABLE
+from edge_conflayers.engine.native import LIBRARY_VARIABLE
 from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 

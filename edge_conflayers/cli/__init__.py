@@ -44,10 +44,10 @@ def main(ctx: click.Context, debug: bool) -> None:
     """Makes one GGUF model faster by itself, and never changes its text."""
     ctx.with_resource(delivered())
     if debug:
-        from edge_conflayers.engine import binding
+        from edge_conflayers.engine import native
 
-        binding.log.show = True
-        ctx.call_on_close(lambda: setattr(binding.log, "show", False))
+        native.log.show = True
+        ctx.call_on_close(lambda: setattr(native.log, "show", False))
 
 
 for command in (run, models, bench, cost, tune):

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 

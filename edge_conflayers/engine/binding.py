@@ -1,36 +1,22 @@
-"""Loads the patched llama.cpp under llama-cpp-python's binding, and declares its ``ecl_*``
-functions.
-
-The only module that speaks ctypes to the library. llama-cpp-python's Python files come out of the
-same archive as the library (``native/upstream.toml``) and are loaded from inside this package, so
-no other installed copy can be mixed with it.
+"""The library's ``ecl_*`` functions and structures, declared for ctypes.
 
 Raises on import:
-    EdgeConflayersError: the library is not built, does not load, is of another version than this
-        package, or another llama_cpp is loaded already.
+    EdgeConflayersError: as ``native``, or the library is of another version than this package.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import ctypes
 import functools
-import importlib.util
 import json
 import os
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
-import edge_conflayers
+from edge_conflayers.engine.native import LIBRARY, llama
 from edge_conflayers.errors import BadInput, EdgeConflayersError
-
-# Another build of the library to load instead, for comparisons; one without ecl_* is upstream's.
-LIBRARY_VARIABLE = "EDGE_CONFLAYERS_LIB"
 
 DROP_ATTENTION = 1
 DROP_FFN = 2
@@ -66,101 +52,10 @@ _ABI_VERSION = 1
 KernelChoice = Literal["ecl", "upstream", "upstream-as-is"]
 _KERNEL_CHOICES: dict[KernelChoice, int] = {"upstream": 0, "ecl": 1, "upstream-as-is": 2}
 
-_LOG_LEVELS = {1: "debug", 2: "info", 3: "warning", 4: "error"}
-_LOG_CONTINUED = 5
-_FUNCTION_NAMES = re.compile(r"^(\w+: |error loading model: |error loading model architecture: )+")
-
-
-def _native_folder() -> Path:
-    # An editable install keeps built files apart from the sources; __path__ names both places.
-    for folder in edge_conflayers.__path__:
-        native = Path(folder) / "_native"
-        if (native / "lib").is_dir():
-            return native
-    raise EdgeConflayersError(
-        "the native library is not built; install the package with `pip install .` (README, Build)"
-    )
-
-
-def _load_binding() -> ModuleType:
-    """llama-cpp-python's low-level module, bound to our library."""
-    native = _native_folder()
-    library = Path(os.environ.get(LIBRARY_VARIABLE) or native / "lib").resolve()
-    loaded = sys.modules.get("llama_cpp")
-    if loaded is not None:
-        if Path(str(loaded.__file__)).parent != native / "llama_cpp":
-            raise EdgeConflayersError(
-                f"another llama_cpp ({loaded.__file__}) is already loaded in this process;"
-                " import edge_conflayers first, or use it in a process of its own"
-            )
-        return sys.modules["llama_cpp.llama_cpp"]
-    spec = importlib.util.spec_from_file_location(
-        "llama_cpp",
-        native / "llama_cpp" / "__init__.py",
-        submodule_search_locations=[str(native / "llama_cpp")],
-    )
-    assert spec is not None and spec.loader is not None
-    package = importlib.util.module_from_spec(spec)
-    sys.modules["llama_cpp"] = package
-    before = os.environ.get("LLAMA_CPP_LIB_PATH")
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(library)
-    try:
-        spec.loader.exec_module(package)
-    except (OSError, RuntimeError) as error:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "llama_cpp"]:
-            del sys.modules[name]
-        why = " ".join(str(error).split())
-        raise EdgeConflayersError(f"the library in {library} does not load: {why}") from error
-    finally:
-        if before is None:
-            del os.environ["LLAMA_CPP_LIB_PATH"]
-        else:
-            os.environ["LLAMA_CPP_LIB_PATH"] = before
-    return sys.modules["llama_cpp.llama_cpp"]
-
-
-llama: Any = _load_binding()
-_library: Any = llama._lib
-
-
-_log_callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-
-
-class LogBuffer:
-    """What the library logs: kept for error messages, shown on stderr only when asked for."""
-
-    def __init__(self) -> None:
-        self.show = False
-        self.recent: collections.deque[str] = collections.deque(maxlen=60)
-        self._level = "info"
-        self.callback = _log_callback(self._receive)
-
-    def _receive(self, level: int, text: bytes, _data: Any) -> None:
-        if level != _LOG_CONTINUED:
-            self._level = _LOG_LEVELS.get(level, "info")
-        line = text.decode("utf-8", errors="replace")
-        if self._level in ("warning", "error"):
-            self.recent.append(line.strip())
-        if self.show:
-            sys.stderr.write(line)
-
-    def first_error(self) -> str:
-        """The first thing that went wrong since ``recent`` was cleared (what follows it are its
-        consequences), without the names of functions; empty if nothing did."""
-        for line in self.recent:
-            if any(word in line.lower() for word in ("error", "failed", "unknown", "invalid")):
-                return _FUNCTION_NAMES.sub("", line)
-        return _FUNCTION_NAMES.sub("", self.recent[-1]) if self.recent else ""
-
-
-log = LogBuffer()
-llama.llama_log_set(log.callback, None)
-llama.llama_backend_init()
-
 
 def _declare(name: str, restype: Any, *argtypes: Any) -> Any:
     try:
-        function = getattr(_library, name)
+        function = getattr(LIBRARY, name)
     except AttributeError:
         return None  # upstream's own library
     function.restype = restype
@@ -348,7 +243,7 @@ ecl_graph_stats = _declare(
     _context,
     *(ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(_int)),
 )
-logits_address = _library["llama_get_logits_ith"]
+logits_address = LIBRARY["llama_get_logits_ith"]
 """llama.h's function, as an address: of a context and an index; None if no logits were kept."""
 logits_address.restype = ctypes.c_void_p
 logits_address.argtypes = (_context, _int)
@@ -375,7 +270,7 @@ def _check_abi() -> None:
     found = _abi_version() if _abi_version is not None else 0
     if found != _ABI_VERSION:
         raise EdgeConflayersError(
-            f"the library {_library._name} has ABI version {found}, this package needs"
+            f"the library {LIBRARY._name} has ABI version {found}, this package needs"
             f" {_ABI_VERSION}; build and install both from the same sources"
         )
     for number, struct in enumerate(_STRUCTS):
@@ -384,7 +279,7 @@ def _check_abi() -> None:
         layout = (_int * len(wanted))()
         if _struct_layout(number, layout, len(layout)) != len(wanted) or [*layout] != wanted:
             raise EdgeConflayersError(
-                f"the library {_library._name} lays out {struct.__name__} otherwise than this"
+                f"the library {LIBRARY._name} lays out {struct.__name__} otherwise than this"
                 " package; build and install both from the same sources"
             )
 
@@ -397,7 +292,7 @@ def _cpu_kernels() -> Any:
     build, which knows nothing of ours."""
     for suffix in (".so", ".dylib", ".dll"):
         for prefix in ("lib", ""):
-            path = Path(_library._name).parent / f"{prefix}ggml-cpu{suffix}"
+            path = Path(LIBRARY._name).parent / f"{prefix}ggml-cpu{suffix}"
             if path.exists():
                 cpu = ctypes.CDLL(str(path))
                 return cpu if hasattr(cpu, "ecl_kernels_describe") else None

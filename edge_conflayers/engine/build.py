@@ -8,7 +8,8 @@ from pathlib import Path
 
 import edge_conflayers
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import KernelChoice, llama
+from edge_conflayers.engine.binding import KernelChoice
+from edge_conflayers.engine.native import llama
 
 _SUFFIXES = (".so", ".dylib", ".dll")
 

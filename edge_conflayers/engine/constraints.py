@@ -21,10 +21,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.gbnf import GBNF, check_size
 from edge_conflayers.engine.json_schema import not_enforced, read_schema
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
 
 Kind = Literal["JSON schema", "regular expression", "grammar"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine import native
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.errors import BadInput, one_line
 
 # The parser is recursive: 60,000 parentheses overflow a stack of 8 MB. Not tuned.
@@ -25,13 +25,13 @@ class GBNF:
     def __init__(self, model: Model, grammar: str) -> None:
         check_size(grammar)
         self.handle: Any = None
-        binding.log.recent.clear()
+        native.log.recent.clear()
         if grammar.strip():  # llama.cpp takes an empty grammar for none
             self.handle = llama.llama_sampler_init_grammar(
                 model.vocab, grammar.encode("utf-8", errors="replace"), b"root"
             )
         if not self.handle:
-            why = re.sub(r" at .*", "", binding.log.first_error(), flags=re.DOTALL)
+            why = re.sub(r" at .*", "", native.log.first_error(), flags=re.DOTALL)
             why = why.removeprefix("error parsing grammar: ") or "it has no rules"
             raise BadInput(
                 f"the grammar does not parse: {one_line(why)};"

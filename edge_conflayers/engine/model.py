@@ -9,16 +9,17 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from edge_conflayers.engine import aborts, binding
-from edge_conflayers.engine.binding import KernelChoice, llama
+from edge_conflayers.engine import aborts, binding, native
+from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model_checks import check_file
+from edge_conflayers.engine.native import llama
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
 
 _NO_TEXT = 1 << 0 | 1 << 1 | 1 << 3  # llama.h's LLAMA_TOKEN_ATTR_UNKNOWN, _UNUSED and _CONTROL
 
-aborts.install(Path(binding._library._name).parent)
+aborts.install(Path(native.LIBRARY._name).parent)
 
 
 class Model(Closing):
@@ -60,11 +61,11 @@ class Model(Closing):
         params.n_gpu_layers = gpu_layers
         if not use_mmap:
             params.load_mode = 0
-        binding.log.recent.clear()
+        native.log.recent.clear()
         with binding.loading_for(self.kernels):
             self._handle = llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._handle:
-            why = binding.log.first_error() or "llama.cpp does not say why"
+            why = native.log.first_error() or "llama.cpp does not say why"
             raise BadInput(
                 f"{self.path} cannot be loaded: {why}; use an undamaged GGUF language model"
             )

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.constraints import Constraint, Kind, check_constraint, make_constraint
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session import CachedText
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number

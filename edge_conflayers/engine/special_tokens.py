@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 
 # llama.h's LLAMA_TOKEN_ATTR_*
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from edge_conflayers import machine
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.context import Context
 from edge_conflayers.engine.session.next_state_head import drawn_from, keep_inner_state
 from edge_conflayers.errors import EdgeConflayersError

@@ -13,7 +13,7 @@ from edge_conflayers.bench.upstream import UpstreamSession, decode, prompt_looku
 from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
-from edge_conflayers.engine import binding
+from edge_conflayers.engine import native
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import ContextFull, Session
@@ -115,7 +115,7 @@ def test_the_process_writes_what_the_library_would_here(
 
 
 def test_the_patched_library_is_not_taken_for_upstream(path: Path) -> None:
-    patched = Path(binding.llama.__file__).parent.parent / "lib"
+    patched = Path(native.llama.__file__).parent.parent / "lib"
     with pytest.raises(BadInput, match="is not upstream's"):
         UpstreamEngine(path, patched, GREEDY)
 

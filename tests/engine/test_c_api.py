@@ -11,8 +11,8 @@ import pytest
 from steps import Tiny, assert_same_bits, open_session, random_tokens, set_control_vector, step
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session import ContextFull, LayerMask, Session
 from edge_conflayers.engine.session.next_state_head import (
     drawn_from,

@@ -16,7 +16,7 @@ from steps import TinyPath, assert_same_bits, decode, open_session, random_token
 
 from edge_conflayers.cli import main
 from edge_conflayers.decoding.speculate import generate
-from edge_conflayers.engine import binding
+from edge_conflayers.engine import binding, native
 from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
@@ -72,7 +72,7 @@ def test_the_environment_chooses_where_the_caller_does_not(
 @pytest.fixture
 def another_thread_that_chooses() -> Iterator[None]:
     """Chooses one kernel after the other, as fast as it can."""
-    folder = Path(binding.llama._lib._name).parent
+    folder = Path(native.llama._lib._name).parent
     (library,) = folder.glob("*ggml-cpu.*")
     choose = ctypes.CDLL(str(library)).ecl_kernels_choose
     done = threading.Event()

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from edge_conflayers import machine
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.context import Context, ContextFull
 from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_for

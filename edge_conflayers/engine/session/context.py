@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine import binding, native
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
@@ -37,10 +37,10 @@ class Context:
 
     def __init__(self, model: Model, params: Any) -> None:
         self._handle: Any = None
-        binding.log.recent.clear()
+        native.log.recent.clear()
         self._handle = llama.llama_init_from_model(model.handle, params)
         if not self._handle:
-            why = binding.log.first_error() or "not enough memory"
+            why = native.log.first_error() or "not enough memory"
             raise BadInput(
                 f"a context of {params.n_ctx} tokens cannot be made: {why};"
                 " try a smaller one or another kind of cache"

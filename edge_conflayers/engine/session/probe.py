@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
 

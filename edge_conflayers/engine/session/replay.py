@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
 from edge_conflayers.engine.session.mask import LayerMask

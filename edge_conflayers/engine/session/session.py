@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.draft import Draft, ExitStates
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import floats, int32_array
 from edge_conflayers.engine.session.cached_text import CachedText
 from edge_conflayers.engine.session.exact_batch import exact_batch, within_stride

@@ -13,8 +13,9 @@ from scripted import ScriptedDrafter, partly_right
 from steps import Tiny, TinyPath, open_session, random_tokens
 
 from edge_conflayers.decoding.speculate import generate
-from edge_conflayers.engine.binding import KernelChoice, llama
+from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import Session
 from edge_conflayers.engine.session import exact_batch as module

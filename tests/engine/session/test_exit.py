@@ -21,9 +21,9 @@ from steps import (
     verify,
 )
 
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.engine.session.branches import branches
 from edge_conflayers.engine.session.probe import probe

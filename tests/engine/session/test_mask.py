@@ -29,7 +29,7 @@ from steps import (
 )
 
 import edge_conflayers
-from edge_conflayers.engine import binding
+from edge_conflayers.engine import native
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask
 from edge_conflayers.errors import BadInput
@@ -283,9 +283,9 @@ def logits_of(
     """What upstream_steps.py writes with this library; ours uses upstream's kernels."""
     environment = {**os.environ, "ECL_KERNELS": kernels}
     environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE), str(ROOT / "tests")])
-    environment.pop(binding.LIBRARY_VARIABLE, None)
+    environment.pop(native.LIBRARY_VARIABLE, None)
     if library is not None:
-        environment[binding.LIBRARY_VARIABLE] = str(library)
+        environment[native.LIBRARY_VARIABLE] = str(library)
     out = folder / f"{'ours' if library is None else 'upstream'}.npy"
     model, tokens, sizes, *rest = arguments
     program = str(ROOT / "tests" / "upstream_steps.py")

@@ -8,7 +8,7 @@ import pytest
 from offload import has_gpu
 from steps import Tiny, TinyPath, open_session, random_tokens
 
-from edge_conflayers.engine import binding
+from edge_conflayers.engine import native
 from edge_conflayers.engine.draft import ROOT, Draft
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session.next_state_head import (
@@ -34,7 +34,7 @@ def test_layers_are_on_the_device(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(binding.log, "show", True)
+    monkeypatch.setattr(native.log, "show", True)
     with Model(tiny_path("llama", n_layer=N_LAYER), gpu_layers=gpu_layers):
         expected = gpu_layers if gpu_layers > 0 else N_LAYER + 1  # the head counts as one
         assert f"offloaded {expected}/{N_LAYER + 1} layers to GPU" in capsys.readouterr().err

@@ -7,8 +7,8 @@ import pytest
 from steps import RealModel, Tiny, assert_same_bits, decode, open_session, random_tokens, step
 
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.binding import llama
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
 from edge_conflayers.engine.session.replay import replay
 from edge_conflayers.errors import BadInput
