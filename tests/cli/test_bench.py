@@ -192,3 +192,46 @@ def test_bad_files(tiny: Path, prompts: Path, tmp_path: Path) -> None:
     assert f"{broken}:2:" in str(bench(tiny, "--prompts", broken).exception)
     absent = bench(tmp_path / "absent.gguf", "--prompts", prompts)
     assert isinstance(absent.exception, EdgeConflayersError)
+
+
+def test_tuned_starts_from_what_tune_has_found(
+    tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_CONFLAYERS_DATA", str(tmp_path / "data"))
+    given = (tiny, "--prompts", prompts, "--limit", 2, "-n", 8, "-t", 1, "--tuned")
+    with pytest.raises(BadInput, match="is not tuned for 1 threads; run `tune` first"):
+        raise bench(*given).exception or AssertionError
+    tune = importlib.import_module("edge_conflayers.cli.tune")
+    arguments = (tiny, "--prompts", prompts, "--limit", 1, "--budget", 2, "-n", 32, "-t", 1)
+    tuned = CliRunner().invoke(tune.tune, [str(each) for each in arguments])
+    assert tuned.exit_code == 0, tuned.output
+    resumed = []
+    init = LocalEngine.__init__
+
+    def noted(self: LocalEngine, *args: Any, **settings: Any) -> None:
+        resumed.append((args[0], settings["learned"] is not None))
+        init(self, *args, **settings)
+
+    monkeypatch.setattr(LocalEngine, "__init__", noted)
+    done = bench(*given, "--methods", "plain,auto,measured")
+    assert done.exit_code == 0, done.output
+    assert resumed == [("plain", False), ("auto", True), ("measured", True)]
+
+
+def test_fresh_restarts_methods_before_each_prompt(
+    tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restarts = 0
+    restart = LocalEngine.restart
+
+    def counted(self: LocalEngine) -> None:
+        nonlocal restarts
+        restarts += 1
+        restart(self)
+
+    monkeypatch.setattr(LocalEngine, "restart", counted)
+    given = (tiny, "--prompts", prompts, "--limit", 4, "-n", 4, "-t", 1, "--methods", "plain")
+    assert bench(*given).exit_code == 0
+    kept, restarts = restarts, 0
+    assert bench(*given, "--fresh").exit_code == 0
+    assert restarts == kept + 4
