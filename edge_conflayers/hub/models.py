@@ -95,23 +95,6 @@ def _known(reference: Reference) -> Wanted | None:
         return None  # the repository may have it by now
 
 
-def verify(path: Path, info: ModelInfo, progress: ProgressCallback | None = None) -> None:
-    """Checks the file at ``path`` against the registry entry's SHA-256.
-
-    Raises:
-        EdgeConflayersError: the file cannot be read or is not the registry's file.
-    """
-    try:
-        digest = file_sha256(path, Reporter(info.name, info.size, progress))
-    except OSError as error:
-        raise EdgeConflayersError(f"cannot read {path}: {one_line(error)}") from error
-    if digest != info.sha256:
-        raise EdgeConflayersError(
-            f"{path} is not {info.name}: its SHA-256 is {digest}, the registry says {info.sha256}; "
-            f"run `edge-conflayers models pull --verify {info.name}`"
-        )
-
-
 def pull(model: str, progress: ProgressCallback | None = None, *, recheck: bool = False) -> Path:
     """Makes sure that a model is in the cache, and returns the path of the file to load.
 

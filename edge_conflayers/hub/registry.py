@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
+from edge_conflayers.errors import EdgeConflayersError, one_line
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -101,18 +101,6 @@ def _entry(name: str, table: dict[str, Any]) -> ModelInfo:
         "huggingface": HubSource(**table["huggingface"]),
     }
     return ModelInfo(name=name, **{**table, **sources})
-
-
-def lookup(name: str) -> ModelInfo:
-    """The registry entry called ``name``.
-
-    Raises:
-        BadInput: no such entry; the message names those there are and the closest.
-    """
-    models = registry()
-    if name not in models:
-        raise BadInput(f"unknown model {name!r}: {known_names(name, models)}")
-    return models[name]
 
 
 def known_names(given: str, models: dict[str, ModelInfo]) -> str:
