@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 from edge_conflayers.errors import BadInput
 
+MOST_BYTES = 128 << 20
+"""Longest file that is read; whole benchmarks take a few MiB."""
+
 _FIELDS = ("turns", "prompt", "question")
 _ID_FIELDS = ("question_id", "task_id", "id")
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
@@ -43,16 +46,21 @@ def load(path: Path) -> list[Prompt]:
         BadInput: the file cannot be read, holds no prompt, or has a line that is not as above.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise BadInput(
             f"the prompts {path} cannot be read ({error.strerror}); give a JSONL or text file"
         ) from None
+    if len(data) > MOST_BYTES:
+        raise BadInput(f"{path} holds more than {MOST_BYTES >> 20} MiB; give fewer prompts")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadInput(f"{path}:{line}: not UTF-8 text; convert the file") from None
+    if "\0" in text:
+        raise BadInput(f"{path} holds NUL bytes and so is not UTF-8 text; convert the file")
     # Not splitlines(): it also breaks at characters that may stand inside a JSON string.
     lines = text.split("\n")
     prompts = _from_json(path, lines) if _is_json(path, lines) else _from_text(lines)

@@ -134,3 +134,11 @@ def test_eight_of_spec_bench_cover_its_tasks() -> None:
     assert len(categories) == 8
     assert {"translation", "summarization", "qa", "math_reasoning", "rag"} < categories
     assert len({prompt.category for prompt in spread(load(SPEC_BENCH), 13)}) == 13
+
+
+def test_what_is_no_file_of_prompts(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="more than 128 MiB"):
+        load(Path("/dev/zero"))
+    (tmp_path / "nul").write_bytes("a b\n".encode("utf-16-le"))
+    with pytest.raises(BadInput, match="NUL bytes"):
+        load(tmp_path / "nul")
