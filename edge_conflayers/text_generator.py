@@ -86,7 +86,7 @@ class TextGenerator(Closing):
         drafts could change the text, and ``method_name`` becomes "plain".
 
         Raises:
-            BadInput: no memory for it.
+            BadInput: no memory for it, or the prompt does not fit.
             EdgeConflayersError: the generator is closed.
         """
         if self._closed:
@@ -130,8 +130,8 @@ class TextGenerator(Closing):
             stats: filled in as it goes; complete when the iteration ends, however it ends.
 
         Raises:
-            BadInput: settings or a grammar that cannot be used, no memory for the context.
-            ContextFull: the prompt does not fit.
+            BadInput: settings or a grammar that cannot be used, a prompt that does not fit, no
+                memory for the context.
         """
         session = self.open(len(prompt), max_tokens)
         session.clear()

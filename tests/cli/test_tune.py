@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
 from edge_conflayers.cli import main
+from edge_conflayers.costs.model import Measurement, StepCosts
 from edge_conflayers.engine.model import Model
 from edge_conflayers.layer_search import ranking
 from edge_conflayers.layer_search.measured import MeasuredSearch
@@ -22,7 +23,7 @@ from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.learned import Learned
 from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileStore
-from edge_conflayers.tune import teaching
+from edge_conflayers.tune import teaching, tuning
 
 N_LAYER = 6
 # The modules: as attributes of the package the names may also be the commands.
@@ -71,6 +72,15 @@ def kept(model: Path) -> SkipSets:
     return sets
 
 
+@pytest.fixture
+def steady_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model's steps are too short to be measured on a busy machine."""
+    at = Measurement(240, t1=1e-3, attention=6e-5, mlp=9e-5, v={2: 1.1, 4: 1.2, 16: 2.0})
+    monkeypatch.setattr(tuning, "measure_costs", lambda session, quick: StepCosts((at,)))
+    monkeypatch.setattr(tuning, "measure_savings", lambda session, vocabulary: {})
+
+
+@pytest.mark.usefixtures("steady_costs")
 def test_sets_are_found_kept_shown_and_used(tiny: Path, prompts: Path) -> None:
     done = tune(tiny, prompts)
     assert done.exit_code == 0, done.output
@@ -167,6 +177,7 @@ def test_an_interrupt_while_teaching_keeps_what_was_taught(
     assert "code" not in done.stdout
 
 
+@pytest.mark.usefixtures("steady_costs")
 def test_an_interrupt_keeps_the_best_so_far(
     tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
