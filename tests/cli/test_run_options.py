@@ -127,7 +127,8 @@ def test_as_many_as_fit_is_more_than_a_long_prompt(tiny: Path, tmp_path: Path) -
     prompt = ("-p", "a " * 2240, "--raw", "--temp", 3, "-t", 1, "--method", "plain")
     done = command("run", model, *prompt, "-n", -1)
     assert done.exit_code == 0, done.output
-    assert int(done.stderr.split("plain: ")[1].split()[0]) > 100
+    assert int(done.stderr.split("plain: ")[1].split()[0]) > 10
+    assert "the context is full" not in done.stderr
 
 
 def test_statistics_are_refused_before_any_text(tiny: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 from edge_conflayers import machine
 from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
+from edge_conflayers.limits import MOST_INT32, check_number
 
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
@@ -43,10 +44,7 @@ def context_for(
     """
     trained = model.n_ctx_train or _DEFAULT_CONTEXT
     if wanted is not None:
-        if wanted < 0:
-            raise BadInput(
-                f"a context of {wanted} tokens makes no sense; give a positive number (-c)"
-            )
+        check_number("ctx-size (-c)", wanted, 0, MOST_INT32, whole=True)
         size = wanted or trained
     else:
         least = min(max(_DEFAULT_CONTEXT, prompt_tokens + (predict or 0)), trained)
