@@ -264,10 +264,12 @@ def test_shadow_tokens_are_the_exits_own(tiny: Tiny) -> None:
             session.step([text[i]])
         assert drafter._draw_shadows(session, text[29])
     for layer, seen in wanted.items():
-        counts, sums = drafter.records[layer].state()
-        assert counts == [sum(not m for _, m in seen), sum(m for _, m in seen)]
+        saved = drafter.records[layer].state()
+        assert saved.counts == (sum(not m for _, m in seen), sum(m for _, m in seen))
         for which in (False, True):
-            assert sums[which] == pytest.approx(sum(p for p, m in seen if m is which), rel=1e-4)
+            assert saved.sums[which] == pytest.approx(
+                sum(p for p, m in seen if m is which), rel=1e-4
+            )
 
 
 def _cosine(one: States, other: States) -> float:
