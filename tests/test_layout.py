@@ -14,8 +14,8 @@ ROOT = Path(edge_conflayers.__file__).parent
 FOLDERS = (
     "cli",
     "server",
-    "bench",
     "tune",
+    "bench",
     "methods",
     "controller",
     "drafters",

@@ -129,7 +129,7 @@ def test_state() -> None:
     ],
 )
 def test_a_damaged_state(state: dict[str, object]) -> None:
-    with pytest.raises(BadInput, match="--fresh"):
+    with pytest.raises(BadInput, match="cannot be used"):
         AcceptanceRates.from_state(state)
 
 
