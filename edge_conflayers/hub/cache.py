@@ -11,7 +11,6 @@ from pathlib import Path
 import filelock
 
 from edge_conflayers import folders
-from edge_conflayers import folders
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.folders import CACHE_VARIABLE
 from edge_conflayers.hub.progress import Reporter

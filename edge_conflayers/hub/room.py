@@ -6,7 +6,6 @@ import errno
 import shutil
 from pathlib import Path
 
-from edge_conflayers.folders import CACHE_VARIABLE
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
 from edge_conflayers.folders import CACHE_VARIABLE
 from edge_conflayers.hub.partial import Partial

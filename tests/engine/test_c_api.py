@@ -363,7 +363,7 @@ def test_no_argument_of_a_source_ends_the_process() -> None:
         {"max_draft": -1},
         {"max_per_source": SMALLEST},
     ],
-    ids=str,
+    ids=lambda change: "-".join(change),
 )
 def test_terms_that_cannot_be(change: dict[str, Any]) -> None:
     lookup = binding.ecl_lookup_new(100)

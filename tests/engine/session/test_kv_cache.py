@@ -17,11 +17,7 @@ from edge_conflayers.errors import BadInput
 def test_a_context_larger_than_memory(tiny: Tiny) -> None:
     with pytest.raises(BadInput, match=r"a context of 1073741824 tokens .* try"):
         open_session(tiny("llama"), n_ctx=2**30)
-<<<<<<< HEAD
     with pytest.raises(BadInput, match="it must be a whole number from 0"):
-=======
-    with pytest.raises(BadInput, match=r"\(-c\) is -5"):
->>>>>>> costs
         open_session(tiny("llama"), n_ctx=-5)
 
 
