@@ -16,7 +16,10 @@ FOLDERS = (
     "server",
     "tune",
     "bench",
+    "text_generator",
+    "learned",
     "methods",
+    "chat",
     "controller",
     "drafters",
     "layer_search",
@@ -25,6 +28,10 @@ FOLDERS = (
     "decoding",
     "engine",
     "hub",
+    "profiles",
+    "machine",
+    "limits",
+    "errors",
 )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edge_conflayers.saved_state import Positive, SavedState
+from edge_conflayers.profiles.saved_state import Positive, SavedState
 
 PROBABILITY_BINS = 8  # not tuned
 _PRIOR_TRIALS = 4.0  # weight of the stated probability itself; not tuned

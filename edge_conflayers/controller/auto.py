@@ -34,7 +34,7 @@ from edge_conflayers.layer_search.measured import MeasuredSettings
 from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SkipSets
 from edge_conflayers.next_state.head import HEAD_VOCABULARY_SIZE, NextStateHead
-from edge_conflayers.saved_state import SavedState
+from edge_conflayers.profiles.saved_state import SavedState
 
 _VERIFIED = (2, 4, 8, 16)  # tokens whose V(n) is taken from the costs
 # Seconds of a one-token step from which on recycling pays: it learns from every step's logits,

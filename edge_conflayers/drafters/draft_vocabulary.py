@@ -18,7 +18,7 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.objective import expected_speed
-from edge_conflayers.saved_state import Count, SavedState, check_below
+from edge_conflayers.profiles.saved_state import Count, SavedState, check_below
 
 SIZES = (2048, 4096, 8192, 16384, 32768)
 """Sizes to choose from; a grid, not tuned."""

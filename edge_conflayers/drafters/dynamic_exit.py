@@ -15,7 +15,7 @@ from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.objective import expected_tokens
 from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
-from edge_conflayers.saved_state import SavedState, check_same
+from edge_conflayers.profiles.saved_state import SavedState, check_same
 
 
 @dataclass(frozen=True)

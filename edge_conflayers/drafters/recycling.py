@@ -22,7 +22,7 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import ROOT
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import EdgeConflayersError
-from edge_conflayers.saved_state import Positive, SavedState, UnusableState
+from edge_conflayers.profiles.saved_state import Positive, SavedState, UnusableState
 
 NAME = "recycling"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import filelock
 
-from edge_conflayers import folders
 from edge_conflayers.errors import EdgeConflayersError
-from edge_conflayers.folders import CACHE_VARIABLE
 from edge_conflayers.hub.progress import Reporter
 from edge_conflayers.hub.room import NO_ROOM, unwritable
+from edge_conflayers.machine import folders
+from edge_conflayers.machine.folders import CACHE_VARIABLE
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import filelock
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
-from edge_conflayers.folders import CACHE_VARIABLE
 from edge_conflayers.hub.cache import cache_folder, locked, make_writable
 from edge_conflayers.hub.huggingface import list_files
 from edge_conflayers.hub.partial import Partial, RemoteFile, WrongFile, file_sha256
@@ -28,6 +27,7 @@ from edge_conflayers.hub.wanted import (
     save_source,
     url_model,
 )
+from edge_conflayers.machine.folders import CACHE_VARIABLE
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "cached_path", "find", "pull", "remove", "resolve"]
 

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
-from edge_conflayers.folders import CACHE_VARIABLE
 from edge_conflayers.hub.partial import Partial
+from edge_conflayers.machine.folders import CACHE_VARIABLE
 
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_conflayers.engine.session import LayerMask
-from edge_conflayers.saved_state import Count, SavedState, check_below, check_same
+from edge_conflayers.profiles.saved_state import Count, SavedState, check_below, check_same
 
 
 class SavedMask(SavedState):

@@ -20,7 +20,7 @@ from edge_conflayers.layer_search.measured import Found, Memory
 from edge_conflayers.layer_search.objective import Prediction
 from edge_conflayers.layer_search.prompt_kinds import SIGNATURE_SIZE, Signature, similarity
 from edge_conflayers.layer_search.sublayers import candidates
-from edge_conflayers.saved_state import (
+from edge_conflayers.profiles.saved_state import (
     Count,
     Number,
     Positive,

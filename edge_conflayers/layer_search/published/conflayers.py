@@ -22,7 +22,7 @@ from edge_conflayers.layer_search.published.conflayers_selection import (
     ConfLayersSettings,
     select_layers,
 )
-from edge_conflayers.saved_state import Count, Number, check_below, check_same
+from edge_conflayers.profiles.saved_state import Count, Number, check_below, check_same
 
 _STATE_KIND = "conflayers"
 

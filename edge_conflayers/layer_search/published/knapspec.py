@@ -28,7 +28,7 @@ from edge_conflayers.layer_search.published.similar_paths import (
     States,
     best_paths,
 )
-from edge_conflayers.saved_state import Count, Positive
+from edge_conflayers.profiles.saved_state import Count, Positive
 
 _STATE_KIND = "knapspec"
 

@@ -21,7 +21,7 @@ from edge_conflayers.layer_search.masks import SavedMask, SearchState
 from edge_conflayers.layer_search.published.gaussian_process import GaussianProcess, suggest
 from edge_conflayers.layer_search.replays import matchness, replay_records
 from edge_conflayers.layer_search.sublayers import candidates, mask_of, members
-from edge_conflayers.saved_state import Count, Share, UnusableState
+from edge_conflayers.profiles.saved_state import Count, Share, UnusableState
 
 _STATE_KIND = "swift"
 

@@ -43,7 +43,7 @@ key = ProfileKey("m", "a cpu", 2, "Linux-x86_64", 2, 0, "k", "l", "s")
 store = ProfileStore(Path(sys.argv[1]))
 {save}
 """
-    package = Path(profiles.__file__).parents[1]
+    package = Path(profiles.__file__).parents[2]
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
@@ -238,7 +238,7 @@ def test_writers_at_the_same_time_never_mix(tmp_path: Path) -> None:
     store = ProfileStore(tmp_path)
     store.save(KEY, {"writer": "first", "body": []})
     loop = "for i in range(150): store.save(key, {'writer': NAME, 'body': [NAME] * (i * 20)})"
-    package = Path(profiles.__file__).parents[1]
+    package = Path(profiles.__file__).parents[2]
     program = (
         "import sys\nfrom pathlib import Path\n"
         "from edge_conflayers.profiles import ProfileKey, ProfileStore\n"
@@ -369,7 +369,7 @@ def test_two_writers_who_add_to_what_is_there_lose_nothing(tmp_path: Path) -> No
         "key = ProfileKey('m', 'a cpu', 2, 'Linux-x86_64', 2, 0, 'k', 'l', 's')\n"
         "store = ProfileStore(Path(sys.argv[1]))\n" + add
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(profiles.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(profiles.__file__).parents[2])}
     writers = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=environment)
         for _ in range(3)
@@ -419,7 +419,7 @@ print(store.load(key), store.load_bytes("head"))
 """
     if os.geteuid() != 0:
         pytest.skip("only root can become a user that the system lacks")
-    environment = os.environ | {"PYTHONPATH": str(Path(profiles.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(profiles.__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=environment,

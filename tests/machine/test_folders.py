@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from gguf_models import write_tiny_model
 
-from edge_conflayers import folders
 from edge_conflayers.cli import main
 from edge_conflayers.errors import BadInput
+from edge_conflayers.machine import folders
 
 
 def unknown(*_: object) -> str:

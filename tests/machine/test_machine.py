@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_conflayers import cgroup, machine
+from edge_conflayers import machine
+from edge_conflayers.machine import cgroup
 
 V2 = "25 30 0:23 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 V1 = (

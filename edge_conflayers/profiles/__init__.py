@@ -26,7 +26,7 @@ import filelock
 import msgspec
 
 from edge_conflayers.errors import BadInput, one_line
-from edge_conflayers.folders import DATA_VARIABLE, data_folder
+from edge_conflayers.machine.folders import DATA_VARIABLE, data_folder
 
 VERSION = 2
 _SAMPLE_BYTES = 1 << 20

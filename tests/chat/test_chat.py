@@ -6,7 +6,7 @@ import pytest
 from steps import RealModel, Tiny
 
 from edge_conflayers.chat import _tokens_apart, chat_tokens, opening_tokens, prompt_tokens
-from edge_conflayers.chat_template import ChatTemplate
+from edge_conflayers.chat.template import ChatTemplate
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.special_tokens import SpecialTokens
 from edge_conflayers.errors import BadInput

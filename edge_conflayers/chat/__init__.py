@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edge_conflayers.chat_template import MARK, ChatTemplate, Message, Rendered
+from edge_conflayers.chat.template import MARK, ChatTemplate, Message, Rendered
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.special_tokens import SpecialTokens
 from edge_conflayers.errors import BadInput

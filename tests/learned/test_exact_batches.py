@@ -10,7 +10,7 @@ import pytest
 from steps import Tiny
 
 from edge_conflayers.engine.session import Session, exact_batch
-from edge_conflayers.exact_batches import RememberedBatches, remember_in
+from edge_conflayers.learned.exact_batches import RememberedBatches, remember_in
 from edge_conflayers.profiles import ProfileStore
 
 
@@ -41,7 +41,7 @@ def test_it_is_tried_once(tiny: Tiny, store: ProfileStore, monkeypatch: pytest.M
         remember_in(store)
         assert tries(tiny) is expected
         exact_batch.remembered = {}
-    monkeypatch.setattr("edge_conflayers.exact_batches.library_build", lambda: "another")
+    monkeypatch.setattr("edge_conflayers.learned.exact_batches.library_build", lambda: "another")
     remember_in(store)
     assert tries(tiny)
 

@@ -7,8 +7,8 @@ import platform
 import subprocess
 from pathlib import Path
 
-from edge_conflayers import cgroup
 from edge_conflayers.limits import check_number
+from edge_conflayers.machine import cgroup
 
 
 def default_threads() -> int:

@@ -9,8 +9,8 @@ from typing import Any
 from edge_conflayers.engine.build import kernel_choice, library_build
 from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
-from edge_conflayers.exact_batches import remember_in
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets, merge_skip_sets
+from edge_conflayers.learned.exact_batches import remember_in
 from edge_conflayers.methods import Method
 from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import ProfileKey, ProfileStore, model_fingerprint

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_conflayers.chat_template import ChatTemplate, Message, Rendered
+from edge_conflayers.chat.template import ChatTemplate, Message, Rendered
 from edge_conflayers.errors import BadInput
 
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m['content'] }}</{{ m.role }}>{% endfor %}"
