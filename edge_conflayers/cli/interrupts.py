@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ def delivered() -> Iterator[None]:
 
     def hook(unraisable: Any) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            again = threading.Timer(_A_MOMENT, _thread.interrupt_main)
+            again = threading.Timer(_A_MOMENT, _interrupt)
             again.daemon = True
             again.start()
         else:
@@ -31,3 +32,12 @@ def delivered() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+
+
+def _interrupt() -> None:
+    """Sends SIGINT to the main thread, so that what it waits in ends at once."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:  # Windows: after the wait
+        _thread.interrupt_main()

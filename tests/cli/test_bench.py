@@ -171,7 +171,7 @@ def test_an_interrupt_before_anything_is_complete_writes_nothing(
         (("--methods", "upstream", "--upstream-lib", "nowhere"), "holds no llama library"),
         (("--json", "no/such/folder/out.json"), "cannot be written"),
         (("-n", "9999"), "the context holds 4096"),
-        (("--temp", "-1"), "temperature is -1"),
+        (("--temp", "-1"), "temperature (--temp) is -1.0"),
         (("--methods", "draft-model"), "needs a second model"),
         (
             ("--draft-model", "absent.gguf"),

@@ -169,7 +169,8 @@ def test_a_sampler_that_selects_nothing(session: Session) -> None:
     chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
     try:
         with pytest.raises(EdgeConflayersError, match="selects no token"):
-            session.draw(-1, binding.Samplers(chain, None))
+            samplers = binding.Samplers(chain, None)
+            session.context.check(binding.ecl_draw(session.handle, -1, ctypes.byref(samplers)))
     finally:
         llama.llama_sampler_free(chain)
 
