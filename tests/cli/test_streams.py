@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -181,3 +182,23 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadInput, match=why):
             read_text(path, "prompt file")
+
+
+@posix
+@pytest.mark.parametrize("name", ["/dev/stdout", "out"])
+def test_statistics_do_not_replace_the_text(tmp_path: Path, tiny: Path, name: str) -> None:
+    assert shell("run -p hi >text", tmp_path, tiny).returncode == 0
+    assert shell(f"run -p hi --stats-json {name} >out", tmp_path, tiny).returncode == 0
+    text = (tmp_path / "text").read_bytes()
+    written = (tmp_path / "out").read_bytes()
+    assert len(text) > 1 and written.startswith(text)
+    assert json.loads(written[len(text) :])["tokens"] == 12
+
+
+@posix
+@pytest.mark.parametrize("command", ["bench {} --prompts p", "cost {}", "tune {}", "models list"])
+def test_a_closed_output_is_found_before_any_work(tmp_path: Path, tiny: Path, command: str) -> None:
+    (tmp_path / "p").write_text("a prompt\n")
+    done = shell(f"ecl {command.format(tiny)} >&-", tmp_path, tiny)
+    assert done.returncode == 1
+    assert message(done).endswith("standard output cannot be written: it is closed")
