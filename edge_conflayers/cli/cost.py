@@ -52,7 +52,7 @@ def cost(
 
     check_number("context", context, 1, MOST_INT32 - ROOM)
     if json_file is not None:
-        check_writable(json_file)
+        check_writable(json_file, model)
     path = find_model(model)
     with (
         Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,

@@ -15,13 +15,20 @@ from typing import Any, TextIO
 from edge_conflayers.errors import BadInput
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *inputs: str | Path | None) -> None:
     """Checks that a file can be written, before anything is done for it.
 
+    Args:
+        inputs: names of what is read, of which it must be none.
+
     Raises:
-        BadInput: it cannot.
+        BadInput: it cannot, or must not.
     """
     try:
+        if path.is_file() and any(
+            name is not None and Path(name).is_file() and path.samefile(name) for name in inputs
+        ):
+            raise OSError(0, "it is what is read from")
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
         if path.exists() and not os.access(path, os.W_OK):

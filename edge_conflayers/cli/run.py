@@ -101,7 +101,7 @@ def run(
     Hugging Face, or the address of a .gguf file. It is pulled on first use.
     """
     if stats_json is not None:
-        check_writable(stats_json)
+        check_writable(stats_json, model, draft_model, prompt_file, grammar_file)
     text = _prompt(prompt, prompt_file)
     path = find_model(model)
 
