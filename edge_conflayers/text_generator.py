@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from edge_conflayers.engine.session import Session
 from edge_conflayers.engine.session.kv_cache import context_for
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.learned import Learned
+from edge_conflayers.limits import check_number
 from edge_conflayers.methods import Method, MethodOptions, check_draft_model, make_method, uses_head
 from edge_conflayers.profiles import ProfileStore
 
@@ -63,6 +65,7 @@ class TextGenerator(Closing):
         self._n_ctx = n_ctx
         self._fresh = fresh
         self._session: Session | None = None
+        self._text: Generator[int, None, None] | None = None  # the last one begun
         self._resumed = False  # whether the method goes on from what was learned
         self._closed = False
         check_draft_model((method,), given=draft_model is not None)
@@ -126,24 +129,36 @@ class TextGenerator(Closing):
         Args:
             prompt: at least one token (``model.tokenize``).
             sampling: how tokens are drawn; greedily if not given.
-            max_tokens: None for as many as fit in the context.
+            max_tokens: at least 0; None for as many as fit in the context.
             stats: filled in as it goes; complete when the iteration ends, however it ends.
 
         Raises:
             BadInput: settings or a grammar that cannot be used, a prompt that does not fit, no
                 memory for the context.
+            EdgeConflayersError: another text was begun before this one ended.
         """
+        if max_tokens is not None:
+            check_number("max_tokens", max_tokens, 0, math.inf, whole=True)
+        if self._text is not None:
+            self._text.close()  # it would go on from this text
         session = self.open(len(prompt), max_tokens)
         session.clear()
         with closing(Sampler(self.model, sampling or SamplerSettings())) as sampler:
             self._method.prepare(session)
-            yield from generate(
+            self._text = text = generate(
                 session,
                 prompt,
                 sampler,
                 drafter=self._method.drafter,
                 max_tokens=max_tokens,
                 stats=stats,
+            )
+            with closing(text):
+                yield from text
+        if self._text is not text:
+            raise EdgeConflayersError(
+                "another text was begun before this one ended; write one after the other, or open"
+                " a TextGenerator for each"
             )
 
     def write(

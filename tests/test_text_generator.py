@@ -135,3 +135,27 @@ def test_where_drafts_cannot_be_verified_it_decodes_plainly(
     with opened(path, store) as writer:
         assert len(list(writer.generate([1, 2, 3], max_tokens=8))) == 8
         assert writer.method_name == "plain"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mamba"])
+def test_a_text_never_goes_on_from_another(
+    tiny_path: TinyPath, store: ProfileStore, architecture: str
+) -> None:
+    with opened(tiny_path(architecture, n_layer=2), store) as generator:
+        first, second = (random_tokens(generator.model, n) for n in (20, 30))
+        expected = list(generator.generate(first, max_tokens=30))
+        left = generator.generate(second, max_tokens=30)
+        assert len([next(left) for _ in range(5)]) == 5
+        assert list(generator.generate(first, max_tokens=30)) == expected
+        with pytest.raises(EdgeConflayersError, match="another text was begun before"):
+            next(left)
+        given_up = generator.generate(second, max_tokens=30)
+        next(given_up)
+        given_up.close()
+        assert list(generator.generate(first, max_tokens=30)) == expected
+
+
+@pytest.mark.parametrize("most", [-1, 1.5, float("nan")])
+def test_a_number_of_tokens_that_is_none(path: Path, store: ProfileStore, most: Any) -> None:
+    with opened(path, store) as generator, pytest.raises(BadInput, match="max_tokens"):
+        next(generator.generate([1, 2], max_tokens=most))

@@ -18,6 +18,9 @@ _FIELDS = ("turns", "prompt", "question")
 _ID_FIELDS = ("question_id", "task_id", "id")
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
+_WHY = {ValueError: "a number of too many digits", RecursionError: "nested too deeply"}
+"""Why a line is not taken that may be JSON."""
+
 _Item = TypeVar("_Item")
 
 
@@ -121,19 +124,22 @@ def _from_json(path: Path, lines: Sequence[str]) -> list[Prompt]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            why = getattr(error, "msg", None) or _WHY[type(error)]
             raise BadInput(f"{path}:{number}: not JSON ({why}); give one object a line") from None
         if not isinstance(record, dict):
             raise BadInput(f"{path}:{number}: not a JSON object; give one object a line")
         found = next((record[name] for name in _ID_FIELDS if name in record), number)
         category = record.get("category")
-        prompts.append(
-            Prompt(
-                id=str(found),
-                category=None if category is None else str(category),
-                text=_text_of(record, f"{path}:{number}"),
-            )
+        prompt = Prompt(
+            id=str(found),
+            category=None if category is None else str(category),
+            text=_text_of(record, f"{path}:{number}"),
         )
+        if half := re.search("[\ud800-\udfff]", f"{prompt.id}{prompt.category}{prompt.text}"):
+            raise BadInput(
+                f"{path}:{number}: it holds half a character (U+{ord(half[0]):X}); mend the line"
+            )
+        prompts.append(prompt)
     return prompts
 
 

@@ -42,6 +42,7 @@ class _Group(click.Group):
 @click.pass_context
 def main(ctx: click.Context, debug: bool) -> None:
     """Makes one GGUF model faster by itself, and never changes its text."""
+    streams.check_output()
     ctx.with_resource(delivered())
     if debug:
         from edge_conflayers.engine import native

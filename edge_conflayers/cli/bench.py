@@ -116,7 +116,7 @@ def bench(
     library = find_library(upstream_lib) if of_upstream & set(names) else None
     settings = SamplerSettings(temperature=temp, **sampling)
     if json_file is not None:
-        check_writable(json_file)
+        check_writable(json_file, model, draft_model, prompts_file)
     path = find_model(model)
     threads = machine.threads_to_use(threads)
     with ExitStack() as stack:

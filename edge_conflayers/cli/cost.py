@@ -48,9 +48,11 @@ def cost(
     from edge_conflayers.engine import binding
     from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.session import Session
+    from edge_conflayers.limits import MOST_INT32, check_number
 
+    check_number("context", context, 1, MOST_INT32 - ROOM)
     if json_file is not None:
-        check_writable(json_file)
+        check_writable(json_file, model)
     path = find_model(model)
     with (
         Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,

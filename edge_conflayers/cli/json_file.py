@@ -6,21 +6,29 @@ import contextlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from edge_conflayers.errors import BadInput
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *inputs: str | Path | None) -> None:
     """Checks that a file can be written, before anything is done for it.
 
+    Args:
+        inputs: names of what is read, of which it must be none.
+
     Raises:
-        BadInput: it cannot.
+        BadInput: it cannot, or must not.
     """
     try:
+        if path.is_file() and any(
+            name is not None and Path(name).is_file() and path.samefile(name) for name in inputs
+        ):
+            raise OSError(0, "it is what is read from")
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
         if path.exists() and not os.access(path, os.W_OK):
@@ -33,15 +41,19 @@ def check_writable(path: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all; a device or pipe as it comes. Numbers that JSON does not
-    have, such as NaN, become null.
+    """Writes a file whole or not at all; a device or pipe as it comes. What standard output or
+    error goes to is written after what stands there. Numbers that JSON does not have, such as NaN,
+    become null.
 
     Raises:
         BadInput: the file cannot be written.
     """
     text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
     try:
-        if _is_written_in_place(path):
+        if (stream := _standard_stream(path)) is not None:
+            stream.write(text)
+            stream.flush()
+        elif _is_written_in_place(path):
             path.write_text(text, encoding="utf-8")
         else:
             _replace(path.resolve(), text)  # what a link leads to, not the link
@@ -50,8 +62,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _is_written_in_place(path: Path) -> bool:
-    """Whether a path leads to a device or pipe, such as /dev/stdout, which must not be replaced."""
-    return path.exists() and not path.is_file()
+    """Whether a path leads to what must not be replaced: a device, a pipe, or the file that
+    /dev/stdout is."""
+    return path.exists() and (not path.is_file() or _standard_stream(path) is not None)
+
+
+def _standard_stream(path: Path) -> TextIO | None:
+    """The standard stream that goes to the same place as a path, if one does."""
+    for fd, stream in ((1, sys.stdout), (2, sys.stderr)):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(fd)):
+                return stream
+    return None
 
 
 def _replace(path: Path, text: str) -> None:

@@ -28,7 +28,7 @@ from edge_conflayers.cli.options import (
     special_option,
 )
 from edge_conflayers.cli.pulling import find_model
-from edge_conflayers.cli.streams import ArgumentText, check_output, read_input, read_text
+from edge_conflayers.cli.streams import ArgumentText, read_input, read_text
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
@@ -100,9 +100,8 @@ def run(
     """Write text with MODEL: a .gguf file, a name of `models list`, org/repo or org/repo:QUANT of
     Hugging Face, or the address of a .gguf file. It is pulled on first use.
     """
-    check_output()
     if stats_json is not None:
-        check_writable(stats_json)
+        check_writable(stats_json, model, draft_model, prompt_file, grammar_file)
     text = _prompt(prompt, prompt_file)
     path = find_model(model)
 

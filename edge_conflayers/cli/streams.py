@@ -12,12 +12,17 @@ import contextlib
 import errno
 import io
 import os
+import select
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 MOST_BYTES = 16 << 20
 """Longest text that is read: some four million tokens, more than any context holds."""
@@ -89,12 +94,26 @@ def read_input() -> str:
     if sys.stdin is None or sys.stdin.isatty():
         raise _no_prompt()
     try:
-        data = sys.stdin.buffer.read(MOST_BYTES + 1)
+        data = _read_all(sys.stdin.buffer)
     except OSError as error:
         raise BadInput(f"standard input cannot be read: {error.strerror}") from None
     if not data:
         raise _no_prompt()
     return decode(data, "standard input")
+
+
+def _read_all(file: BinaryIO) -> bytes:
+    """What a file holds, as far as ``MOST_BYTES``; waited for where reads do not block."""
+    data = b""
+    while len(data) <= MOST_BYTES:
+        part = file.read(MOST_BYTES + 1 - len(data))
+        if part is None:
+            select.select([file], [], [])
+        elif part:
+            data += part
+        else:
+            break
+    return data
 
 
 def _no_prompt() -> BadInput:
@@ -212,7 +231,16 @@ def _unwritable(error: OSError) -> EdgeConflayersError:
 
 
 def _binary(fd: int) -> io.BufferedWriter:
-    return io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+    return io.BufferedWriter(_Waiting(fd, "w", closefd=False))
+
+
+class _Waiting(io.FileIO):
+    """Waits for room in a pipe that does not block, as programs that share it may have set it."""
+
+    def write(self, data: Buffer, /) -> int:
+        while (written := super().write(data)) is None:
+            select.select([], [self], [])
+        return written
 
 
 def _reserve(fd: int, flags: int) -> None:

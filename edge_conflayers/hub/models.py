@@ -62,6 +62,8 @@ def resolve(model: str, progress: ProgressCallback | None = None) -> Path:
         BadInput: it means no model, or the cache cannot be written.
         EdgeConflayersError: the pull failed.
     """
+    if not model.strip():
+        raise BadInput("the model's name is empty; give a .gguf file or a name of `models list`")
     path = Path(model)
     if path.is_file():
         return path

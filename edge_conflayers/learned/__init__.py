@@ -97,8 +97,10 @@ class Learned:
         self._store.save_bytes(self.head_name, head.to_bytes())
 
     def forget(self) -> None:
-        """Removes skip sets, costs, what ``auto`` has learned, and the next-state head."""
-        self._store.remove(self.key(SKIP_SETS_PROFILE).file_name)
+        """Removes skip sets, costs and what methods have learned, for any number of threads and
+        any kernels, and the next-state head."""
+        for name in self._store.profiles_of(self.key(SKIP_SETS_PROFILE).model):
+            self._store.remove(name)
         self._store.remove(self.head_name)
 
     @functools.cached_property

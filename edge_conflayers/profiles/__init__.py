@@ -258,6 +258,15 @@ class ProfileStore:
             except OSError as error:
                 self._warn_once(f"cannot remove {self.root / name} ({error.strerror})")
 
+    def profiles_of(self, model: str) -> list[str]:
+        """Names of the profiles of a model file, by its fingerprint, whatever else they are for."""
+        names = []
+        for path in self.root.glob("*.json") if self.root is not None else ():
+            with contextlib.suppress(OSError, ValueError, RecursionError):
+                if msgspec.json.decode(path.read_bytes(), type=_File).key.model == model:
+                    names.append(path.name)
+        return names
+
     def put_aside(self, name: str, why: str) -> None:
         """Renames the file ``name`` to *.corrupt, since it cannot be used; logged once."""
         if self.root is None:

@@ -14,6 +14,7 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.learned import Learned
+from edge_conflayers.limits import check_number
 from edge_conflayers.tune import find_skip_sets, teaching
 from edge_conflayers.tune.find_skip_sets import Prompts, check_layers_can_be_dropped
 from edge_conflayers.tune.teaching import Taught
@@ -83,9 +84,11 @@ def tune(
             far is kept.
 
     Raises:
-        BadInput: no layers of the model can be dropped, or a prompt does not fit.
+        BadInput: no layers of the model can be dropped, texts longer than what the model was
+            trained for, or a prompt does not fit.
     """
     check_layers_can_be_dropped(model)
+    check_number("predict (-n)", max_tokens, 1, model.n_ctx_train, whole=True)
     learned = Learned(model, threads)
     if fresh:
         learned.forget()

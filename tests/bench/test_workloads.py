@@ -142,3 +142,20 @@ def test_what_is_no_file_of_prompts(tmp_path: Path) -> None:
     (tmp_path / "nul").write_bytes("a b\n".encode("utf-16-le"))
     with pytest.raises(BadInput, match="NUL bytes"):
         load(tmp_path / "nul")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (r'{"prompt": "a \ud800 b"}', "half a character (U+D800)"),
+        (r'{"prompt": "a", "category": "\udfff"}', "half a character (U+DFFF)"),
+        (r'{"prompt": "a", "id": "\ud83d"}', "half a character (U+D83D)"),
+        ('{"prompt": "a", "n": ' + "9" * 5000 + "}", "not JSON (a number of too many digits)"),
+        ('{"prompt": "a", "n": ' + "[" * 100_000, "not JSON (nested too deeply)"),
+    ],
+)
+def test_json_that_is_no_text(tmp_path: Path, line: str, why: str) -> None:
+    file = write(tmp_path / "p.jsonl", {"prompt": "good \U0001f642"}, line)
+    with pytest.raises(BadInput) as failure:
+        load(file)
+    assert str(failure.value).startswith(f"{file}:2: ") and why in str(failure.value)

@@ -51,6 +51,7 @@ def test_bad_input(tmp_path: Path) -> None:
     tiny = write_tiny_model(tmp_path / "tiny.gguf", "llama")
     done = cost(tiny, "--json", tmp_path / "absent" / "out.json")
     assert isinstance(done.exception, BadInput) and "cannot be written" in str(done.exception)
+    assert "context is" in str(cost(tiny, "--context", 2**31 - 5).exception)
     assert isinstance(cost(tmp_path / "absent.gguf").exception, BadInput)
     text = tmp_path / "text.gguf"
     text.write_text("no model")

@@ -8,7 +8,9 @@ import stat
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edge_conflayers.cli import main
 from edge_conflayers.cli.json_file import check_writable, write_json
 from edge_conflayers.errors import BadInput
 
@@ -60,3 +62,33 @@ def test_a_name_with_a_nul_or_in_a_circle(tmp_path: Path) -> None:
     for path in (Path("a\0b"), tmp_path / "circle" / "x"):
         with pytest.raises(BadInput, match="cannot be written"):
             check_writable(path)
+
+
+def test_what_is_read_is_not_written(tmp_path: Path) -> None:
+    model, link, other = tmp_path / "model.gguf", tmp_path / "link", tmp_path / "other"
+    model.write_bytes(b"GGUF")
+    link.symlink_to(model)
+    for path in (model, link):
+        with pytest.raises(BadInput, match="it is what is read from"):
+            check_writable(path, None, "a-registry-name", str(model))
+    check_writable(other, None, model)
+    other.touch()
+    check_writable(other, None, model)
+    check_writable(Path("/dev/null"), "/dev/null")
+
+
+def test_every_command_asks_that_of_its_inputs(tmp_path: Path) -> None:
+    model, prompts = tmp_path / "model.gguf", tmp_path / "prompts"
+    model.write_bytes(b"GGUF")
+    prompts.write_text("a prompt")
+    for command in (
+        ["run", model, "-p", "x", "--stats-json", model],
+        ["run", model, "-f", prompts, "--stats-json", prompts],
+        ["run", model, "-p", "x", "--grammar-file", prompts, "--stats-json", prompts],
+        ["bench", model, "--prompts", prompts, "--json", prompts],
+        ["bench", model, "--prompts", prompts, "--json", model],
+        ["cost", model, "--json", model],
+    ):
+        done = CliRunner().invoke(main, [str(part) for part in command])
+        assert "it is what is read from" in str(done.output) + str(done.exception), command
+    assert model.read_bytes() == b"GGUF" and prompts.read_text() == "a prompt"

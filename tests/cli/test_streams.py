@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -181,3 +182,57 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadInput, match=why):
             read_text(path, "prompt file")
+
+
+@posix
+@pytest.mark.parametrize("name", ["/dev/stdout", "out"])
+def test_statistics_do_not_replace_the_text(tmp_path: Path, tiny: Path, name: str) -> None:
+    assert shell("run -p hi >text", tmp_path, tiny).returncode == 0
+    assert shell(f"run -p hi --stats-json {name} >out", tmp_path, tiny).returncode == 0
+    text = (tmp_path / "text").read_bytes()
+    written = (tmp_path / "out").read_bytes()
+    assert len(text) > 1 and written.startswith(text)
+    assert json.loads(written[len(text) :])["tokens"] == 12
+
+
+@posix
+@pytest.mark.parametrize("command", ["bench {} --prompts p", "cost {}", "tune {}", "models list"])
+def test_a_closed_output_is_found_before_any_work(tmp_path: Path, tiny: Path, command: str) -> None:
+    (tmp_path / "p").write_text("a prompt\n")
+    done = shell(f"ecl {command.format(tiny)} >&-", tmp_path, tiny)
+    assert done.returncode == 1
+    assert message(done).endswith("standard output cannot be written: it is closed")
+
+
+@posix
+def test_streams_that_do_not_block(tmp_path: Path, tiny: Path) -> None:
+    prompt = b"word " * 400
+    (tmp_path / "p").write_bytes(prompt)
+    command = [sys.executable, "-m", "edge_conflayers", "run", str(tiny), "--method", "plain"]
+    command += ["-t", "1", "-n", "2", "--raw", "--stats-json", "/dev/stdout"]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    (from_us, to_it), (from_it, to_us) = os.pipe(), os.pipe()
+    os.set_blocking(from_us, False)
+    os.set_blocking(to_us, False)
+    os.write(to_us, b"x" * 65536)  # a pipe holds no more
+    process = subprocess.Popen(
+        command, stdin=from_us, stdout=to_us, stderr=subprocess.PIPE, env=environment
+    )
+    os.close(from_us)
+    os.close(to_us)
+    os.write(to_it, prompt[:1000])
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3)
+    os.write(to_it, prompt[1000:])
+    os.close(to_it)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    with open(from_it, "rb") as file:
+        written = file.read()[65536:]
+    assert process.wait(60) == 0
+    assert process.stderr is not None and process.stderr.read().count(b"\n") == 1
+    expected = shell("run -f p --raw -c 0 -n 2 --stats-json s", tmp_path, tiny)
+    assert expected.returncode == 0 and written.startswith(expected.stdout)
+    statistics = json.loads(written[len(expected.stdout) :])
+    same = json.loads((tmp_path / "s").read_bytes())
+    assert statistics["prompt_tokens"] == same["prompt_tokens"] > 400

@@ -279,6 +279,9 @@ def test_bad_input(tiny: Path, tmp_path: Path) -> None:
     assert "cannot be read" in tune(tiny, tmp_path / "absent.jsonl").stderr
     assert call("tune", tmp_path / "absent.gguf").exit_code == 2
     assert call("tune", tiny, "--budget", 0).exit_code == 2
+    too_long = call("tune", tiny, "-n", 10**9)
+    assert too_long.exit_code == 2 and too_long.stderr.count("\n") == 1
+    assert "predict (-n) is 1000000000" in too_long.stderr
 
 
 @pytest.mark.parametrize(

@@ -416,6 +416,9 @@ def test_resolve_takes_a_path_as_it_is(index: Index) -> None:
     with pytest.raises(BadInput, match="is a folder") as error:
         models.resolve(str(index.root))
     assert_one_line(error, 2)
+    for empty in ("", " "):
+        with pytest.raises(BadInput, match="name is empty"):
+            models.resolve(empty)
 
 
 def test_resolve_pulls_and_a_wrong_size_is_pulled_again(index: Index) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from steps import Tiny, TinyPath, random_tokens
@@ -23,7 +24,7 @@ from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSet
 from edge_conflayers.learned import Learned
 from edge_conflayers.methods import make_method
 from edge_conflayers.next_state.head import NextStateHead
-from edge_conflayers.profiles import ProfileStore
+from edge_conflayers.profiles import ProfileKey, ProfileStore
 from edge_conflayers.text_generator import TextGenerator
 
 
@@ -129,9 +130,16 @@ def test_forgetting_leaves_nothing(model: Model, store: ProfileStore) -> None:
     learned.keep_skip_sets(sets)
     learned.save_head(NextStateHead(np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)))
     assert learned.load_head() is not None
+    with_more_threads = Learned(model, 2, store)
+    with_more_threads.skip_sets()
+    with_more_threads.keep_skip_sets(sets)
+    assert len(with_more_threads.skip_sets()) == 1
+    other = ProfileKey(**{**msgspec.structs.asdict(learned.key({})), "model": "another"})
+    store.save(other, {"a": 1})
     learned.forget()
     learned.forget()
     assert learned.load_head() is None and len(learned.skip_sets()) == 0
+    assert len(with_more_threads.skip_sets()) == 0 and store.load(other) == {"a": 1}
 
 
 def test_a_model_file_that_goes_away_meanwhile(

@@ -90,7 +90,8 @@ def check_memory(model: Model, n_ctx: int, kv_type: KVType) -> None:
         return
     if needed > free:
         fits = int(n_ctx * free / needed) // 1024 * 1024
+        instead = f"try -c {fits} or less" if fits else "use a smaller model, or free some memory"
         raise BadInput(
             f"a context of {n_ctx} tokens needs {needed / 2**30:.1f} GiB,"
-            f" {free / 2**30:.1f} GiB are free; try -c {fits} or less"
+            f" {free / 2**30:.1f} GiB are free; {instead}"
         )
