@@ -17,8 +17,8 @@ from edge_conflayers.errors import BadInput, one_line
 # The parser is recursive: 60,000 parentheses overflow a stack of 8 MB. Not tuned.
 _MOST_NESTED = 200
 _MOST_RULES = 4000
-# llama.cpp compares each with each where a text may go on: 1 s for 10,000, 10 s for 40,000 (2026-11,
-# two cores).
+# llama.cpp compares each with each where a text may go on: 1 s for 10,000, 10 s for 40,000
+# (2026-11, on one core).
 _MOST_ALTERNATIVES = 20_000
 
 
@@ -29,18 +29,19 @@ _PARSER_ERROR = re.compile("error parsing grammar: (.*)")
 def _printed_errors(printed: list[str]) -> Iterator[None]:
     """Collects what is printed to standard error meanwhile, by any thread: llama.cpp's parser
     prints its errors, with all of the grammar."""
-    try:
-        file, before = tempfile.TemporaryFile(), os.dup(2)
-    except OSError:  # no room, or standard error is closed
-        yield
-        return
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            before = os.dup(2)
+            stack.callback(os.close, before)
+            file = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # no room, or standard error is closed
+            yield
+            return
         os.dup2(file.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(before, 2)
-            os.close(before)
             file.seek(0)
             printed += file.read(1 << 16).decode("utf-8", errors="replace").splitlines()
 

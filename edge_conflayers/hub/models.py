@@ -65,8 +65,6 @@ def resolve(model: str, progress: ProgressCallback | None = None) -> Path:
     if not model.strip():
         raise BadInput("the model's name is empty; give a .gguf file or a name of `models list`")
     path = Path(model)
-    if not model:
-        raise BadInput("the model's name is empty; give a .gguf file or a registry model")
     try:
         if path.is_file():
             return path
