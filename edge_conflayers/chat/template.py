@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ Message = Mapping[str, str]
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _MAY_BE_CUT = ("assistant",)  # templates leave out an answer's reasoning on purpose
 _REASONING_END = "</think>"
+_SWITCH = re.compile(r"/\w+")
 
 MARK = "\U000f0002"
 """A private-use character, which templates neither trim nor escape, and no token's name holds."""
@@ -102,7 +104,10 @@ class ChatTemplate:
                 raise
             return rendered
         if left_out:
-            rendered, left_out = self._rendered(messages, as_parts)
+            try:
+                rendered, left_out = self._rendered(messages, as_parts)
+            except BadInput:  # it takes no parts, so that this is not the reason
+                raise self._left_out(messages[left_out[0]]["role"]) from None
         if left_out:
             raise self._left_out(messages[left_out[0]]["role"])
         return rendered
@@ -118,18 +123,33 @@ class ChatTemplate:
             marked = self._text(messages, marks, as_parts)
         except BadInput:  # it takes only certain texts
             marked = ""
-        spans = _aligned(text, marked, marks, contents)
+        variants = [_variants(message) for message in messages]
+        spans = _aligned(text, marked, marks, variants)
         if as_parts and any(sign in marked and sign not in self._source for sign in _PART_SIGNS):
             left_out = list(as_parts)  # it writes the lists themselves
         elif spans is not None:
             left_out = [i for i, mark in enumerate(marks) if mark not in marked]
         else:
-            left_out = [i for i, each in enumerate(contents) if not _holds(text, each, marked)]
-            spans = _located(text, contents)
+            left_out = [
+                i for i, each in enumerate(messages) if not self._written(each, text, marked)
+            ]
+            spans = _located(text, variants)
         needed = (
             i for i in left_out if contents[i].strip() and messages[i]["role"] not in _MAY_BE_CUT
         )
         return Rendered(text, None if spans is None else tuple(spans)), tuple(needed)
+
+    def _written(self, message: Message, text: str, without: str) -> bool:
+        """Whether a message is in a text, a system message perhaps without the switches that the
+        template knows, such as SmolLM3's ``/no_think``."""
+        if _holds(text, message, without):
+            return True
+        if message["role"] != "system":
+            return False
+        content = _SWITCH.sub(
+            lambda switch: "" if switch[0] in self._source else switch[0], message["content"]
+        )
+        return not content.strip() or _holds(text, {**message, "content": content}, without)
 
     def _text(
         self, messages: Sequence[Message], contents: Sequence[str], as_parts: Sequence[int]
@@ -211,10 +231,11 @@ def _mark(index: int, content: str) -> str:
     return f"{_MARK_BEGIN}{number}{fill}{_MARK_END}"
 
 
-def _variants(content: str) -> list[str]:
-    """A content as templates may write it: trimmed, escaped, without its reasoning."""
+def _variants(message: Message) -> list[str]:
+    """A content as templates may write it: trimmed, escaped, an answer without its reasoning."""
+    content = message["content"]
     found = [content]
-    if _REASONING_END in content:
+    if _REASONING_END in content and message["role"] in _MAY_BE_CUT:
         found.append(content.rpartition(_REASONING_END)[2])
     found += [
         html.escape(content, quote=True),
@@ -227,14 +248,13 @@ def _variants(content: str) -> list[str]:
 
 
 def _aligned(
-    text: str, marked: str, marks: Sequence[str], contents: Sequence[str]
+    text: str, marked: str, marks: Sequence[str], variants: Sequence[Sequence[str]]
 ) -> list[_Span] | None:
     """Where the contents are in ``text``, if it is ``marked`` with a variant of its content in
     place of each mark."""
     literals, owners = _split(marked, marks)
     if not text.startswith(literals[0]):
         return None
-    variants = [_variants(content) for content in contents]
     # Of each mark, how the text so far can end: where, and the contents before. Variants of one
     # content differ by white space, so that there are few.
     ends: dict[int, list[_Span]] = {len(literals[0]): []}
@@ -266,12 +286,12 @@ def _split(marked: str, marks: Sequence[str]) -> tuple[list[str], list[int]]:
     return [*literals, marked[begin:]], owners
 
 
-def _located(text: str, contents: Sequence[str]) -> list[_Span] | None:
+def _located(text: str, variants: Sequence[Sequence[str]]) -> list[_Span] | None:
     """Where each content is in a text, in order, if each is there once."""
     spans: list[_Span] = []
     begin = 0
-    for content in contents:
-        once = (each for each in _variants(content) if each and text.count(each) == 1)
+    for some in variants:
+        once = (each for each in some if each and text.count(each) == 1)
         found = next((each for each in once if text.find(each, begin) >= 0), None)
         if found is None:
             return None
@@ -281,16 +301,16 @@ def _located(text: str, contents: Sequence[str]) -> list[_Span] | None:
     return spans
 
 
-def _holds(text: str, content: str, without: str) -> bool:
-    """Whether a text holds a content, trimmed, escaped, wrapped or in capitals.
+def _holds(text: str, message: Message, without: str) -> bool:
+    """Whether a text holds a message's content, trimmed, escaped, wrapped or in capitals.
 
     Args:
         without: the template's own text, which may hold the same words.
     """
-    for variant in _variants(content):
+    for variant in _variants(message):
         if variant and text.count(variant) > without.count(variant):
             return True
-    letters = _letters(content)
+    letters = _letters(message["content"])
     return bool(letters) and _letters(text).count(letters) > _letters(without).count(letters)
 
 

@@ -144,6 +144,8 @@ def run(
             colours.print_legend(stats.sources)
         used, seed = writer.method_name, settings.seed
         _show(stats, used, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
+        if settings.constraint is not None and stats.finish_reason in ("length", "context"):
+            _tell_incomplete(settings.constraint[0], stats)
         if stats_json is not None:
             about = {"model": str(path), "method": used, "seed": seed}
             write_json(stats_json, {**about, **stats.to_json()})
@@ -163,6 +165,16 @@ def _tell_of_room(room: int, predict: int) -> None:
             f" ends before -n {predict}; see -c",
             err=True,
         )
+
+
+def _tell_incomplete(kind: str, stats: Stats) -> None:
+    """Says that a text may not follow what it must, because it was cut off."""
+    option = "-n" if stats.finish_reason == "length" else "-c"
+    click.echo(
+        f"note: the text was cut off after {stats.tokens} tokens, so that it may not be all that"
+        f" the {kind} asks for; raise {option}",
+        err=True,
+    )
 
 
 def _tell_plain(model: Model) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 
+import numpy as np
+
 from edge_conflayers.decoding.accepted_path import AcceptedPath
 from edge_conflayers.decoding.drafter import BackOff, Drafter, PollingDrafter
 from edge_conflayers.decoding.plain import decode_plainly
@@ -46,7 +48,8 @@ def generate(
         stats: filled in as it goes; complete when the iteration ends, however it ends.
 
     Raises:
-        BadInput: the prompt is empty: the session may hold no logits to draw from.
+        BadInput: the prompt is empty: the session may hold no logits to draw from; or the model
+            computes no numbers.
         ContextFull: the prompt does not fit.
     """
     if not prompt:
@@ -79,6 +82,11 @@ def _decode(text: Writing, drafter: Drafter | None) -> Generator[int, None, None
         stats.finish_reason = "length"
         return
     clock.resume()
+    if np.isnan(session.logits(-1)).any():
+        raise BadInput(
+            f"{session.model.path} computes no numbers (its logits are NaN) and may be damaged:"
+            " fetch it again or use another"
+        )
     text.pending = [text.sampler.sample(session, -1)]
     clock.charge("sample_seconds")
     polling = drafter if isinstance(drafter, PollingDrafter) else None

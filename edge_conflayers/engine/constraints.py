@@ -227,6 +227,9 @@ def _refused(kind: Kind, message: str) -> BadInput:
         return not_enforced(*(f"'{name}'" for name in json.loads(unknown[1])))
     if unknown := re.search(r"Unknown format: (\S+)", message):
         return not_enforced(f"the format '{unknown[1]}'")
+    if bounds := re.search(r"Failed to generate regex for \w+ range: (.*)", message):
+        numbers = ", ".join(re.findall(r"Some\(([^)]*)\)", bounds[1]))
+        return not_enforced(f"numbers as bounds that are too large ({numbers})")
     if kind == "JSON schema" and "oneOf constraints are not supported" in message:
         return not_enforced("'oneOf' with alternatives that may hold at once")
     return BadInput(f"the {kind} cannot be used: {_reason(message)}; check it")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from edge_conflayers.engine import native
@@ -13,6 +17,33 @@ from edge_conflayers.errors import BadInput, one_line
 # The parser is recursive: 60,000 parentheses overflow a stack of 8 MB. Not tuned.
 _MOST_NESTED = 200
 _MOST_RULES = 4000
+# llama.cpp compares each with each where a text may go on: 1 s for 10,000, 10 s for 40,000
+# (2026-11, on one core).
+_MOST_ALTERNATIVES = 20_000
+
+
+_PARSER_ERROR = re.compile("error parsing grammar: (.*)")
+
+
+@contextlib.contextmanager
+def _printed_errors(printed: list[str]) -> Iterator[None]:
+    """Collects what is printed to standard error meanwhile, by any thread: llama.cpp's parser
+    prints its errors, with all of the grammar."""
+    with contextlib.ExitStack() as stack:
+        try:
+            before = os.dup(2)
+            stack.callback(os.close, before)
+            file = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # no room, or standard error is closed
+            yield
+            return
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            file.seek(0)
+            printed += file.read(1 << 16).decode("utf-8", errors="replace").splitlines()
 
 
 class GBNF:
@@ -26,13 +57,16 @@ class GBNF:
         check_size(grammar)
         self.handle: Any = None
         native.log.recent.clear()
+        printed: list[str] = []
         if grammar.strip():  # llama.cpp takes an empty grammar for none
-            self.handle = llama.llama_sampler_init_grammar(
-                model.vocab, grammar.encode("utf-8", errors="replace"), b"root"
-            )
+            with _printed_errors(printed):
+                self.handle = llama.llama_sampler_init_grammar(
+                    model.vocab, grammar.encode("utf-8", errors="replace"), b"root"
+                )
         if not self.handle:
-            why = re.sub(r" at .*", "", native.log.first_error(), flags=re.DOTALL)
-            why = why.removeprefix("error parsing grammar: ") or "it has no rules"
+            why = next((m[1] for m in map(_PARSER_ERROR.search, printed) if m), "")
+            why = re.sub(r" at .*", "", why or native.log.first_error(), flags=re.DOTALL)
+            why = why or "it has no rules"
             raise BadInput(
                 f"the grammar does not parse: {one_line(why)};"
                 " it must be GBNF with a rule named root"
@@ -48,10 +82,12 @@ class GBNF:
 
 
 def check_size(grammar: str) -> None:
-    """Refuses a grammar that would overflow a recursive parser's stack, or that C cuts off.
+    """Refuses a grammar that would overflow a recursive parser's stack, keep it busy for ever, or
+    that C cuts off.
 
     Raises:
-        BadInput: it nests too deeply, has too many rules, or holds a NUL character.
+        BadInput: it nests too deeply, has too many rules or alternatives, repeats backwards, or
+            holds a NUL character.
     """
     if "\0" in grammar:
         raise BadInput("the grammar does not parse: it holds a NUL character; remove it")
@@ -66,3 +102,13 @@ def check_size(grammar: str) -> None:
         )
     if (rules := bare.count("::=")) > _MOST_RULES:
         raise BadInput(f"the grammar has {rules} rules; at most {_MOST_RULES} can be parsed")
+    if (alternatives := bare.count("|")) > _MOST_ALTERNATIVES:
+        raise BadInput(
+            f"the grammar has {alternatives} alternatives; at most {_MOST_ALTERNATIVES} can be"
+            " followed"
+        )
+    for least, most in re.findall(r"\{\s*(\d{1,18})\s*,\s*(\d{1,18})\s*\}", bare):
+        if int(least) > int(most):
+            raise BadInput(
+                f"the grammar repeats at least {least} and at most {most} times; swap them"
+            )

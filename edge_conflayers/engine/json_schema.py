@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import urllib.parse
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from edge_conflayers.errors import BadInput, one_line
@@ -34,6 +36,15 @@ _ANY = r"[^\n\r\x{2028}\x{2029}]"
 _ONE = ("additionalItems", "additionalProperties", "contains", "else", "if", "not", "then")
 _SOME = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
 _NAMED = ("$defs", "definitions", "patternProperties", "properties")
+
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_LENGTHS = ("minLength", "maxLength")
+_MOST_EXACT = 2**53  # llguidance's numbers are of 64 bits, with a fraction
+_MOST_BOUND = 2**63 - 1  # and it cuts bounds of integers off here
+_MOST_LENGTH = 2**32 - 1
+# Of a multiple's digits without factors of 2 and 5: llguidance keeps a state for each remainder.
+# 19,997 runs out of its budget with some bounds, and 1,234,567 took 0.2 s for a token (2026-11).
+_MOST_REMAINDERS = 10_000
 
 
 def read_schema(text: str) -> dict[str, Any]:
@@ -101,12 +112,14 @@ def _finite(number: str) -> float:
 
 
 def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A schema and all schemas inside it, those that are not just true or false."""
+    """A schema and all schemas inside it, those that are not just true or false; each once."""
+    seen: set[int] = set()
     left: list[Any] = [schema]
     while left:
         part = left.pop()
-        if not isinstance(part, dict):
+        if not isinstance(part, dict) or id(part) in seen:
             continue
+        seen.add(id(part))
         yield part
         left += [part[key] for key in _ONE if key in part]
         for key in _SOME:
@@ -115,6 +128,24 @@ def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for key in _NAMED:
             if isinstance(named := part.get(key), dict):
                 left += named.values()
+        left.append(_pointed_at(schema, part.get("$ref")))
+
+
+def _pointed_at(schema: dict[str, Any], reference: Any) -> Any:
+    """What a reference inside a schema means, which may be in no place of schemas; None if it
+    leads nowhere or elsewhere."""
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    found: Any = schema
+    for name in urllib.parse.unquote(reference[2:]).split("/"):
+        name = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        elif isinstance(found, dict):
+            found = found.get(name)
+        else:
+            return None
+    return found
 
 
 def _check(part: dict[str, Any]) -> None:
@@ -128,3 +159,39 @@ def _check(part: dict[str, Any]) -> None:
         and least > max(1, len(set(map(str, required))))
     ):
         raise not_enforced("'minProperties'")
+    _check_numbers(part)
+
+
+def _check_numbers(part: dict[str, Any]) -> None:
+    """Refuses numbers that would silently become others, or that take for ever."""
+    for key in _BOUNDS:
+        value = part.get(key)
+        if isinstance(value, int) and abs(value) < _MOST_BOUND and not _is_exact(value):
+            raise not_enforced(f"the number {value}")
+    for key in _LENGTHS:
+        value = part.get(key)
+        if isinstance(value, int) and value > _MOST_LENGTH:
+            raise not_enforced(f"the number {value} in '{key}'")
+    left = [part.get("const"), part.get("enum")]
+    while left:
+        value = left.pop()
+        if isinstance(value, (list, dict)):
+            left += value if isinstance(value, list) else value.values()
+        elif isinstance(value, int) and not _is_exact(value):
+            raise not_enforced(f"the number {value}")
+    multiple = part.get("multipleOf")
+    if isinstance(multiple, (int, float)) and _remainders(multiple) > _MOST_REMAINDERS:
+        raise not_enforced(f"a 'multipleOf' of {multiple}")
+
+
+def _is_exact(value: int) -> bool:
+    """Whether a float can hold a whole number."""
+    return abs(value) <= _MOST_EXACT or (value.bit_length() <= 1023 and int(float(value)) == value)
+
+
+def _remainders(multiple: float) -> int:
+    number = int("".join(map(str, Decimal(str(multiple)).as_tuple().digits)))
+    for factor in (2, 5):
+        while number and number % factor == 0:
+            number //= factor
+    return number

@@ -6,6 +6,7 @@ from any address (``url.py``), because the library begins a download that was ki
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -138,8 +139,12 @@ def _explain(error: Exception, repo: str, file: str | None = None) -> NoReturn:
     elif status == 429:
         more = "" if has_token else ", or with HF_TOKEN set"
         why = f"{hub_endpoint()} answers HTTP 429 (too many requests); try again later{more}"
+    elif status == 404:
+        why = f"{hub_endpoint()} answers HTTP 404; check the name, and HF_ENDPOINT if it is set"
     elif status is not None:
         why = f"{hub_endpoint()} answers HTTP {status}; try again later"
+    elif isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        why = f"{hub_endpoint()} does not answer as Hugging Face does; check HF_ENDPOINT"
     else:
         cause = one_line(error) or type(error).__name__
         why = f"{hub_endpoint()} cannot be reached ({cause}); check the network or the proxy"

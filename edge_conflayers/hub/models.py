@@ -65,8 +65,11 @@ def resolve(model: str, progress: ProgressCallback | None = None) -> Path:
     if not model.strip():
         raise BadInput("the model's name is empty; give a .gguf file or a name of `models list`")
     path = Path(model)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # such as a name that is too long
+        raise BadInput(f"{model} cannot be read: {error.strerror}; give another name") from None
     if model not in registry() and path.is_dir():
         raise BadInput(f"{model} is a folder: name the .gguf file in it, or a registry model")
     return pull(model, progress)

@@ -89,6 +89,12 @@ def test_a_template_that_refuses_texts_is_given_parts() -> None:
         ("{{ 'hello' }}", [user("hi")], "does not write out the user's text; use --raw"),
         ("hi", [user("hi")], "does not write out the user's text"),
         ("{{ messages[-1].content[:5] }}", [user("hello world")], "does not write out the user's"),
+        ("{{ messages[-1].content.split()[0] }}", [user("hello world")], "does not write out"),
+        (
+            PLAIN.replace("m['content']", "m['content'].split('</think>')[-1]"),
+            [user("cut</think>kept")],
+            "does not write out the user's",
+        ),
         ("{{ messages[-1].content }}", [system("s"), user("hi")], "leaves out the system message"),
         ("{{ messages[-1].content }}s", [system("s"), user("hi")], "put it into the prompt"),
         (
@@ -119,6 +125,17 @@ def test_reasoning_may_be_left_out_of_answers() -> None:
     assert contents(rendered) == ["q", "Yes.", "r"]
     dropping = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
     assert render(dropping, user("q"), answer, user("r")).text == "qr"
+
+
+def test_a_template_may_act_on_its_switches_in_system_messages() -> None:
+    source = PLAIN.replace("m['content']", "m['content'].replace('/no_think', '') | trim")
+    shown = render(source, system("/no_think Be brief."), user("hi")).text
+    assert shown == "<system>Be brief.</system><user>hi</user>"
+    assert render(source, system("/no_think"), user("hi")).text.endswith("<user>hi</user>")
+    with pytest.raises(BadInput, match="leaves out the system message"):
+        render(source.replace("trim", "first"), system("/no_think Be brief."), user("hi"))
+    with pytest.raises(BadInput, match="does not write out the user's text"):
+        render(source, user("hi /no_think"))
 
 
 def test_a_changed_text_is_taken_but_not_located() -> None:

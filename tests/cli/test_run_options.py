@@ -100,6 +100,9 @@ def test_grammars_and_schemas(tiny: Path, tmp_path: Path) -> None:
     refused(command("run", tiny, "-p", "a", *both), "choose one")
     refused(command("run", tiny, "-p", "a", "--grammar-file", tmp_path / "no"), "cannot be read")
     refused(command("run", tiny, "-p", "a", "--json-schema", "{"), "JSON")
+    cut_off = "cut off after 1 tokens, so that it may not be all that the JSON schema asks for"
+    assert cut_off in run(tiny, "-p", "a", "--json-schema", '{"type": "object"}', "-n", 1).stderr
+    assert "cut off" not in found.stderr
 
 
 def test_fresh_writes_the_same_text(tiny: Path) -> None:

@@ -234,6 +234,19 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_weights_that_are_no_numbers(tiny_path: TinyPath, tmp_path: Path) -> None:
+    data = tiny_path("llama").read_bytes()
+    path = tmp_path / "nan.gguf"
+    path.write_bytes(data[:-4000] + b"\xff" * 4000)
+    done = run_python(
+        "from edge_conflayers.text_generator import TextGenerator\n"
+        f"with TextGenerator({str(path)!r}, threads=1, fresh=True) as writer:\n"
+        "    list(writer.generate([5, 6], max_tokens=4))"
+    )
+    assert done.returncode == 1
+    assert "computes no numbers (its logits are NaN)" in done.stderr.splitlines()[-1]
+
+
 def test_an_abort_is_one_line_on_standard_error(tiny_path: TinyPath, tmp_path: Path) -> None:
     # Two tokens with one text, which llama.cpp asserts against.
     data = tiny_path("llama").read_bytes().replace(b"<0x41>", b"<0x42>", 1)

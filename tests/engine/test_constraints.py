@@ -250,6 +250,21 @@ CASES: dict[str, tuple[Any, list[str], list[str]]] = {
         ['{"v":1}', '{"v":1,"next":{"v":2,"next":{"v":3}}}'],
         ['{"v":1,"next":{}}', '{"next":{"v":1}}'],
     ),
+    "a reference to another place": (
+        {"$ref": "#/x~1y/0", "x/y": [{"type": "string", "pattern": r"^\d$"}]},
+        ['"7"'],
+        ['"७"'],
+    ),
+    "large numbers": (
+        {"enum": [2**53, 10**20], "minimum": -(2**63), "maximum": 10**25},
+        [str(2**53), str(10**20)],
+        [str(2**53 + 1)],
+    ),
+    "multiples": (
+        {"type": "number", "multipleOf": 0.25, "minimum": 0},
+        ["0.25", "3", "7.50"],
+        ["0.2", "0.3"],
+    ),
     "format": ({"type": "string", "format": "date"}, ['"2024-02-29"'], ['"2024-02-30"', '"x"']),
     "true": (True, ["1", "[]"], ["", "x"]),
     "nothing said": ({"uniqueItems": False, "title": "x"}, ["[1,1]"], ["x"]),
@@ -292,6 +307,12 @@ REFUSED = {
     "the format 'colour'": {"type": "string", "format": "colour"},
     "'x-guidance'": {"x-guidance": {"lenient": True}, "if": {}},
     "the control character U[+]0001": {"const": "\x01"},
+    "the number 9007199254740993": {"enum": [1, {"a": [9007199254740993]}]},
+    "the number -9007199254740993": {"type": "integer", "minimum": -9007199254740993},
+    "numbers as bounds that are too large [(]1e30[)]": {"type": "number", "minimum": 1e30},
+    "'oneOf' with": {"$ref": "#/here", "here": {"oneOf": [{"minimum": 3}, {"maximum": 5}]}},
+    "the number 1000000000000000": {"type": "string", "maxLength": 10**15},
+    "a 'multipleOf' of 1234567": {"type": "integer", "multipleOf": 1234567},
 }
 
 
@@ -411,6 +432,12 @@ GRAMMARS = {
     "rules": ("\n".join(f"r{i} ::= r{i + 1}" for i in range(NESTED)), "60000 rules"),
     "a NUL": ('root ::= "a"\0 "b"', "NUL"),
     "left recursion": ('root ::= root "a"', "left recursion"),
+    "no rule": ("root ::= missing", "Undefined rule identifier 'missing'"),
+    "nothing repeated": ('root ::= ""*', "expecting preceding item"),
+    "unclosed": ('root ::= "a', "unexpected end of input"),
+    "many repetitions": ('root ::= "a"{1000000}', "number of repetitions"),
+    "backwards": ('root ::= "a"{3,1}', "at least 3 and at most 1"),
+    "alternatives": ("root ::= " + " | ".join(['"a"'] * NESTED), "59999 alternatives"),
     "lark, parentheses": (f'%llguidance {{}}\nstart: {"(" * NESTED}"a"{")" * NESTED}', "nested"),
     "lark, no rule": ("%llguidance {}\nstart: missing", "missing"),
     "lark, schema": ('%llguidance {}\nstart: %json {"not": {}}', "'not'"),
@@ -418,10 +445,13 @@ GRAMMARS = {
 
 
 @pytest.mark.parametrize("name", GRAMMARS)
-def test_grammars_that_cannot_be_used(model: Model, name: str) -> None:
+def test_grammars_that_cannot_be_used(
+    model: Model, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     grammar, why = GRAMMARS[name]
     with pytest.raises(BadInput) as refused:
         Sampler(model, SamplerSettings(grammar=grammar))
+    assert capfd.readouterr() == ("", "")
     assert why in str(refused.value)
     assert len(str(refused.value)) < 400 and "\n" not in str(refused.value)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import importlib
 import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -219,6 +221,34 @@ def test_out_of_reach_is_one_line(tiny: FakeHub, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(EdgeConflayersError, match="HF_HUB_OFFLINE is set; unset it"):
         models.pull("org/repo")
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [(200, "does not answer as Hugging Face does"), (404, "HTTP 404; check the name, and HF_END")],
+)
+def test_an_endpoint_that_is_no_hub(
+    tiny: FakeHub, monkeypatch: pytest.MonkeyPatch, status: int, says: str
+) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        try:
+            with pytest.raises(EdgeConflayersError, match=says) as error:
+                models.pull("org/repo")
+        finally:
+            server.shutdown()
+    assert "\n" not in str(error.value)
 
 
 def test_names_out_of_the_folder_are_not_written(tiny: FakeHub) -> None:

@@ -419,6 +419,9 @@ def test_resolve_takes_a_path_as_it_is(index: Index) -> None:
     for empty in ("", " "):
         with pytest.raises(BadInput, match="name is empty"):
             models.resolve(empty)
+    with pytest.raises(BadInput, match="File name too long") as error:
+        models.resolve("x" * 300)
+    assert_one_line(error, 2)
 
 
 def test_resolve_pulls_and_a_wrong_size_is_pulled_again(index: Index) -> None:
