@@ -78,7 +78,7 @@ class LookupSource(NativeSource):
         return probability
 
     def followed(self, tokens: Sequence[int]) -> None:
-        """Hears of tokens that the library has taken in."""
+        """Takes note of tokens that the library has already added."""
         self._text += tokens
 
     def learn(self, session: Session, round: Round) -> None:

@@ -21,8 +21,8 @@ def probe(
     2604.14612), which is read as a text of its own; the session's text stays as it is.
 
     Returns:
-        Of attentions and of MLPs, float32 [n_layer] each, NaN where a layer has none; None if the
-        cache has no room for the window.
+        One array for attention and one for MLPs, float32 [n_layer], NaN where a layer has none;
+        None if the cache has no room for the window.
     """
     n_layer = session.model.n_layer
     attention = (ctypes.c_float * n_layer)()
