@@ -87,7 +87,7 @@ def test_what_is_refused(model: Path, arguments: tuple[str, ...], line: str) -> 
         (("tune", "--budget", "inf"), "budget is inf; it must be from 1 to 604800"),
         (("tune", "-t", "100000"), "threads (-t) is 100000"),
         (("cost", "-t", "100000"), "threads (-t) is 100000"),
-        (("cost", "--context", str(2**40)), "ctx-size (-c) is"),
+        (("cost", "--context", str(2**40)), "context is 1099511627776; it must be from 1"),
         (("bench", "-t", "100000"), "threads (-t) is 100000"),
         (("bench", "--repeat-penalty", "nan"), "repeat-penalty is nan"),
         (("bench", "--seed", str(2**33)), "seed is 8589934592"),

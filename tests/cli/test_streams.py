@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from gguf_models import write_tiny_model
+from installed import PACKAGE
 
 from edge_conflayers.cli.streams import MOST_BYTES, decode, read_text
 from edge_conflayers.errors import BadInput
 
-PACKAGE = Path(__file__).parents[2]
 FULL = Path("/dev/full")
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 ECHO = "{{ messages[0].content }}"
@@ -125,11 +125,10 @@ def test_names_that_are_not_utf_8(tmp_path: Path, tiny: Path) -> None:
 def test_ctrl_c_ends_a_text_where_it_is(tmp_path: Path, tiny: Path) -> None:
     command = [sys.executable, "-m", "edge_conflayers", "run", str(tiny), "-p", "hi", "-t", "1"]
     command += ["-c", "200000", "-n", "-1", "--temp", "5", "--method", "plain"]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
-    environment["EDGE_CONFLAYERS_DATA"] = str(tmp_path)
     process = subprocess.Popen(
         command,
-        env=environment,
+        cwd=PACKAGE,
+        env={**os.environ, "EDGE_CONFLAYERS_DATA": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -210,13 +209,12 @@ def test_streams_that_do_not_block(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "p").write_bytes(prompt)
     command = [sys.executable, "-m", "edge_conflayers", "run", str(tiny), "--method", "plain"]
     command += ["-t", "1", "-n", "2", "--raw", "--stats-json", "/dev/stdout"]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
     (from_us, to_it), (from_it, to_us) = os.pipe(), os.pipe()
     os.set_blocking(from_us, False)
     os.set_blocking(to_us, False)
     os.write(to_us, b"x" * 65536)  # a pipe holds no more
     process = subprocess.Popen(
-        command, stdin=from_us, stdout=to_us, stderr=subprocess.PIPE, env=environment
+        command, stdin=from_us, stdout=to_us, stderr=subprocess.PIPE, cwd=PACKAGE
     )
     os.close(from_us)
     os.close(to_us)

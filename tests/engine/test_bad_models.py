@@ -13,6 +13,7 @@ import gguf
 import pytest
 from damaged_models import end_of, with_value
 from gguf_models import ARCHITECTURES
+from installed import PACKAGE
 from steps import TinyPath
 
 from edge_conflayers.engine import aborts
@@ -227,6 +228,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(_TESTS), *filter(None, sys.path)])
     return subprocess.run(
         [sys.executable, "-c", code],
+        cwd=PACKAGE,
         capture_output=True,
         text=True,
         timeout=600,

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from installed import PACKAGE
 from scripted import ScriptedDrafter, partly_right
 from steps import RealModel, Tiny, random_tokens
 
@@ -593,7 +594,7 @@ def test_llguidance_is_imported_only_where_it_is_needed() -> None:
         "S(temperature=1.0, grammar='root ::= [a]'); assert 'llguidance' not in sys.modules;"
         "S(regex='a'); assert 'llguidance' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=PACKAGE, check=True)
 
 
 # --- real models ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fake_hub import FakeHub
+from installed import PACKAGE
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.hub import models, registry, wanted
@@ -288,5 +289,7 @@ def test_the_library_is_imported_only_to_pull() -> None:
         "import sys, edge_conflayers.cli, edge_conflayers.hub.models\n"
         "print('huggingface_hub' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "False\n"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import filelock
 import pytest
 from fake_hub import FakeHub
+from installed import PACKAGE
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.hub import models
@@ -102,7 +103,7 @@ def test_a_limit_of_file_sizes(offered: str) -> None:
         "from edge_conflayers.cli import main\n"
         f"sys.argv[1:] = ['models', 'pull', {offered!r}]\nmain()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = (line for line in done.stderr.splitlines() if "MB" not in line)
     assert "a.gguf is too large a file for" in line

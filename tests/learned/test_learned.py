@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from installed import PACKAGE
 from steps import Tiny, TinyPath, random_tokens
 
-import edge_conflayers
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask
 from edge_conflayers.layer_search.measured import Found
@@ -80,11 +80,7 @@ def test_another_library_or_kernel_has_a_profile_of_its_own(
 def test_costs_measured_with_one_kernel_are_not_used_with_the_other(
     path: Path, tmp_path: Path
 ) -> None:
-    package = str(Path(edge_conflayers.__file__).parents[1])
-    environment = os.environ | {
-        "EDGE_CONFLAYERS_DATA": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]),
-    }
+    environment = os.environ | {"EDGE_CONFLAYERS_DATA": str(tmp_path)}
     run = (
         sys.executable,
         "-m",
@@ -100,7 +96,14 @@ def test_costs_measured_with_one_kernel_are_not_used_with_the_other(
     )
     found = []
     for more in ((), ("--kernels", "upstream"), ("--kernels", "ecl")):
-        subprocess.run([*run, *more], env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [*run, *more],
+            cwd=PACKAGE,
+            env=environment,
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
         found.append(len(list((tmp_path / "profiles").glob("*.json"))))
     assert found == [1, 2, 2]
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from installed import PACKAGE
 
 from edge_conflayers import machine
 from edge_conflayers.machine import cgroup
@@ -144,5 +145,7 @@ def test_threads_keep_within_the_affinity() -> None:
         f"import os; os.sched_setaffinity(0, {{{cpu}}})\n"
         "from edge_conflayers import machine; print(machine.default_threads())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "1\n"
