@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from decimal import Decimal, localcontext
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
 import jsonschema
@@ -130,7 +130,10 @@ def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def exactly(number: str) -> Decimal | float:
-    value = Decimal(number)
+    try:
+        value = Decimal(number)
+    except InvalidOperation:  # an exponent beyond Decimal's: infinite, or zero
+        return float(number)
     return value if value.is_zero() or abs(value.adjusted()) < 300 else float(number)
 
 
