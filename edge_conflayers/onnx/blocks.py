@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from gguf import GGMLQuantizationType
 
 from edge_conflayers.onnx.gguf_file import Bytes, Floats
@@ -63,23 +62,28 @@ class BlockFormat:
         return values
 
 
+_FOUR, _LOW = np.uint8(4), np.uint8(15)
+
+
 def _blocks(rows: Bytes, size: int) -> Bytes:
     return rows.reshape(len(rows), -1, size)
 
 
 def _half(data: Bytes) -> Floats:
     """Two bytes each of a last axis, as float32 without it."""
-    return np.ascontiguousarray(data).view(np.float16)[..., 0].astype(np.float32)
+    halves: Floats = np.ascontiguousarray(data).view(np.float16)[..., 0].astype(np.float32)
+    return halves
 
 
 def _nibbles(data: Bytes) -> Bytes:
     """Low halves of a last axis, then high ones."""
-    return np.concatenate([data & 15, data >> 4], axis=-1)
+    return np.concatenate([data & _LOW, data >> _FOUR], axis=-1)
 
 
 def _fifth_bits(data: Bytes) -> Bytes:
     """32 bits, four bytes of a last axis, as 32 times 0 or 16."""
-    return np.unpackbits(data, axis=-1, bitorder="little") << 4
+    bits: Bytes = np.unpackbits(data, axis=-1, bitorder="little") << _FOUR
+    return bits
 
 
 def _flat(quants: Bytes) -> Bytes:
@@ -141,7 +145,7 @@ def _q5_k(rows: Bytes) -> Blocks:
     # Bit n of byte i belongs to column 32 n + i.
     fifth = np.unpackbits(blocks[..., 16:48], axis=-1, bitorder="little")
     fifth = fifth.reshape(*blocks.shape[:2], 32, 8).swapaxes(-1, -2).reshape(*blocks.shape[:2], 256)
-    quants = _pairs_of_nibbles(blocks[..., 48:]) | (fifth << 4)
+    quants = _pairs_of_nibbles(blocks[..., 48:]) | (fifth << _FOUR)
     return Blocks(_flat(quants + np.uint8(128 - 16)), scales, 16 * scales - mins)
 
 
@@ -151,9 +155,10 @@ def _q6_k(rows: Bytes) -> Blocks:
     low = _nibbles(blocks[..., :128].reshape(*blocks.shape[:2], 2, 64))
     high = blocks[..., 128:192].reshape(*blocks.shape[:2], 2, 1, 32)
     shifts = np.array([0, 2, 4, 6], dtype=np.uint8)[:, None]
-    high = ((high >> shifts) & 3).reshape(*blocks.shape[:2], 2, 128) << 4
+    high = ((high >> shifts) & np.uint8(3)).reshape(*blocks.shape[:2], 2, 128)
+    quants = (low | (high << _FOUR)) + np.uint8(128 - 32)
     scales = blocks[..., 192:208].view(np.int8) * _half(blocks[..., 208:])[..., None]
-    return Blocks(_flat((low | high) + np.uint8(128 - 32)), _flat_floats(scales))
+    return Blocks(_flat(quants), _flat_floats(scales))
 
 
 def _flat_floats(values: Floats) -> Floats:
@@ -172,6 +177,7 @@ FORMATS: Mapping[GGMLQuantizationType, BlockFormat] = {
 }
 
 
-def pack_nibbles(quants: Bytes) -> npt.NDArray[np.uint8]:
+def pack_nibbles(quants: Bytes) -> Bytes:
     """Quants of four bits, two a byte along the last axis, the first in the lower half."""
-    return quants[..., 0::2] | (quants[..., 1::2] << 4)
+    packed: Bytes = quants[..., 0::2] | (quants[..., 1::2] << _FOUR)
+    return packed

@@ -90,7 +90,7 @@ class DataFile:
                 for arrays in chunks():
                     for i, array in enumerate(arrays):
                         out.seek(ends[i])
-                        data = memoryview(np.ascontiguousarray(array)).cast("B")
+                        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
                         ends[i] += len(data)
                         on_bytes(len(data))
                         while data:

@@ -45,9 +45,9 @@ class Rope:
         ratio = np.float32(np.float32(self.base) ** np.float32(-2.0 / self.dimensions))
         angles = np.full((len(positions), half), ratio, dtype=np.float32)
         angles[:, 0] = positions
-        angles = np.multiply.accumulate(angles, axis=1, dtype=np.float32)
+        angles = np.asarray(np.multiply.accumulate(angles, axis=1), dtype=np.float32)
         if self.factors:
-            angles = angles / np.array(self.factors, dtype=np.float32)
+            angles /= np.array(self.factors, dtype=np.float32)
         scaled = np.float32(self.scale) * angles
         magnitude = np.float32(self.magnitude)
         if self.yarn_context:
@@ -61,10 +61,9 @@ class Rope:
         # llama.cpp's beta_fast and beta_slow, which no file of these architectures changes
         low = max(0.0, math.floor(self._dimension_of(32.0)))
         high = min(self.dimensions - 1.0, math.ceil(self._dimension_of(1.0)))
-        ramp = (np.arange(self.dimensions // 2, dtype=np.float32) - np.float32(low)) / np.float32(
-            max(0.001, high - low)
-        )
-        return np.float32(1) - np.clip(ramp, 0, 1).astype(np.float32)
+        ramp = np.arange(self.dimensions // 2, dtype=np.float32) - np.float32(low)
+        ramp /= np.float32(max(0.001, high - low))
+        return np.asarray(1 - np.clip(ramp, 0, 1), dtype=np.float32)
 
     def _dimension_of(self, rotations: float) -> float:
         """The dimension that turns so often over the original context."""

@@ -47,7 +47,7 @@ class Tensors:
         self._architecture = architecture
         self._precision = precision
         self._turned = turned
-        self._planned: dict[tuple[str, ...], Planned] = {}
+        self._planned: dict[tuple[tuple[str, ...], bool], Planned] = {}
         self.head = "output" if "output.weight" in file.tensors else "token_embd"
         self._check()
 
@@ -90,17 +90,30 @@ class Tensors:
         biased = {f"{name}.bias" in self._file.tensors for name in names}
         return len({tensor.type for tensor in tensors}) == 1 and len(biased) == 1
 
+    def embedding(self) -> Planned:
+        """The tokens' embeddings. If the LM head is the same matrix, they are shared, but for
+        quants of four bits kept by columns, which no operator takes single columns of."""
+        kept = choose_form(self._file.tensors["token_embd.weight"].type, self._precision, True)
+        four = kept.format is not None and kept.format.bits == 4
+        if self.head != "token_embd" or four:
+            return self._matrix(("token_embd",), turned=False)
+        return self.matrix("token_embd")
+
     def matrix(self, *names: str) -> Planned:
         """A matrix, or several one below the other, with its place in the weights' file."""
-        if names not in self._planned:
+        return self._matrix(names, self._turned)
+
+    def _matrix(self, names: tuple[str, ...], turned: bool) -> Planned:
+        if (names, turned) not in self._planned:
             tensors = tuple(self._file.tensors[f"{name}.weight"] for name in names)
             orders = tuple(
                 self._order(name, tensor.rows) for name, tensor in zip(names, tensors, strict=True)
             )
-            form = choose_form(tensors[0].type, self._precision, self._turned)
+            form = choose_form(tensors[0].type, self._precision, turned)
             label = "+".join([names[0], *(name.rsplit(".", 1)[-1] for name in names[1:])])
-            self._planned[names] = plan(self.data, label, Rows(tensors, orders), form)
-        return self._planned[names]
+            label += ".rows" if turned != self._turned else ""
+            self._planned[names, turned] = plan(self.data, label, Rows(tensors, orders), form)
+        return self._planned[names, turned]
 
     def _order(self, name: str, rows: int) -> npt.NDArray[np.intp] | None:
         """The order in which rows of queries and keys come, so that the first half of a head is
@@ -109,7 +122,8 @@ class Tensors:
             return None
         size = self._architecture.head_dim
         heads = np.arange(rows, dtype=np.intp).reshape(rows // size, size // 2, 2)
-        return heads.swapaxes(1, 2).reshape(-1)
+        order: npt.NDArray[np.intp] = heads.swapaxes(1, 2).reshape(-1)
+        return order
 
     def rope(self, rope: Rope, positions: int) -> tuple[Region, ...]:
         """Room for the cosines and sines of a rotation."""

@@ -42,7 +42,7 @@ def check_type(tensor: GgufTensor, precision: Precision) -> None:
     if kind in FORMATS or kind in _KEPT:
         return
     try:
-        block, size = gguf.GGML_QUANT_SIZES[kind]
+        _, size = gguf.GGML_QUANT_SIZES[kind]
         gguf.quants.dequantize(np.zeros((1, size), dtype=np.uint8), kind)
     except NotImplementedError:
         raise BadInput(
@@ -108,7 +108,8 @@ class Form:
     """How a matrix is written.
 
     Attributes:
-        stored: ONNX type of its elements; of quants, UINT8 or UINT4.
+        stored: ONNX type of its elements. Quants kept by rows are UINT8, two of four bits in one;
+            by columns INT8 or INT4, from which zero is already taken.
         format: for quants.
         turned: kept by columns.
     """
@@ -126,8 +127,8 @@ def choose_form(type: GGMLQuantizationType, precision: Precision, turned: bool) 
         return Form(TensorProto.FLOAT16, None, turned)
     if type in FORMATS:
         form = FORMATS[type]
-        four = turned and form.bits == 4
-        return Form(TensorProto.UINT4 if four else TensorProto.UINT8, form, turned)
+        signed = TensorProto.INT4 if form.bits == 4 else TensorProto.INT8
+        return Form(signed if turned else TensorProto.UINT8, form, turned)
     return Form(_KEPT[type], None, turned)
 
 
@@ -177,7 +178,8 @@ def _written(source: Rows, form: Form) -> Iterator[tuple[Array, ...]]:
 
 def _written_blocks(blocks: Blocks, form: Form) -> tuple[Array, ...]:
     assert form.format is not None
-    arrays: list[Array] = [blocks.quants, blocks.scales]
+    zero = np.uint8(form.format.zero if form.turned else 0)
+    arrays: list[Array] = [blocks.quants ^ zero, blocks.scales]
     if blocks.offsets is not None:
         arrays.append(blocks.offsets)
     if form.turned:

@@ -40,7 +40,7 @@ class Graph:
         self._weights: list[TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
-        self._scope = "" if outer is None else outer._scope
+        self._scope: str = "" if outer is None else outer._scope
         if outer is None:
             self._numbers = itertools.count()
             self._constants: dict[tuple[str, bytes, tuple[int, ...]], Value] = {}

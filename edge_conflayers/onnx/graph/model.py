@@ -48,7 +48,7 @@ class ModelGraph:
         operators, wanted = self._operators, self._architecture
         operators.prepare(graph, inputs, tables)
         flags = self._flags(graph, mask)
-        x = operators.embedding(graph, inputs.ids, self._tensors.matrix("token_embd"))
+        x = operators.embedding(graph, inputs.ids, self._tensors.embedding())
         if wanted.embedding_scale != 1:
             x = graph.node("Mul", x, graph.number(wanted.embedding_scale, self._dtype))
         for layer in range(wanted.n_layer):
@@ -109,13 +109,11 @@ class ModelGraph:
     ) -> tuple[Value, ...]:
         """A sub-layer that runs where its flag is set."""
         with graph.scope(name):
-            branches = []
-            for build in (run, skip):
-                branch = graph.branch()
+            on, off = graph.branch(), graph.branch()
+            for branch, build in ((on, run), (off, skip)):
                 for value in build(branch):
                     branch.output(value, self._dtype)
-                branches.append(branch)
-            return graph.either(flag, *branches, outputs)
+            return graph.either(flag, on, off, outputs)
 
     def _attention(self, graph: Graph, layer: int, flag: Value, x: Value, past: Cache) -> Value:
         def run(branch: Graph) -> Sequence[Value]:

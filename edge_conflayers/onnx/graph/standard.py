@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from edge_conflayers.onnx.architecture import Architecture
 from edge_conflayers.onnx.graph.builder import Graph, Value
+from edge_conflayers.onnx.graph.matrices import Matrices
 from edge_conflayers.onnx.graph.operators import Cache, Inputs
 from edge_conflayers.onnx.graph.padding import Padding
 from edge_conflayers.onnx.rope import Rope
@@ -25,8 +26,7 @@ class StandardOperators:
 
     def __init__(self, dtype: int) -> None:
         self._dtype = dtype
-        self._sums: dict[tuple[Value, int], Value] = {}
-        self._widened: dict[Planned, Value] = {}
+        self._matrices = Matrices(dtype)
 
     def prepare(self, graph: Graph, inputs: Inputs, tables: dict[Rope, Cache]) -> None:
         self._tables = tables
@@ -59,10 +59,51 @@ class StandardOperators:
         return self._masks[window]
 
     def embedding(self, graph: Graph, ids: Value, matrix: Planned) -> Value:
-        raise NotImplementedError
+        form = matrix.form.format
+        by_rows = form is not None and not matrix.form.turned
+        shape = (matrix.rows, matrix.columns * form.bits // 8) if by_rows else ()
+        planes = self._matrices.planes(graph, matrix, *shape)
+        quants, *parts = (self._taken(graph, ids, matrix, plane) for plane in planes)
+        if form is None:
+            return self._matrices.as_activations(graph, matrix, quants)
+        if form.bits == 4:
+            quants = self._unpacked(graph, quants)
+        values = graph.cast(quants, TensorProto.FLOAT)
+        if not matrix.form.turned:
+            values = graph.node("Sub", values, graph.number(form.zero, TensorProto.FLOAT))
+        scale, *offset = (graph.node("Unsqueeze", part, graph.axes(-1)) for part in parts)
+        values = graph.node("Mul", graph.reshape(values, 0, 0, -1, form.block), scale)
+        for each in offset:
+            values = graph.node("Add", values, each)
+        return graph.reshape(values, 0, 0, -1)
+
+    def _taken(self, graph: Graph, ids: Value, matrix: Planned, plane: Value) -> Value:
+        """The rows that tokens name, of a matrix kept by rows or by columns."""
+        if not matrix.form.turned:
+            return graph.node("Gather", plane, ids)
+        columns = graph.node("Gather", plane, ids, axis=1)
+        return graph.node("Transpose", columns, perm=[1, 2, 0])
+
+    def _unpacked(self, graph: Graph, packed: Value) -> Value:
+        """Quants of four bits, two a byte along the last axis."""
+        low = graph.node("BitwiseAnd", packed, graph.number(15, TensorProto.UINT8))
+        high = graph.node("BitShift", packed, graph.number(4, TensorProto.UINT8), direction="RIGHT")
+        pairs = [graph.node("Unsqueeze", half, graph.axes(-1)) for half in (low, high)]
+        return graph.reshape(graph.node("Concat", *pairs, axis=-1), 0, 0, -1)
 
     def product(self, graph: Graph, x: Value, matrix: Planned) -> Value:
-        raise NotImplementedError
+        form = matrix.form.format
+        if form is None:
+            return graph.node("MatMul", x, self._matrices.floats(graph, matrix))
+        # In the graph where they are used: ONNX Runtime doesn't fuse them with the product
+        # otherwise, and then fails.
+        quants, scales, *offsets = self._matrices.planes(graph, matrix)
+        weights = graph.node("DequantizeLinear", quants, scales, axis=0, block_size=form.block)
+        y = graph.node("MatMul", x, weights)
+        for each in offsets:
+            sums = self._matrices.block_sums(graph, x, form.block)
+            y = graph.node("Add", y, graph.node("MatMul", sums, each))
+        return y
 
     def silu_gated(self, graph: Graph, gate: Value, up: Value) -> Value:
         return graph.node("Mul", graph.node("Mul", gate, graph.node("Sigmoid", gate)), up)
