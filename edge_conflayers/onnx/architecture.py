@@ -187,13 +187,15 @@ def _ropes(
         "rope.scaling.attn_factor", 1.0
     )
     factors = file.tensors.get("rope_freqs.weight")
+    if factors is not None and factors.shape != (head_dim // 2,):
+        raise BadInput(f"{file.path}: rope_freqs.weight does not fit heads of {head_dim}")
     rope = Rope(
         head_dim,
         keys.number("rope.freq_base", 10000.0),
         scale,
         context if yarn else 0,
         magnitude,
-        tuple(map(float, factors.values().ravel())) if factors and keys.prefix == "llama" else (),
+        () if factors is None else tuple(map(float, factors.values())),
     )
     local = Rope(
         head_dim,

@@ -56,7 +56,7 @@ class BlockFormat:
     def values(self, blocks: Blocks) -> Floats:
         """The weights in float32, rounded as a runtime without approximations rounds them."""
         signed = blocks.quants.astype(np.float32) - np.float32(self.zero)
-        values = signed * np.repeat(blocks.scales, self.block, axis=1)
+        values: Floats = signed * np.repeat(blocks.scales, self.block, axis=1)
         if blocks.offsets is not None:
             values += np.repeat(blocks.offsets, self.block, axis=1)
         return values

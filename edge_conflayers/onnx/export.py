@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +11,6 @@ from onnx import TensorProto
 
 from edge_conflayers import __version__
 from edge_conflayers.engine.model_checks import check_file
-from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
 from edge_conflayers.onnx.architecture import Architecture, read_architecture
 from edge_conflayers.onnx.external_data import DataFile
 from edge_conflayers.onnx.gguf_file import read_gguf
@@ -24,6 +18,7 @@ from edge_conflayers.onnx.graph.model import ModelGraph
 from edge_conflayers.onnx.graph.operators import Operators
 from edge_conflayers.onnx.graph.ort import OrtOperators
 from edge_conflayers.onnx.graph.standard import StandardOperators
+from edge_conflayers.onnx.new_folder import check_new, check_room, new_folder
 from edge_conflayers.onnx.tensors import Tensors
 from edge_conflayers.onnx.weights import Precision
 
@@ -75,9 +70,10 @@ def export(
             and the cache are float32, with "fp16" float16.
 
     Raises:
-        BadInput: the model can't be exported, or the folder can't be written.
+        BadInput: the model can't be exported, or the folder is not empty or can't be written.
         EdgeConflayersError: no room on the disk.
     """
+    check_new(folder)
     check_file(model)
     file = read_gguf(model)
     architecture = read_architecture(file)
@@ -86,11 +82,11 @@ def export(
     data = DataFile(f"{GRAPH.name}_data")
     tensors = Tensors(file, architecture, precision, operators.turned, data)
     report = _Reporter(on_progress)
-    with _new_folder(folder) as work:
+    with new_folder(folder) as work:
         report.begin("reading", model.stat().st_size)
         metadata = _metadata(architecture, file.sha256(report.add), target, precision)
         graph = ModelGraph(architecture, tensors, operators, dtype).build(metadata)
-        _check_room(folder, data.size + _BESIDE)
+        check_room(work, data.size + _BESIDE)
         (work / GRAPH).parent.mkdir()
         report.begin("writing", data.size)
         data.write((work / GRAPH).parent, report.add)
@@ -134,53 +130,3 @@ class _Reporter:
         if self._callback is not None and hundredth != self._told:
             self._told = hundredth
             self._callback(ExportProgress(self._stage, self._done, self._total))
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside the wanted one, which gets its name in the end; after a failure nothing is
-    left of it.
-
-    Raises:
-        BadInput: the wanted folder is not empty, or the one it is in can't be written.
-        EdgeConflayersError: no room.
-    """
-    folder = Path(os.path.abspath(folder))
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise BadInput(f"{folder} exists and is not an empty folder; name a new one")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    except OSError as error:
-        raise _disk_trouble(folder, error) from None
-    try:
-        yield work
-        work.chmod(0o777 & ~_umask())
-        os.replace(work, folder)
-    except OSError as error:
-        raise _disk_trouble(folder, error) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _check_room(folder: Path, wanted: int) -> None:
-    free = shutil.disk_usage(Path(os.path.abspath(folder)).parent).free
-    if wanted > free:
-        raise EdgeConflayersError(
-            f"no room for {folder}: about {wanted / 1e6:.0f} MB are wanted, {free / 1e6:.0f} MB"
-            " are free; free some, or export to another disk"
-        )
-
-
-def _disk_trouble(folder: Path, error: OSError) -> EdgeConflayersError:
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG):
-        return EdgeConflayersError(
-            f"no room for {folder} ({error.strerror}); free some, or export to another disk"
-        )
-    return BadInput(f"cannot write {folder} ({one_line(error)}); name another folder")

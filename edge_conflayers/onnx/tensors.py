@@ -63,7 +63,7 @@ class Tensors:
                     f" {list(shape)}; use an undamaged GGUF model"
                 )
             check_type(tensor, self._precision)
-        unknown = self._file.tensors.keys() - wanted.keys() - {"rope_freqs.weight"}
+        unknown = self._file.tensors.keys() - wanted.keys()
         if unknown:
             raise BadInput(
                 f"{self._file.path} can't be exported: it has {min(unknown)}, which no"
@@ -144,6 +144,8 @@ def _shapes(wanted: Architecture, file: GgufFile) -> Iterator[tuple[str, tuple[i
     optional: list[tuple[str, tuple[int, ...]]] = [("output.weight", (wanted.n_vocab, n_embd))]
     yield "token_embd.weight", (wanted.n_vocab, n_embd)
     yield "output_norm.weight", (n_embd,)
+    if wanted.name == "llama":
+        optional.append(("rope_freqs.weight", (wanted.head_dim // 2,)))
     if wanted.name == "qwen2":
         optional.append(("output.bias", (wanted.n_vocab,)))
     for layer in range(wanted.n_layer):

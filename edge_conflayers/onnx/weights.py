@@ -173,7 +173,17 @@ def _written(source: Rows, form: Form) -> Iterator[tuple[Array, ...]]:
         else:
             values: Array = dequantize(np.ascontiguousarray(rows), source.type)
             values = values.T if form.turned else values
-            yield (values if form.stored == TensorProto.FLOAT else values.astype(np.float16),)
+            yield (values if form.stored == TensorProto.FLOAT else _halved(values, source),)
+
+
+def _halved(values: Floats, source: Rows) -> Array:
+    if np.abs(values).max() > np.finfo(np.float16).max:
+        tensor = source.tensors[0]
+        raise BadInput(
+            f"{tensor.path}: {tensor.name} has weights beyond float16; export with"
+            " `--precision fp32`"
+        )
+    return values.astype(np.float16)
 
 
 def _written_blocks(blocks: Blocks, form: Form) -> tuple[Array, ...]:

@@ -60,8 +60,9 @@ class StandardOperators:
 
     def embedding(self, graph: Graph, ids: Value, matrix: Planned) -> Value:
         form = matrix.form.format
-        by_rows = form is not None and not matrix.form.turned
-        shape = (matrix.rows, matrix.columns * form.bits // 8) if by_rows else ()
+        shape: tuple[int, ...] = ()
+        if form is not None and not matrix.form.turned:
+            shape = (matrix.rows, matrix.columns * form.bits // 8)
         planes = self._matrices.planes(graph, matrix, *shape)
         quants, *parts = (self._taken(graph, ids, matrix, plane) for plane in planes)
         if form is None:
