@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 from steps import Logits
 
@@ -21,17 +22,19 @@ class Runner:
 
     Args:
         folder: as ``export`` writes it.
-        settings: of ONNX Runtime's session.
+        level: of accuracy, 0 for float32 or 4 for activations of eight bits; None as exported.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, level: int | None = None) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
-        for key, value in settings.items():
-            options.add_session_config_entry(key.replace("__", "."), value)
+        path = folder / "onnx" / "model.onnx"
+        if level is not None:
+            options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(level))
+            path = _at_level(path, level)
         self.session = onnxruntime.InferenceSession(
-            str(folder / "onnx" / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            str(path), options, providers=["CPUExecutionProvider"]
         )
         self.metadata = self.session.get_modelmeta().custom_metadata_map
         self.past = [i for i in self.session.get_inputs() if i.name.startswith("past_key_values")]
@@ -101,6 +104,25 @@ class Runner:
             begin = end
         assert [value.data_ptr() for value in cache] == before
         return np.concatenate(rows)
+
+
+def _at_level(path: Path, level: int) -> Path:
+    """A copy of a graph, beside it, with another accuracy level."""
+    model = onnx.load(path, load_external_data=False)
+    set_level(model.graph, level)
+    changed = path.with_name(f"level{level}.onnx")
+    onnx.save(model, changed)
+    return changed
+
+
+def set_level(graph: Any, level: int) -> None:
+    """Sets the accuracy level of a graph's products, in branches as well."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = level
+            elif attribute.name in ("then_branch", "else_branch"):
+                set_level(attribute.g, level)
 
 
 def divergence(reference: Logits, other: Logits) -> float:
