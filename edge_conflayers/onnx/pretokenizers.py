@@ -58,7 +58,11 @@ _CASED = (
     "\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943"
 )
 _HAN_AND_KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
-_HAN_AND_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+# U+0800 to U+4E00, without the white space in it: llama.cpp takes that out beforehand.
+_FROM_SAMARITAN_TO_HAN = (
+    "\u0800-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff\u3001-\u4e00"
+)
+_HAN_AND_HANGUL = f"[\u4e00-\u9fa5{_FROM_SAMARITAN_TO_HAN}\uac00-\ud7ff]+"
 _DEEPSEEK3_WORDS = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
     r"|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
@@ -89,7 +93,7 @@ _DEEPSEEK_LLM = PreTokenizer(
     (
         r"[\r\n]",
         rf"\s?[{_CASED}]+",
-        "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
+        "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3001-\u3002]+",
         r"\s+$",
         _HAN_AND_HANGUL,
         r"\p{N}+",
