@@ -644,6 +644,17 @@ def remove_layers(source: Path, target: Path, dropped: Collection[int]) -> Path:
     return _finish(writer, target)
 
 
+def dequantized(source: Path, target: Path) -> Path:
+    """Copy `source` to `target` with all weights as float32, as the gguf package reads them."""
+    reader = gguf.GGUFReader(source)
+    file_type = (int(gguf.LlamaFileType.ALL_F32), [GGUFValueType.UINT32])
+    writer = _copy_metadata(reader, target, {"general.file_type": file_type})
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, np.ascontiguousarray(values, dtype=np.float32))
+    return _finish(writer, target)
+
+
 def zero_sublayers(
     source: Path, target: Path, attention: Collection[int], mlp: Collection[int]
 ) -> Path:
