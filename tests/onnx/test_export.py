@@ -39,6 +39,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         *("gemma3", {"metadata": {"attention.value_length_swa": 8}}),
         "gemma3.attention.value_length_swa is not 16",
     ),
+    "head size": (
+        *("llama", {"head_dim": 20}),
+        "heads of 20 dimensions .* multiples of 16; export with `--target standard`",
+    ),
     "unknown tensor": (
         *("qwen3", {"layer_biases": True}),
         "it has blk.0.attn_output.bias, which no qwen3 model",

@@ -52,6 +52,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"metadata": {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}},
     ),
     "llama-yarn": ("llama", {"metadata": YARN}),
+    "llama-odd-vocabulary": ("llama", {"n_vocab": 333}),
     "qwen2": ("qwen2", {}),
     "qwen2-yarn": (
         "qwen2",
