@@ -28,15 +28,15 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "architecture": ("phi3", {}, "is a phi3 model, .* llama, qwen2, qwen3, gemma3"),
     "experts": ("qwen2moe", {}, "is a qwen2moe model"),
     "experts of llama": (
-        *("llama", {"metadata": {"expert_count": 8, "expert_used_count": 2}}),
+        *("llama", {"metadata": (("expert_count", 8), ("expert_used_count", 2))}),
         "llama.expert_count asks for a mixture of experts",
     ),
     "rope": (
-        *("llama", {"metadata": {"rope.scaling.type": "longrope"}}),
+        *("llama", {"metadata": (("rope.scaling.type", "longrope"),)}),
         "llama.rope.scaling.type is longrope",
     ),
     "value size": (
-        *("gemma3", {"metadata": {"attention.value_length_swa": 8}}),
+        *("gemma3", {"metadata": (("attention.value_length_swa", 8),)}),
         "gemma3.attention.value_length_swa is not 16",
     ),
     "head size": (

@@ -30,11 +30,12 @@ MASKS = {
     "sub-layers": LayerMask(frozenset([0, 4]), frozenset([2, 4])),
     "all": LayerMask.layers(range(N_LAYER)),
 }
-YARN = {
-    "rope.scaling.type": "yarn",
-    "rope.scaling.factor": 4.0,
-    "rope.scaling.original_context_length": 64,
-}
+YARN = (
+    ("rope.scaling.type", "yarn"),
+    ("rope.scaling.factor", 4.0),
+    ("rope.scaling.original_context_length", 64),
+)
+LINEAR = (("rope.scaling.type", "linear"), ("rope.scaling.factor", 8.0))
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-biases": ("llama", {"layer_biases": True}),
@@ -42,34 +43,25 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-head-size": ("llama", {"head_dim": 32, "n_head": 6, "n_head_kv": 2}),
     "llama-one-group": ("llama", {"n_head_kv": 4}),
     "llama-factors": ("llama", {"rope_factors": True}),
-    "llama-linear": (
-        "llama",
-        {"metadata": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}},
-    ),
-    "llama-old-linear": ("llama", {"metadata": {"rope.scale_linear": 2.0}}),
+    "llama-linear": ("llama", {"metadata": LINEAR}),
+    "llama-old-linear": ("llama", {"metadata": (("rope.scale_linear", 2.0),)}),
     "llama-no-scaling": (
         "llama",
-        {"metadata": {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}},
+        {"metadata": (("rope.scaling.type", "none"), ("rope.scaling.factor", 4.0))},
     ),
     "llama-yarn": ("llama", {"metadata": YARN}),
     "llama-odd-vocabulary": ("llama", {"n_vocab": 333}),
     "qwen2": ("qwen2", {}),
     "qwen2-yarn": (
         "qwen2",
-        {"metadata": {**YARN, "rope.freq_base": 1e6, "rope.scaling.attn_factor": 1.2}},
+        {"metadata": (*YARN, ("rope.freq_base", 1e6), ("rope.scaling.attn_factor", 1.2))},
     ),
     "qwen2-output-bias": ("qwen2", {"output_bias": True}),
     "qwen3": ("qwen3", {"head_dim": 32}),
     "gemma3": ("gemma3", {"sliding_window": 16}),
     "gemma3-tied": ("gemma3", {"sliding_window": 8, "tied": True, "head_dim": 32}),
-    "gemma3-cap": ("gemma3", {"metadata": {"final_logit_softcapping": 5.0}}),
-    "gemma3-scaled": (
-        "gemma3",
-        {
-            "sliding_window": 16,
-            "metadata": {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0},
-        },
-    ),
+    "gemma3-cap": ("gemma3", {"metadata": (("final_logit_softcapping", 5.0),)}),
+    "gemma3-scaled": ("gemma3", {"sliding_window": 16, "metadata": LINEAR}),
     "gemma3-yarn": ("gemma3", {"sliding_window": 16, "metadata": YARN}),
 }
 
@@ -87,25 +79,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_path: TinyPath) -> E
     ) -> tuple[Path, Path]:
         arch, more = MODELS[name]
         settings = {"n_layer": N_LAYER, "context_length": 256, **more, **settings}
-        metadata = settings.pop("metadata", {})
         key = (name, target, precision, *sorted(settings.items()))
-        path = tiny_path(arch, metadata=_Metadata(metadata), **settings)
+        path = tiny_path(arch, **settings)
         if key not in done:
             done[key] = folder / str(len(done))
             export(path, done[key], target=target, precision=precision)
         return path, done[key]
 
     return export_model
-
-
-class _Metadata(dict[str, Any]):
-    """One that can be part of a key."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self.items()))
-
-    def __lt__(self, other: object) -> bool:
-        return False
 
 
 @pytest.mark.parametrize("target", TARGETS)
