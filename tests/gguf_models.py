@@ -226,7 +226,7 @@ def write_tiny_model(
     layer_biases: bool = False,
     tied: bool = False,
     rope_factors: bool = False,
-    metadata: Mapping[str, bool | int | float | str] | None = None,
+    metadata: Collection[tuple[str, bool | int | float | str]] = (),
 ) -> Path:
     """Write a random-weight model of `arch` (one of `ARCHITECTURES`) and return `path`.
 
@@ -241,8 +241,8 @@ def write_tiny_model(
     (default false). `output_bias` adds a bias to the LM head, which qwen2 reads, `layer_biases` to
     the matrices of each layer, which llama reads. `tied` leaves the LM head out, so that it is the
     embedding. `rope_factors` adds a tensor that the rotation's frequencies are divided by, which
-    llama reads. `metadata` is further values by key, without the architecture. `mamba` ignores
-    `n_head`, `n_head_kv`, `head_dim` and `n_ff`.
+    llama reads. `metadata` is further keys, without the architecture, and their values. `mamba`
+    ignores `n_head`, `n_head_kv`, `head_dim` and `n_ff`.
 
     The tokenizer is SentencePiece with byte fallback: id 0 unknown, 1 begin, 2 end, 3 to 258 the
     bytes, then pieces; any text tokenizes. A chat template is included.
@@ -295,7 +295,7 @@ def write_tiny_model(
         )
         _check_rows(block, n_embd=n_embd, n_ff=n_ff, heads=n_head * shape.head_dim)
         _add_attention_metadata(writer, arch, family, shape)
-        for key, value in (metadata or {}).items():
+        for key, value in metadata:
             writer.add_key_value(f"{arch}.{key}", value, _VALUE_TYPES[type(value)])
         _add_embedding_and_output(weights, family, shape, tied=tied or family.tied)
         if rope_factors:
@@ -641,6 +641,17 @@ def remove_layers(source: Path, target: Path, dropped: Collection[int]) -> Path:
             _add_raw(writer, tensor, tensor.name, tensor.data)
         elif layer in position:
             _add_raw(writer, tensor, f"blk.{position[layer]}.{rest}", tensor.data)
+    return _finish(writer, target)
+
+
+def dequantized(source: Path, target: Path) -> Path:
+    """Copy `source` to `target` with all weights as float32, as the gguf package reads them."""
+    reader = gguf.GGUFReader(source)
+    file_type = (int(gguf.LlamaFileType.ALL_F32), [GGUFValueType.UINT32])
+    writer = _copy_metadata(reader, target, {"general.file_type": file_type})
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, np.ascontiguousarray(values, dtype=np.float32))
     return _finish(writer, target)
 
 

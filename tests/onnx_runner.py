@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +57,41 @@ class Runner:
     ) -> Logits:
         """Logits of tokens taken in steps of these sizes, whose last is repeated, with caches that
         grow."""
-        _, heads, _, dim = self.past[0].shape
-        cache = [np.zeros((1, heads, 0, dim), self.dtype) for _ in self.past]
-        rows, begin = [], 0
+        more = {} if keep is None else {"num_logits_to_keep": np.array(keep, dtype=np.int64)}
+        if mask is not None:
+            more["layer_mask"] = self.mask(mask)
+        cache = self._empty()
+        rows: list[Logits] = []
+        begin = 0
         while begin < len(tokens):
             end = min(len(tokens), begin + sizes[min(len(rows), len(sizes) - 1)])
-            feed: dict[str, Array] = {
-                "input_ids": np.array([tokens[begin:end]], dtype=np.int64),
-                "attention_mask": np.ones((1, end), dtype=np.int64),
-                **{i.name: value for i, value in zip(self.past, cache, strict=True)},
-            }
-            if mask is not None:
-                feed["layer_mask"] = self.mask(mask)
-            if keep is not None:
-                feed["num_logits_to_keep"] = np.array(keep, dtype=np.int64)
-            logits, *cache = self.session.run(None, feed)
+            logits, *cache = self.session.run(None, self._feed(tokens, begin, end, cache) | more)
             rows.append(logits[0])
             begin = end
         return np.concatenate(rows)
+
+    def greedy(self, prompt: Sequence[int], n: int, mask: LayerMask) -> Iterator[int]:
+        """The likeliest n tokens after a prompt, one by one."""
+        tokens, begin, cache = list(prompt), 0, self._empty()
+        for _ in range(n):
+            feed = self._feed(tokens, begin, len(tokens), cache) | {"layer_mask": self.mask(mask)}
+            logits, *cache = self.session.run(None, feed)
+            begin = len(tokens)
+            tokens.append(int(logits[0, -1].argmax()))
+            yield tokens[-1]
+
+    def _empty(self) -> list[Array]:
+        _, heads, _, dim = self.past[0].shape
+        return [np.zeros((1, heads, 0, dim), self.dtype) for _ in self.past]
+
+    def _feed(
+        self, tokens: Sequence[int], begin: int, end: int, cache: Sequence[Array]
+    ) -> dict[str, Array]:
+        return {
+            "input_ids": np.array([tokens[begin:end]], dtype=np.int64),
+            "attention_mask": np.ones((1, end), dtype=np.int64),
+            **{i.name: value for i, value in zip(self.past, cache, strict=True)},
+        }
 
     def logits_in_place(
         self, tokens: Sequence[int], sizes: Sequence[int], mask: LayerMask, positions: int

@@ -79,6 +79,7 @@ def export(
     architecture = read_architecture(file)
     dtype = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
     operators = TARGETS[target](dtype)
+    operators.check(architecture)
     data = DataFile(f"{GRAPH.name}_data")
     tensors = Tensors(file, architecture, precision, operators.turned, data)
     report = _Reporter(on_progress)

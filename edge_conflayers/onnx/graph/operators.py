@@ -51,6 +51,13 @@ class Operators(Protocol):
     takes_packed: bool
     contrib: bool
 
+    def check(self, architecture: Architecture) -> None:
+        """Refuses what they can't do.
+
+        Raises:
+            BadInput: a size that an operator doesn't take.
+        """
+
     def prepare(self, graph: Graph, inputs: Inputs, tables: dict[Rope, Cache]) -> None:
         """Adds what all layers share.
 

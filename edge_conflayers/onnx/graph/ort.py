@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
+from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx.architecture import Architecture
 from edge_conflayers.onnx.graph.builder import CONTRIB, Graph, Value
 from edge_conflayers.onnx.graph.matrices import Matrices
@@ -16,6 +17,7 @@ from edge_conflayers.onnx.graph.padding import Padding
 from edge_conflayers.onnx.rope import Rope
 from edge_conflayers.onnx.weights import Planned
 
+_HEAD_SIZES = 16  # GroupQueryAttention with rotation takes multiples of it.
 _INT8_ACTIVATIONS = 4
 """``accuracy_level`` at which ONNX Runtime's fast kernels are used: activations are rounded to
 eight bits a block, as llama.cpp rounds them."""
@@ -31,6 +33,14 @@ class OrtOperators:
     def __init__(self, dtype: int) -> None:
         self._dtype = dtype
         self._matrices = Matrices(dtype)
+
+    def check(self, architecture: Architecture) -> None:
+        if architecture.head_dim % _HEAD_SIZES:
+            raise BadInput(
+                f"heads of {architecture.head_dim} dimensions can't be exported for ONNX Runtime's"
+                f" own operators, which take multiples of {_HEAD_SIZES};"
+                " export with `--target standard`"
+            )
 
     def prepare(self, graph: Graph, inputs: Inputs, tables: dict[Rope, Cache]) -> None:
         self._tables = tables

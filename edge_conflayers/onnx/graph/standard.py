@@ -28,6 +28,9 @@ class StandardOperators:
         self._dtype = dtype
         self._matrices = Matrices(dtype)
 
+    def check(self, architecture: Architecture) -> None:
+        """They take all that ``read_architecture`` gives."""
+
     def prepare(self, graph: Graph, inputs: Inputs, tables: dict[Rope, Cache]) -> None:
         self._tables = tables
         self._inputs = inputs
