@@ -23,6 +23,22 @@ from edge_conflayers.onnx.pretokenizers import pre_tokenizer
 from edge_conflayers.onnx.vocabulary import Vocabulary
 
 _SPACE = "\u2581"  # SentencePiece's
+_BYTES_END = 256
+_ASCII_END = 128
+# Bytes that are never in UTF-8, and those that begin characters from U+40000 to U+BFFFF: none of
+# these is assigned.
+_IN_NO_TEXT = frozenset((0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, _BYTES_END)))
+
+
+def _letters() -> tuple[str, ...]:
+    """What byte-level vocabularies write each byte as: itself where it is a visible character of
+    Latin-1, else a letter from U+0100 on."""
+    visible = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, _BYTES_END))
+    others = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in visible else next(others)) for byte in range(_BYTES_END))
+
+
+_LETTERS = _letters()
 
 
 def check_tokenizer(vocabulary: Vocabulary) -> None:
@@ -102,13 +118,32 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
     steps: list[pre_tokenizers.PreTokenizer] = [
         pre_tokenizers.Split(Regex(each), behavior="isolated") for each in kind.expressions
     ]
+    steps += _without_missing_bytes(set(ids))
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
-    missing = "".join(each for each in pre_tokenizers.ByteLevel.alphabet() if each not in ids)
-    if missing:  # llama.cpp leaves such bytes out, but merges nothing over them
-        steps.append(pre_tokenizers.Split(Regex(f"[{missing}]"), behavior="removed"))
     built.pre_tokenizer = pre_tokenizers.Sequence(steps)
     built.decoder = decoders.ByteLevel()
     return built
+
+
+def _without_missing_bytes(names: set[str]) -> list[pre_tokenizers.PreTokenizer]:
+    """Leaves out bytes for which the vocabulary has no token, as llama.cpp does: nothing is merged
+    over them.
+
+    Comes before bytes are written as letters: ONNX Runtime GenAI takes no split after that.
+
+    Raises:
+        BadInput: it has none for a byte that is a part of characters.
+    """
+    missing = {byte for byte, letter in enumerate(_LETTERS) if letter not in names} - _IN_NO_TEXT
+    if missing and max(missing) >= _ASCII_END:
+        raise BadInput(
+            f"the vocabulary has no token for the byte {max(missing):#04x};"
+            " run the GGUF file itself, or export another model"
+        )
+    if not missing:
+        return []
+    characters = "".join(f"\\x{byte:02x}" for byte in sorted(missing))
+    return [pre_tokenizers.Split(Regex(f"[{characters}]"), behavior="removed")]
 
 
 def _listed_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
