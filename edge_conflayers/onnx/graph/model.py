@@ -174,8 +174,10 @@ class ModelGraph:
             y = self._linear(branch, hidden, f"blk.{layer}.ffn_down")
             return (self._added(branch, x, y, f"blk.{layer}.post_ffw_norm"),)
 
+        def skip(branch: Graph) -> Sequence[Value]:
+            return (branch.node("Identity", x),)
+
         name = f"layer.{layer}.mlp"
-        skip = lambda branch: (branch.node("Identity", x),)  # noqa: E731
         return self._masked(graph, flag, name, run, skip, (name,))[0]
 
     def _added(self, graph: Graph, x: Value, y: Value, post_norm: str) -> Value:
