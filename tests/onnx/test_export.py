@@ -277,8 +277,8 @@ def _sparse_model(path: Path, n_layer: int, kind: gguf.GGMLQuantizationType) -> 
 
     Its layers together are several times as large.
     """
-    tiny = write_tiny_model(path.with_name("tiny.gguf"), "llama", n_layer=1)
     n_embd, n_ff, n_vocab = 1024, 8192, 16384
+    tiny = write_tiny_model(path.with_name("tiny.gguf"), "llama", n_layer=1, n_vocab=n_vocab)
     writer = gguf.GGUFWriter(path, "llama")
     for field in gguf.GGUFReader(tiny).fields.values():
         if field.name.startswith("tokenizer."):
