@@ -12,6 +12,7 @@ from onnx import TensorProto
 from edge_conflayers import __version__
 from edge_conflayers.engine.model_checks import check_file
 from edge_conflayers.onnx.architecture import Architecture, read_architecture
+from edge_conflayers.onnx.configs import check_vocabulary, write_configs
 from edge_conflayers.onnx.external_data import DataFile
 from edge_conflayers.onnx.gguf_file import read_gguf
 from edge_conflayers.onnx.graph.model import ModelGraph
@@ -77,6 +78,7 @@ def export(
     check_file(model)
     file = read_gguf(model)
     architecture = read_architecture(file)
+    vocabulary = check_vocabulary(model)
     dtype = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
     operators = TARGETS[target](dtype)
     operators.check(architecture)
@@ -92,6 +94,16 @@ def export(
         report.begin("writing", data.size)
         data.write((work / GRAPH).parent, report.add)
         (work / GRAPH).write_bytes(graph.SerializeToString())
+        write_configs(
+            model,
+            work,
+            header=file.header,
+            architecture=architecture,
+            vocabulary=vocabulary,
+            graph=GRAPH,
+            shares_cache=target == "ort",
+            half=precision == "fp16",
+        )
 
 
 def _metadata(
