@@ -60,14 +60,12 @@ def test_what_cannot_be_exported_is_refused_by_name(tmp_path: Path, case: str) -
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 
-def test_layers_that_differ_are_refused(tmp_path: Path) -> None:
-    model = write_tiny_model(tmp_path / "m.gguf", "llama", n_layer=2)
-    changed = tmp_path / "changed.gguf"
+def rewrite(model: Path, writer: gguf.GGUFWriter, replaced: dict[str, list[int]]) -> None:
+    """Copies a model, but for some values, which become arrays."""
     reader = gguf.GGUFReader(model)
-    writer = gguf.GGUFWriter(changed, "llama")
     for field in reader.fields.values():
-        if field.name == "llama.attention.head_count_kv":
-            writer.add_array(field.name, [2, 1])
+        if field.name in replaced:
+            writer.add_array(field.name, replaced[field.name])
         elif not field.name.startswith(("GGUF.", "general.architecture")):
             kinds = field.types
             writer.add_key_value(
@@ -79,6 +77,38 @@ def test_layers_that_differ_are_refused(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def test_a_model_in_parts(tiny_path: TinyPath, tmp_path: Path) -> None:
+    model = tiny_path("llama")
+    rewrite(model, gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=15), {})
+    parts = sorted(path.name for path in tmp_path.iterdir())
+    assert parts == [f"m-{number:05d}-of-00003.gguf" for number in (1, 2, 3)]
+    export(model, tmp_path / "whole")
+    export(tmp_path / parts[0], tmp_path / "parts")
+    one, other = (tmp_path / name / "onnx" / "model.onnx_data" for name in ("whole", "parts"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_links_and_the_folder_one_is_in(
+    tiny_path: TinyPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "real")
+    with pytest.raises(BadInput, match="the folder that you are in"):
+        export(tiny_path("llama"), Path("."))
+    monkeypatch.chdir(tmp_path)
+    export(tiny_path("llama"), tmp_path / "link")
+    assert (tmp_path / "real" / "onnx" / "model.onnx").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_layers_that_differ_are_refused(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "m.gguf", "llama", n_layer=2)
+    changed = tmp_path / "changed.gguf"
+    writer = gguf.GGUFWriter(changed, "llama")
+    rewrite(model, writer, {"llama.attention.head_count_kv": [2, 1]})
     with pytest.raises(BadInput, match=r"head_count_kv differs from layer to layer"):
         export(changed, tmp_path / "out")
 
