@@ -201,7 +201,7 @@ def test_the_last_logits_alone(exported: Exported, target: Target) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", ("llama", "qwen2", "qwen3"))
+@pytest.mark.parametrize("name", ("llama", "qwen2", "qwen3", "gemma3"))
 def test_float16(exported: Exported, model_at: ModelAt, name: str, target: Target) -> None:
     path, folder = exported(name, target, "fp16")
     model, runner = model_at(path), Runner(folder)
