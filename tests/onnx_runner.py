@@ -52,19 +52,24 @@ class Runner:
         self,
         tokens: Sequence[int],
         sizes: Sequence[int],
-        mask: LayerMask | None = None,
+        *masks: LayerMask,
         keep: int | None = None,
     ) -> Logits:
-        """Logits of tokens taken in steps of these sizes, whose last is repeated, with caches that
-        grow."""
+        """Logits of tokens, with caches that grow.
+
+        Args:
+            sizes: of the steps; the last is repeated.
+            masks: of the steps, one after the other and again; none to leave the input out.
+            keep: how many of a step's last logits to compute.
+        """
         more = {} if keep is None else {"num_logits_to_keep": np.array(keep, dtype=np.int64)}
-        if mask is not None:
-            more["layer_mask"] = self.mask(mask)
         cache = self._empty()
         rows: list[Logits] = []
         begin = 0
         while begin < len(tokens):
             end = min(len(tokens), begin + sizes[min(len(rows), len(sizes) - 1)])
+            if masks:
+                more["layer_mask"] = self.mask(masks[len(rows) % len(masks)])
             logits, *cache = self.session.run(None, self._feed(tokens, begin, end, cache) | more)
             rows.append(logits[0])
             begin = end
@@ -94,7 +99,7 @@ class Runner:
         }
 
     def logits_in_place(
-        self, tokens: Sequence[int], sizes: Sequence[int], mask: LayerMask, positions: int
+        self, tokens: Sequence[int], sizes: Sequence[int], *masks: LayerMask, positions: int
     ) -> Logits:
         """The same with caches of fixed buffers, each past and present at once."""
         _, heads, _, dim = self.past[0].shape
@@ -108,7 +113,7 @@ class Runner:
             for name, array in (
                 ("input_ids", np.array([tokens[begin:end]], dtype=np.int64)),
                 ("attention_mask", np.ones((1, end), dtype=np.int64)),
-                ("layer_mask", self.mask(mask)),
+                ("layer_mask", self.mask(masks[len(rows) % len(masks)])),
             ):
                 binding.bind_ortvalue_input(name, make(array))
             for i, value in zip(self.past, cache, strict=True):

@@ -79,6 +79,12 @@ def read_architecture(file: GgufFile) -> Architecture:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise BadInput(f"{file.path} has no token_embd.weight; use an undamaged GGUF model")
+    tokens = file.header.lengths.get("tokenizer.ggml.tokens", 0)
+    if tokens != embedding.rows:
+        raise BadInput(
+            f"{file.path} has {tokens} tokens, but embeddings of {embedding.rows};"
+            " use an undamaged GGUF language model"
+        )
     return Architecture(
         name=name,
         n_layer=n_layer,

@@ -91,7 +91,7 @@ def export(
         graph = ModelGraph(architecture, tensors, operators, dtype).build(metadata)
         check_room(work, data.size + _BESIDE)
         (work / GRAPH).parent.mkdir()
-        report.begin("writing", data.size)
+        report.begin("writing", data.content)
         data.write((work / GRAPH).parent, report.add)
         (work / GRAPH).write_bytes(graph.SerializeToString())
         write_configs(

@@ -38,11 +38,13 @@ class DataFile:
 
     Attributes:
         name: of the file.
-        size: bytes that are planned.
+        size: bytes of the file as planned.
+        content: those that tensors take; the rest is between them.
     """
 
     name: str
     size: int = 0
+    content: int = 0
     _parts: list[tuple[tuple[Region, ...], Chunks]] = field(default_factory=list)
 
     def plan(self, sizes: Sequence[int], chunks: Chunks) -> tuple[Region, ...]:
@@ -57,6 +59,7 @@ class DataFile:
             begin = -(-self.size // _ALIGNMENT) * _ALIGNMENT
             regions.append(Region(begin, size))
             self.size = begin + size
+            self.content += size
         self._parts.append((tuple(regions), chunks))
         return tuple(regions)
 

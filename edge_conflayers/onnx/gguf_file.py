@@ -25,6 +25,7 @@ CHUNK_ELEMENTS = 1 << 22
 _CHUNK_BYTES = 1 << 20
 _LONGEST_NAME = 1024
 _MOST_DIMENSIONS = 4
+_TYPES = {type.value: type for type in gguf.GGML_QUANT_SIZES}
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,10 @@ def _tensors(path: Path, header: Header) -> Iterator[GgufTensor]:
             begin = -(-stream.tell() // alignment) * alignment
     except (struct.error, ValueError, UnicodeDecodeError):
         raise BadInput(f"{path} is damaged in its list of tensors; fetch it again") from None
-    for name, type, shape, offset in found:
+    for name, number, shape, offset in found:
+        type = _TYPES.get(number)
+        if type is None:
+            raise BadInput(f"{path}: {name} is of type {number}, which can't be read")
         block = gguf.GGML_QUANT_SIZES[type][0]
         tensor = GgufTensor(name, type, shape, path, begin + offset)
         if shape[-1] % block or tensor.offset + tensor.size > size:
@@ -156,10 +160,8 @@ def _tensors(path: Path, header: Header) -> Iterator[GgufTensor]:
         yield tensor
 
 
-def _description(
-    read: Callable[[int], bytes],
-) -> tuple[str, gguf.GGMLQuantizationType, tuple[int, ...], int]:
-    """The next tensor's name, type, shape (rows first) and offset."""
+def _description(read: Callable[[int], bytes]) -> tuple[str, int, tuple[int, ...], int]:
+    """The next tensor's name, number of its type, shape (rows first) and offset."""
     (length,) = struct.unpack("<Q", read(8))
     if length > _LONGEST_NAME:
         raise ValueError("a name that is too long")
@@ -170,5 +172,5 @@ def _description(
     dims = struct.unpack(f"<{n_dims}Q", read(8 * n_dims))
     if not all(dims):
         raise ValueError("an empty tensor")
-    kind, offset = struct.unpack("<IQ", read(12))
-    return name, gguf.GGMLQuantizationType(kind), tuple(reversed(dims)), offset
+    number, offset = struct.unpack("<IQ", read(12))
+    return name, number, tuple(reversed(dims)), offset

@@ -31,8 +31,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         BadInput: it is not empty, another process writes it, or it can't be written.
         EdgeConflayersError: there is no room.
     """
-    folder = Path(os.path.abspath(folder))
     check_new(folder)
+    folder = Path(os.path.realpath(folder))
     work = folder.with_name(f".{folder.name}.part")
     lock = FileLock(work / _LOCK, blocking=False)
     try:
@@ -61,8 +61,10 @@ def check_new(folder: Path) -> None:
     """Refuses a folder that holds something already.
 
     Raises:
-        BadInput: it does, or it is a file.
+        BadInput: it does, or it is a file or the working folder.
     """
+    if os.path.realpath(folder) == os.path.realpath(os.curdir):
+        raise BadInput("the folder that you are in can't be written anew; name another")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is not an empty folder; name a new one")
 

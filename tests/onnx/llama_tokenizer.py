@@ -26,9 +26,7 @@ class LlamaTokenizer(Closing):
         data = text.encode()
         room = 2 * len(data) + 8
         buffer = (ctypes.c_int32 * room)()
-        n = llama.llama_tokenize(
-            self._vocab, data, len(data), buffer, room, add_special, special
-        )
+        n = llama.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, special)
         assert n >= 0
         return list(buffer[:n])
 

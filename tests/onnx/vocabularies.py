@@ -46,9 +46,7 @@ def write_bpe(
     return _close(writer, path)
 
 
-def write_sentence_piece(
-    path: Path, scored: Sequence[tuple[str, float]], **extra: Any
-) -> Path:
+def write_sentence_piece(path: Path, scored: Sequence[tuple[str, float]], **extra: Any) -> Path:
     """Writes a SentencePiece vocabulary of these tokens, a token for each byte, and special ones.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +27,8 @@ class ModelGraph:
         architecture: what the layers compute.
         tensors: the model's weights.
         operators: the target's.
-        dtype: ONNX type of activations, keys and values.
+        dtype: ONNX type of activations, keys and values. The residual stream is float32 always:
+            Gemma's is beyond float16.
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class ModelGraph:
         operators.prepare(graph, inputs, tables)
         flags = self._flags(graph, mask)
         x = operators.embedding(graph, inputs.ids, self._tensors.embedding())
+        x = self._as(graph, x, TensorProto.FLOAT)
         if wanted.embedding_scale != 1:
-            x = graph.node("Mul", x, graph.number(wanted.embedding_scale, self._dtype))
+            x = graph.node("Mul", x, graph.number(wanted.embedding_scale, TensorProto.FLOAT))
         for layer in range(wanted.n_layer):
             past = Cache(inputs.past_keys[layer], inputs.past_values[layer])
             x = self._attention(graph, layer, flags[2 * layer], x, past)
@@ -111,13 +114,15 @@ class ModelGraph:
         with graph.scope(name):
             on, off = graph.branch(), graph.branch()
             for branch, build in ((on, run), (off, skip)):
-                for value in build(branch):
+                x, *cache = build(branch)
+                branch.output(x, TensorProto.FLOAT)
+                for value in cache:
                     branch.output(value, self._dtype)
             return graph.either(flag, on, off, outputs)
 
     def _attention(self, graph: Graph, layer: int, flag: Value, x: Value, past: Cache) -> Value:
         def run(branch: Graph) -> Sequence[Value]:
-            h = self._norm(branch, x, f"blk.{layer}.attn_norm")
+            h = self._normed(branch, x, f"blk.{layer}.attn_norm")
             seen, cache = self._operators.attention(
                 branch, self._architecture, layer, self._qkv(branch, layer, h), past
             )
@@ -156,11 +161,11 @@ class ModelGraph:
 
     def _head_norm(self, graph: Graph, x: Value, name: str) -> Value:
         heads = graph.reshape(x, 0, 0, -1, self._architecture.head_dim)
-        return graph.reshape(self._norm(graph, heads, name), 0, 0, -1)
+        return graph.reshape(self._norm(graph, heads, name, self._numpy), 0, 0, -1)
 
     def _mlp(self, graph: Graph, layer: int, flag: Value, x: Value) -> Value:
         def run(branch: Graph) -> Sequence[Value]:
-            h = self._norm(branch, x, f"blk.{layer}.ffn_norm")
+            h = self._normed(branch, x, f"blk.{layer}.ffn_norm")
             names = [f"blk.{layer}.ffn_gate", f"blk.{layer}.ffn_up"]
             if self._tensors.alike(names):
                 together = self._linear(branch, h, *names)
@@ -174,12 +179,15 @@ class ModelGraph:
             y = self._linear(branch, hidden, f"blk.{layer}.ffn_down")
             return (self._added(branch, x, y, f"blk.{layer}.post_ffw_norm"),)
 
+        def skip(branch: Graph) -> Sequence[Value]:
+            return (branch.node("Identity", x),)
+
         name = f"layer.{layer}.mlp"
-        skip = lambda branch: (branch.node("Identity", x),)  # noqa: E731
         return self._masked(graph, flag, name, run, skip, (name,))[0]
 
     def _added(self, graph: Graph, x: Value, y: Value, post_norm: str) -> Value:
         """The residual stream with a sub-layer's output."""
+        y = self._as(graph, y, TensorProto.FLOAT)
         if self._architecture.post_norm:
             y = self._norm(graph, y, post_norm)
         return graph.node("Add", x, y)
@@ -189,10 +197,8 @@ class ModelGraph:
         begin = graph.reshape(graph.node("Neg", keep), 1)
         end = graph.axes(np.iinfo(np.int64).max)
         kept = graph.node("Slice", x, begin, end, graph.axes(1))
-        h = self._norm(graph, kept, "output_norm")
-        logits = self._linear(graph, h, self._tensors.head)
-        if self._dtype != TensorProto.FLOAT:
-            logits = graph.cast(logits, TensorProto.FLOAT)
+        h = self._normed(graph, kept, "output_norm")
+        logits = self._as(graph, self._linear(graph, h, self._tensors.head), TensorProto.FLOAT)
         if cap := self._architecture.logit_cap:
             number = graph.number(cap, TensorProto.FLOAT)
             logits = graph.node(
@@ -200,8 +206,16 @@ class ModelGraph:
             )
         graph.nodes("Identity", [logits], ("logits",))
 
-    def _norm(self, graph: Graph, x: Value, name: str) -> Value:
-        weights = graph.constant(self._tensors.vector(f"{name}.weight").astype(self._numpy))
+    def _normed(self, graph: Graph, x: Value, name: str) -> Value:
+        """The normalized residual stream, as activations."""
+        return self._as(graph, self._norm(graph, x, name), self._dtype)
+
+    def _as(self, graph: Graph, x: Value, dtype: int) -> Value:
+        """Activations as the residual stream, or the other way round."""
+        return x if self._dtype == TensorProto.FLOAT else graph.cast(x, dtype)
+
+    def _norm(self, graph: Graph, x: Value, name: str, dtype: Any = np.float32) -> Value:
+        weights = graph.constant(self._tensors.vector(f"{name}.weight").astype(dtype))
         return graph.node(
             "RMSNormalization", x, weights, axis=-1, epsilon=self._architecture.epsilon
         )
