@@ -26,16 +26,24 @@ def pairs(n: int | None = None) -> list[str]:
 
 
 def write_bpe(
-    path: Path, pre: str | None, merges: Sequence[str], *, words: Sequence[str] = (), **extra: Any
+    path: Path,
+    pre: str | None,
+    merges: Sequence[str],
+    *,
+    words: Sequence[str] = (),
+    without: str = "",
+    **extra: Any,
 ) -> Path:
     """Writes a byte-level BPE vocabulary.
 
     Args:
         pre: the name of its pre-tokenizer; None to name none.
         words: tokens that no merges lead to, as byte-level vocabularies write them.
+        without: the letters of bytes that have no token.
         extra: other keys of ``tokenizer.ggml``.
     """
-    tokens = dict.fromkeys((*BYTES, *(merge.replace(" ", "") for merge in merges), *words))
+    letters = [letter for letter in BYTES if letter not in without]
+    tokens = dict.fromkeys((*letters, *(merge.replace(" ", "") for merge in merges), *words))
     writer = _writer(path, "gpt2", [*tokens, CONTROL, USER_DEFINED], extra)
     writer.add_token_types([_NORMAL] * len(tokens) + [_CONTROL, _USER_DEFINED])
     writer.add_token_merges(merges)
