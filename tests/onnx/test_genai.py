@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from gguf_models import dequantized
 from llama_tokenizer import LlamaTokenizer
-from onnx_texts import MESSAGES, PROMPTS, assert_follows, rendered
+from onnx_texts import MESSAGES, PROMPTS, TINY_TIE, assert_follows, rendered
 from steps import ModelAt, RealModel, TinyPath
 from tokenizer_corpus import CODE, EMOJI, NUMBERS, SCRIPTS, corpus
 
@@ -41,8 +41,11 @@ def test_tiny_models(
     export(path, tmp_path / "out", target=target, precision="fp32")
     model = genai.Model(str(tmp_path / "out"))
     reference = model_at(path)
+    compared = 0
     for prompt in PROMPTS:
-        assert_follows(reference, prompt, generate(model, reference.tokenize(prompt), 24), 24)
+        found = generate(model, reference.tokenize(prompt), 24)
+        compared += assert_follows(reference, prompt, found, 24, tie=TINY_TIE)
+    assert compared > 36
 
 
 @pytest.mark.model
@@ -56,7 +59,7 @@ def test_a_real_model(real_model: RealModel, model_at: ModelAt, tmp_path: Path) 
         tokens = [int(token) for token in tokenizer.encode(prompt)]
         assert tokens == smol.tokenize(prompt)
         found = generate(model, tokens, 32)
-        assert_follows(reference, prompt, found, 32)
+        assert assert_follows(reference, prompt, found, 32) > 8
         assert tokenizer.decode(found) == smol.text(found)
     chat = tokenizer.apply_chat_template(messages=json.dumps(MESSAGES), add_generation_prompt=True)
     assert chat == rendered(smol)

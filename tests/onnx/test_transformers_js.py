@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from gguf_models import dequantized
 from llama_tokenizer import LlamaTokenizer
-from onnx_texts import MESSAGES, PROMPTS, assert_follows, rendered
+from onnx_texts import MESSAGES, PROMPTS, TINY_TIE, assert_follows, rendered
 from steps import ModelAt, RealModel, TinyPath
 from tokenizer_corpus import corpus
 
@@ -62,8 +62,11 @@ def test_tiny_models(
     export(path, tmp_path / "out", target=target, precision="fp32")
     texts = corpus()[::10]
     found = run(tmp_path / "out", texts=texts, prompts=PROMPTS, n=24)
-    for prompt, tokens in zip(PROMPTS, found["generated"], strict=True):
-        assert_follows(model_at(path), prompt, tokens, 24)
+    compared = [
+        assert_follows(model_at(path), prompt, tokens, 24, tie=TINY_TIE)
+        for prompt, tokens in zip(PROMPTS, found["generated"], strict=True)
+    ]
+    assert sum(compared) > 36
     assert found["chat"] == rendered(model_at(path))
     with LlamaTokenizer(path) as llama:
         for text, tokens in zip(texts, found["tokens"], strict=True):
@@ -83,6 +86,8 @@ def test_real_models(name: str, real_model: RealModel, model_at: ModelAt, tmp_pa
     with LlamaTokenizer(path) as llama:
         for text, tokens in zip(texts, found["tokens"], strict=True):
             assert tokens == llama.encode(text, special=True), ascii(text)
+    if not prompts:
+        return
+    reference = model_at(dequantized(path, tmp_path / "f32.gguf"))
     for prompt, tokens in zip(prompts, found["generated"], strict=True):
-        reference = model_at(dequantized(path, tmp_path / "f32.gguf"))
-        assert_follows(reference, prompt, tokens, 32)
+        assert assert_follows(reference, prompt, tokens, 32) > 8
