@@ -1,4 +1,4 @@
-"""Exported folders in transformers.js on Node, against llama.cpp on the same weights as float32."""
+"""Exported folders in transformers.js on Node and in ONNX Runtime Web, against llama.cpp."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 from gguf_models import dequantized
 from llama_tokenizer import LlamaTokenizer
 from onnx_texts import MESSAGES, PROMPTS, TINY_TIE, assert_follows, rendered
-from steps import ModelAt, RealModel, TinyPath
+from steps import ModelAt, RealModel, TinyPath, open_session, step
 from tokenizer_corpus import corpus
 
 from edge_conflayers.onnx.architecture import ARCHITECTURES
 from edge_conflayers.onnx.export import TARGETS, Target, export
+from edge_conflayers.onnx.weights import Precision
 
 NODE = shutil.which("node")
 SCRIPTS = Path(__file__).with_name("node")
@@ -40,17 +41,21 @@ def run(
 ) -> dict[str, Any]:
     """What generate.mjs finds in a folder."""
     wanted = {"texts": texts, "prompts": prompts, "n": n, "messages": MESSAGES if chat else []}
+    found: dict[str, Any] = node("generate.mjs", folder, wanted)
+    return found
+
+
+def node(script: str, folder: Path, given: object) -> Any:
     found = subprocess.run(
-        [str(NODE), str(SCRIPTS / "generate.mjs"), str(folder)],
-        input=json.dumps(wanted),
+        [str(NODE), str(SCRIPTS / script), str(folder)],
+        input=json.dumps(given),
         capture_output=True,
         encoding="utf-8",
         timeout=300,
         check=False,
     )
     assert found.returncode == 0, found.stderr
-    result: dict[str, Any] = json.loads(found.stdout)
-    return result
+    return json.loads(found.stdout)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -91,3 +96,23 @@ def test_real_models(name: str, real_model: RealModel, model_at: ModelAt, tmp_pa
     reference = model_at(dequantized(path, tmp_path / "f32.gguf"))
     for prompt, tokens in zip(prompts, found["generated"], strict=True):
         assert assert_follows(reference, prompt, tokens, 32) > 8
+
+
+@pytest.mark.parametrize("precision", ["keep", "fp32"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_graph_runs_in_web_assembly(
+    target: Target,
+    precision: Precision,
+    tiny_path: TinyPath,
+    model_at: ModelAt,
+    tmp_path: Path,
+) -> None:
+    path = tiny_path("llama")
+    export(path, tmp_path / "out", target=target, precision=precision)
+    tokens = model_at(path).tokenize(PROMPTS[0])
+    found = node("web.mjs", tmp_path / "out", tokens)
+    with open_session(model_at(path), n_ctx=512) as session:
+        logits = step(session, tokens)
+    assert len(found) == len(tokens)
+    for row, token in zip(logits, found, strict=True):
+        assert row.max() - row[token] < TINY_TIE
