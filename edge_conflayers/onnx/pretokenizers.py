@@ -146,12 +146,6 @@ _JAIS2 = PreTokenizer(
         + r"|\s{1,2}(?!\S)|\s{1}",
     )
 )
-_BAILING = PreTokenizer(
-    (
-        rf"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|{_WORD}|\p{{N}}|{_SYMBOLS}[\r\n]*"
-        r"|\s*[\r\n]|\s+(?!\S)|\s+",
-    )
-)
 _SEED_CODER = PreTokenizer(
     (rf"{_ANY_CASE}|{_WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}",)
 )
@@ -186,7 +180,8 @@ _ROWS: tuple[tuple[PreTokenizer, str], ...] = (
     (_LLAMA3, "dbrx smaug-bpe chatglm-bpe"),
     (
         _QWEN2,
-        "qwen2 deepseek-r1-qwen kormo f2llmv2 stablelm2 megrez hunyuan solar-open grok-2",
+        "qwen2 deepseek-r1-qwen kormo f2llmv2 stablelm2 megrez hunyuan solar-open grok-2"
+        " bailingmoe bailingmoe2 llada-moe",  # otherwise written, the same expression
     ),
     (_QWEN35, "qwen35"),
     (_DEEPSEEK_LLM, "deepseek-llm"),
@@ -200,7 +195,6 @@ _ROWS: tuple[tuple[PreTokenizer, str], ...] = (
     (_TEKKEN, "tekken"),
     (_GPT4O, "gpt-4o llama4 kanana2 talkie minimax-m2"),
     (_JAIS2, "jais-2"),
-    (_BAILING, "bailingmoe bailingmoe2 llada-moe"),
     (_SEED_CODER, "seed-coder"),
     (_UFAKZEKA, "ufakzeka"),
     (_LAGUNA, "laguna"),
