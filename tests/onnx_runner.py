@@ -16,6 +16,10 @@ from edge_conflayers.engine.session import LayerMask
 
 Array = npt.NDArray[Any]
 
+IN_FLOAT32: dict[str, Any] = {"flash_attention": False, "kv_type": "f32"}
+"""Settings of a session that computes attention in float32; llama.cpp's flash attention rounds
+queries, keys and values to float16 whatever the cache holds."""
+
 
 class Runner:
     """An exported graph in ONNX Runtime on the CPU.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf_models import dequantized
-from onnx_runner import Runner, divergence
+from onnx_runner import IN_FLOAT32, Runner, divergence
 from steps import Logits, ModelAt, RealModel, open_session, step, text_logits
 
 from edge_conflayers.engine.model import Model
@@ -95,7 +95,7 @@ def assert_same_greedy_text(
         how many were compared.
     """
     tokens = model.tokenize(prompt)
-    with open_session(model, n_ctx=512) as session:
+    with open_session(model, n_ctx=512, **IN_FLOAT32) as session:
         session.set_mask(mask)
         logits = step(session, tokens)[-1]
         for count, other in enumerate(runner.greedy(tokens, n, mask)):
@@ -112,7 +112,7 @@ def text_tokens(model: Model) -> list[int]:
 
 
 def own_logits(model: Model, mask: LayerMask) -> Logits:
-    return text_logits(model, text_tokens(model), 64, mask)
+    return text_logits(model, text_tokens(model), 64, mask, **IN_FLOAT32)
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -122,7 +122,7 @@ def test_float32_is_llama_cpps(
 ) -> None:
     runner = exported(target, "fp32")
     found = runner.logits(text_tokens(reference), STEPS, MASKS[mask])
-    assert divergence(own_logits(reference, MASKS[mask]), found) < 1e-4
+    assert divergence(own_logits(reference, MASKS[mask]), found) < 1e-9
     for prompt in PROMPTS[:2]:
         assert assert_same_greedy_text(reference, runner, prompt, 32, MASKS[mask]) > 8
 
