@@ -116,6 +116,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 
+_VALUE_TYPES = {
+    bool: GGUFValueType.BOOL,
+    int: GGUFValueType.UINT32,
+    float: GGUFValueType.FLOAT32,
+    str: GGUFValueType.STRING,
+}
 _N_EXPERT = 4
 _N_EXPERT_USED = 2
 _DEFAULT_WINDOW = 64
@@ -170,6 +176,35 @@ class _Weights:
         self.plain(name, np.sign(values) * (1 + np.float32(0.1) * values))
 
 
+# Where in a block there are numbers in float16; elsewhere any byte is right.
+_HALVES = {
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q2_K": (80, 82),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "IQ4_XS": (0,),
+}
+
+
+def random_blocks(kind: GGMLQuantizationType, rows: int, columns: int, seed: int = 0) -> Array:
+    """Random weights as a GGUF file stores them: uint8 [rows, bytes of a row], or floats."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((rows, columns), dtype=np.float32)
+    if kind.name in ("F32", "F16", "BF16"):
+        return gguf.quants.quantize(values, kind)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    stored = rng.integers(0, 256, (rows, columns // block, size), dtype=np.uint8)
+    for at in _HALVES[kind.name]:
+        halves = rng.standard_normal((rows, columns // block, 1)).astype(np.float16)
+        stored[..., at : at + 2] = halves.view(np.uint8)
+    return stored.reshape(rows, -1)
+
+
 def write_tiny_model(
     path: Path,
     arch: str,
@@ -188,6 +223,10 @@ def write_tiny_model(
     parallel_residual: bool | None = None,
     layer_gain: float = 1.0,
     output_bias: bool = False,
+    layer_biases: bool = False,
+    tied: bool = False,
+    rope_factors: bool = False,
+    metadata: Collection[tuple[str, bool | int | float | str]] = (),
 ) -> Path:
     """Write a random-weight model of `arch` (one of `ARCHITECTURES`) and return `path`.
 
@@ -199,8 +238,11 @@ def write_tiny_model(
     `sliding_window` (tokens, 64 by default) counts for gemma2 and gemma3, and for olmo2 when given;
     every second layer, from the first, has it. `parallel_residual` chooses between attention and
     feed-forward side by side and one after the other for gptneox (default true) and stablelm
-    (default false). `output_bias` adds a bias to the LM head, which qwen2 reads. `mamba` ignores
-    `n_head`, `n_head_kv`, `head_dim` and `n_ff`.
+    (default false). `output_bias` adds a bias to the LM head, which qwen2 reads, `layer_biases` to
+    the matrices of each layer, which llama reads. `tied` leaves the LM head out, so that it is the
+    embedding. `rope_factors` adds a tensor that the rotation's frequencies are divided by, which
+    llama reads. `metadata` is further keys, without the architecture, and their values. `mamba`
+    ignores `n_head`, `n_head_kv`, `head_dim` and `n_ff`.
 
     The tokenizer is SentencePiece with byte fallback: id 0 unknown, 1 begin, 2 end, 3 to 258 the
     bytes, then pieces; any text tokenizes. A chat template is included.
@@ -253,12 +295,19 @@ def write_tiny_model(
         )
         _check_rows(block, n_embd=n_embd, n_ff=n_ff, heads=n_head * shape.head_dim)
         _add_attention_metadata(writer, arch, family, shape)
-        _add_embedding_and_output(weights, family, shape)
+        for key, value in metadata:
+            writer.add_key_value(f"{arch}.{key}", value, _VALUE_TYPES[type(value)])
+        _add_embedding_and_output(weights, family, shape, tied=tied or family.tied)
+        if rope_factors:
+            factors = np.linspace(1, 8, shape.head_dim // 2, dtype=np.float32)
+            weights.plain("rope_freqs.weight", factors)
         if output_bias:
             weights.bias("output.bias", n_vocab)
         for layer in range(n_layer):
             _add_attention(weights, family, shape, f"blk.{layer}")
             _add_mlp(weights, family, shape, f"blk.{layer}")
+            if layer_biases:
+                _add_biases(weights, shape, f"blk.{layer}")
     _add_tokenizer(writer, n_vocab)
     return _finish(writer, path)
 
@@ -380,7 +429,18 @@ def _add_attention_metadata(
         writer.add_expert_shared_feed_forward_length(shape.n_ff)
 
 
-def _add_embedding_and_output(weights: _Weights, family: Family, shape: _Shape) -> None:
+def _add_biases(weights: _Weights, shape: _Shape, block: str) -> None:
+    n_q, n_kv = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
+    for part, size in (
+        *(("attn_q", n_q), ("attn_k", n_kv), ("attn_v", n_kv), ("attn_output", shape.n_embd)),
+        *(("ffn_gate", shape.n_ff), ("ffn_up", shape.n_ff), ("ffn_down", shape.n_embd)),
+    ):
+        weights.bias(f"{block}.{part}.bias", size)
+
+
+def _add_embedding_and_output(
+    weights: _Weights, family: Family, shape: _Shape, *, tied: bool
+) -> None:
     # The stream starts at size one; gemma multiplies its embedding by sqrt(n_embd).
     std = shape.n_embd**-0.5 if family.scaled_embedding else 1.0
     weights.matrix("token_embd.weight", shape.n_vocab, shape.n_embd, std=std)
@@ -388,7 +448,7 @@ def _add_embedding_and_output(weights: _Weights, family: Family, shape: _Shape) 
         weights.matrix(
             "position_embd.weight", shape.context_length, shape.n_embd, std=0.5, quantized=False
         )
-    if family.tied:
+    if tied:
         # Without the signs a tied model finds its own input token the likeliest, always.
         weights.signs("output_norm.weight", shape.n_embd)
     else:
@@ -581,6 +641,17 @@ def remove_layers(source: Path, target: Path, dropped: Collection[int]) -> Path:
             _add_raw(writer, tensor, tensor.name, tensor.data)
         elif layer in position:
             _add_raw(writer, tensor, f"blk.{position[layer]}.{rest}", tensor.data)
+    return _finish(writer, target)
+
+
+def dequantized(source: Path, target: Path) -> Path:
+    """Copy `source` to `target` with all weights as float32, as the gguf package reads them."""
+    reader = gguf.GGUFReader(source)
+    file_type = (int(gguf.LlamaFileType.ALL_F32), [GGUFValueType.UINT32])
+    writer = _copy_metadata(reader, target, {"general.file_type": file_type})
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, np.ascontiguousarray(values, dtype=np.float32))
     return _finish(writer, target)
 
 

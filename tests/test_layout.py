@@ -26,6 +26,7 @@ FOLDERS = (
     "next_state",
     "costs",
     "decoding",
+    "onnx",
     "engine",
     "hub",
     "profiles",

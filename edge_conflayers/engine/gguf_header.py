@@ -1,8 +1,8 @@
 """Reads the metadata of a GGUF file, fast and without trust in it.
 
 llama.cpp reads a file's header well, but aborts the process on some values of it. This reader
-finds the values first. It steps over the vocabulary's strings without looking at them, which takes
-some 20 ms for 150,000 tokens; the ``gguf`` package takes seconds.
+finds the values first. It steps over the vocabulary's strings without looking at them, unless they
+are asked for, which takes some 20 ms for 150,000 tokens; the ``gguf`` package takes seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_conflayers.errors import BadInput
@@ -44,14 +44,20 @@ class Header:
     """What a GGUF file says of itself.
 
     Attributes:
-        values: metadata by key. Arrays of strings and long arrays are left out.
+        values: metadata by key. Arrays of strings are left out, and long arrays unless the whole
+            was read.
         lengths: how many elements each array has, by key.
         n_tensors: tensors in this file.
+        strings: arrays of strings by key, if the whole was read. Bytes that are not UTF-8 are
+            lone surrogates, as Python's "surrogateescape" has them.
+        extents: of each key with its value, where in the file they begin and end.
     """
 
     values: dict[str, Value]
     lengths: dict[str, int]
     n_tensors: int
+    strings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    extents: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def text(self, key: str) -> str:
         """A string value; empty where there is none."""
@@ -63,8 +69,11 @@ class _CutOff(Exception):
     """The file ends inside its header."""
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, whole: bool = False) -> Header:
     """The metadata of a GGUF file.
+
+    Args:
+        whole: read long arrays and arrays of strings, too: the vocabulary.
 
     Raises:
         BadInput: no such file, not readable, or not a GGUF file that llama.cpp could read.
@@ -74,7 +83,7 @@ def read_header(path: Path) -> Header:
             start = stream.read(_FIXED_BYTES)
             _check_start(path, start)
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _read(data)
+                return _read(data, whole)
     except FileNotFoundError:
         raise BadInput(
             f"{path} does not exist; give a .gguf file or a name of `models list`"
@@ -99,7 +108,7 @@ def _check_start(path: Path, start: bytes) -> None:
         raise BadInput(f"{path} is GGUF version {version}; versions 2 and 3 can be read")
 
 
-def _read(data: mmap.mmap) -> Header:
+def _read(data: mmap.mmap, whole: bool) -> Header:
     size = len(data)
     n_tensors, n_pairs = struct.unpack_from("<qq", data, 8)
     # A pair takes at least 13 bytes, a tensor's description at least 24.
@@ -107,9 +116,12 @@ def _read(data: mmap.mmap) -> Header:
         raise ValueError("it counts more entries than the file has room for")
     values: dict[str, Value] = {}
     lengths: dict[str, int] = {}
+    strings: dict[str, tuple[str, ...]] = {}
+    extents: dict[str, tuple[int, int]] = {}
     at = _FIXED_BYTES
     try:
         for _ in range(n_pairs):
+            begin = at
             (length,) = struct.unpack_from("<Q", data, at)
             if length > min(_LONGEST_KEY, size - at):
                 raise ValueError("a key that is too long")
@@ -127,23 +139,26 @@ def _read(data: mmap.mmap) -> Header:
                 element, length = struct.unpack_from("<IQ", data, at)
                 at += 12
                 lengths[key] = length
-                if element == _STRING:
+                if element == _STRING and whole:
+                    strings[key], at = _strings(data, at, length, size)
+                elif element == _STRING:
                     at = _after_strings(data, at, length, size)
                 else:
                     code = _code(element, key)
                     width = struct.calcsize(f"<{code}")
                     if length > (size - at) // width:
                         raise _CutOff
-                    if length <= _LONGEST_ARRAY:
+                    if whole or length <= _LONGEST_ARRAY:
                         values[key] = struct.unpack_from(f"<{length}{code}", data, at)
                     at += width * length
             else:
                 code = _code(kind, key)
                 (values[key],) = struct.unpack_from(f"<{code}", data, at)
                 at += struct.calcsize(f"<{code}")
+            extents[key] = (begin, at)
     except (struct.error, OverflowError):
         raise _CutOff from None
-    return Header(values, lengths, n_tensors)
+    return Header(values, lengths, n_tensors, strings, extents)
 
 
 def _code(kind: int, key: str) -> str:
@@ -160,3 +175,18 @@ def _after_strings(data: mmap.mmap, at: int, n: int, size: int) -> int:
     for _ in range(n):
         at += 8 + unpack(data, at)[0]
     return at
+
+
+def _strings(data: mmap.mmap, at: int, n: int, size: int) -> tuple[tuple[str, ...], int]:
+    """An array of n strings that begins at ``at``, and where it ends."""
+    if n > (size - at) // 8:
+        raise _CutOff
+    unpack: Callable[[mmap.mmap, int], tuple[int]] = struct.Struct("<Q").unpack_from
+    found = []
+    for _ in range(n):
+        begin = at + 8
+        at = begin + unpack(data, at)[0]
+        if at > size:
+            raise _CutOff
+        found.append(data[begin:at].decode("utf-8", errors="surrogateescape"))
+    return tuple(found), at

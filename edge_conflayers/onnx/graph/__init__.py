@@ -1,0 +1,1 @@
+"""The graph of a model: layers, their mask, and the operators of two targets."""
