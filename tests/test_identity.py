@@ -216,7 +216,8 @@ def write(
 
 
 Least = Mapping[str, int]
-"""Drafted tokens that must be accepted, by drafter: without them, equal texts prove nothing."""
+"""Drafted tokens of a text of full length that must be accepted, by drafter: without them, equal
+texts prove nothing."""
 
 KNOWING = {"scripted": 0.5, "trees": 0.3}
 """Share of a text that must be accepted of drafters that know it; of texts of 20 tokens or more."""
@@ -250,7 +251,7 @@ def check(
         assert drafted.finish_reason == stats.finish_reason
         if not verifies_drafts or (name == "trees" and not verifies_trees):
             continue
-        wanted = least.get(name, 0)
+        wanted = least.get(name, 0) * len(plain) // n
         if name in KNOWING and len(plain) >= 20:
             wanted = max(wanted, int(KNOWING[name] * len(plain)))
         assert drafted.accepted >= wanted, f"{name}: {drafted.accepted} of {drafted.drafted}"
@@ -266,15 +267,17 @@ def verifies(model: LanguageModel, **settings: Any) -> tuple[bool, bool]:
 # A tiny model's samples are hardly predictable but for these few letters.
 LETTERS = {3 + byte: 10.0 for byte in b'ab\n"'}
 
+# Draws what greedy drafts foresee, most of the time.
+COOL: dict[str, Any] = {"temperature": 0.3, "seed": 7}
+
 # "auto" goes by the clock, and may find that nothing pays here; "steady" is the same without one.
-GREEDILY: Least = {
-    **{"conflayers": 6, "eager": 12, "random": 12, "lookup": 1, "recycling": 1},
-    **{"steady": 4, "foreseeing": 3},
-}
-IN_LETTERS: Least = {"lookup": 10, "steady": 7, "foreseeing": 10, "eager": 1}
+# At most half of what is accepted on x86: other kernels round differently and write other texts.
+BY_LAYERS: Least = {"conflayers": 6, "eager": 10, "random": 10, "steady": 6}
+GREEDILY: Least = {**BY_LAYERS, "lookup": 1, "recycling": 1, "foreseeing": 1}
+IN_LETTERS: Least = {"lookup": 8, "steady": 5, "foreseeing": 8}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "cool"])
 @pytest.mark.parametrize(
     ("arch", "kind"),
     [
@@ -289,10 +292,12 @@ IN_LETTERS: Least = {"lookup": 10, "steady": 7, "foreseeing": 10, "eager": 1}
     ids=lambda value: value if isinstance(value, str) else value["quant"],
 )
 def test_tiny_models(tiny: Tiny, arch: str, kind: dict[str, Any], sampler: str) -> None:
-    model = tiny(arch, n_layer=6, layer_gain=0.2, **kind)
+    model = tiny(arch, n_layer=6, layer_gain=0.1, **kind)
     if sampler == "greedy":
-        for seed, least in enumerate((GREEDILY, {})):  # the second text is short on some models
-            check(model, random_tokens(model, 10 + seed, seed) * 2, {}, 60, GENERAL, least)
+        for seed in range(2):
+            check(model, random_tokens(model, 10 + seed, seed) * 2, {}, 60, GENERAL, GREEDILY)
+    elif sampler == "cool":
+        check(model, random_tokens(model, 10) * 2, COOL, 60, GENERAL, BY_LAYERS)
     else:
         settings = {**SAMPLERS[sampler], "logit_bias": LETTERS}
         check(model, random_tokens(model, 10) * 2, settings, 60, GENERAL, IN_LETTERS)
@@ -303,9 +308,9 @@ def test_tiny_models(tiny: Tiny, arch: str, kind: dict[str, Any], sampler: str) 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma3"])
 def test_searches_over_the_text_itself(tiny: Tiny, arch: str, method: str, sampler: str) -> None:
     """Replays run between rounds, in the same cache."""
-    model = tiny(arch, n_layer=6, layer_gain=0.2, quant="q8_0")
+    model = tiny(arch, n_layer=6, layer_gain=0.1, quant="q8_0")
     settings = SAMPLERS[sampler]
-    least = {"swift": 5, "measured": 5}
+    least = {"swift": 4, "measured": 4}
     if sampler == "sampled":
         settings, least = {**settings, "logit_bias": LETTERS}, {}
     for seed in range(2):

@@ -4,6 +4,12 @@ Deciding what to draft takes some 100 us of Python, right after a step has empti
 of SmolLM2's step. Where that is noticed, the loop decodes plainly for a while. Lookups follow the
 text in the library meanwhile, at 2 us a token, and wake the drafter up when they have something.
 Where polls have been in vain all the same, or where others have to be asked too, nobody watches.
+
+Python decides although the library, asked before every step, had as many tokens accepted in 0.2 to
+0.8 % less time: 24 Spec-Bench texts of SmolLM2-135M, simulated steps of 7.5 ms, polls of 27 to
+108 us (Xeon at 2.5 GHz, 2026-11-28). Decisions in no time at all would bring 0.4 to 1.2 %; at 25 ms
+a step the library brings 0.1 to 0.3 %, at 2.5 ms (polls of 81 us) 2.5 %. It would need some 700
+lines more (estimated), and still polling: for layers, a second model and the next-state head.
 """
 
 from __future__ import annotations
