@@ -41,15 +41,15 @@ KINDS = (
 def test_tiny_models(
     opened: Opened, arch: str, kind: dict[str, Any], target: str, sampler: str
 ) -> None:
-    model = opened(arch, target=target, n_layer=6, layer_gain=0.2, **kind)
+    model = opened(arch, target=target, n_layer=6, layer_gain=0.1, **kind)
     # Another prompt where the text would be too short to draft much.
     prompt = random_tokens(model, 10, seed=kind["quant"] == "q4_1") * 2
     if sampler == "greedy":
-        least = {"random": 10, "eager": 8, "lookup": 1, "recycling": 1, "steady": 4}
+        least = {"random": 3, "eager": 3, "lookup": 1, "recycling": 1, "steady": 1}
         check(model, prompt, {}, 60, DRAFTERS, least, n_ctx=256, threads=1)
     else:
         settings = {**SAMPLERS[sampler], "logit_bias": LETTERS}
-        least = {"lookup": 10, "steady": 7}
+        least = {"lookup": 6, "steady": 3}
         check(model, prompt, settings, 60, DRAFTERS, least, n_ctx=256, threads=1)
 
 
@@ -57,16 +57,16 @@ def test_tiny_models(
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
 def test_searches_over_the_text_itself(opened: Opened, arch: str, method: str) -> None:
     """Replays and probes run between rounds, in the text's own cache."""
-    model = opened(arch, n_layer=6, layer_gain=0.2, quant="q8_0")
+    model = opened(arch, n_layer=6, layer_gain=0.1, quant="q8_0")
     prompt = random_tokens(model, 90)
-    check(model, prompt, {}, 70, (method,), {method: 4}, n_ctx=256, threads=1)
+    check(model, prompt, {}, 70, (method,), {method: 2}, n_ctx=256, threads=1)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
 def test_contexts_that_grow(opened: Opened, arch: str, threads: int) -> None:
     """Past 256 positions, where sums are divided."""
-    model = opened(arch, n_layer=6, n_embd=128, layer_gain=0.2, quant="q8_0")
+    model = opened(arch, n_layer=6, n_embd=128, layer_gain=0.1, quant="q8_0")
     settings = {**SAMPLERS["sampled"], "logit_bias": LETTERS}
     for prompt in (225, 400):
         check(
@@ -75,7 +75,7 @@ def test_contexts_that_grow(opened: Opened, arch: str, threads: int) -> None:
             settings,
             80,
             ("random", "scripted", "auto", "steady"),
-            {"steady": 10},
+            {"steady": 4},
             n_ctx=511,
             threads=threads,
         )
@@ -85,7 +85,7 @@ def test_contexts_that_grow(opened: Opened, arch: str, threads: int) -> None:
 @pytest.mark.parametrize("target", ["ort", "standard"])
 def test_precisions(opened: Opened, target: str, precision: str) -> None:
     model = opened(
-        "qwen2", target=target, precision=precision, n_layer=6, layer_gain=0.2, quant="q8_0"
+        "qwen2", target=target, precision=precision, n_layer=6, layer_gain=0.1, quant="q8_0"
     )
     assert model.cache_type == ("tensor(float16)" if precision == "fp16" else "tensor(float)")
     prompt = random_tokens(model, 10) * 2
@@ -94,14 +94,14 @@ def test_precisions(opened: Opened, target: str, precision: str) -> None:
 
 def test_a_long_context(opened: Opened) -> None:
     """A prompt of several batches, and texts far behind the places that were tried."""
-    model = opened("gemma3", n_layer=6, layer_gain=0.2, quant="q8_0", context_length=4096)
+    model = opened("gemma3", n_layer=6, layer_gain=0.1, quant="q8_0", context_length=4096)
     prompt = random_tokens(model, 1500)
     drafters = ("random", "scripted", "steady")
     check(model, prompt, {}, 40, drafters, {"random": 4}, n_ctx=2048, threads=2)
 
 
 def test_a_text_that_ends_with_its_context(opened: Opened) -> None:
-    model = opened("llama", n_layer=6, layer_gain=0.2)
+    model = opened("llama", n_layer=6, layer_gain=0.1)
     prompt = random_tokens(model, 40)
     settings = {"logit_bias": {2: float("-inf")}}
     check(model, prompt, settings, 100, ("scripted", "random"), {}, n_ctx=64, threads=1)
@@ -126,7 +126,7 @@ def test_an_interrupt_loses_nothing(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """What was handed out is the text's beginning, and the next text is as if nothing had been."""
-    folder = opened("llama", n_layer=6, layer_gain=0.2, quant="q8_0").path
+    folder = opened("llama", n_layer=6, layer_gain=0.1, quant="q8_0").path
     prompt = [7, 8, 9, 10, 11] * 4
     with TextGenerator(
         folder, method=method, threads=1, n_ctx=200, profiles=ProfileStore(tmp_path)
@@ -153,7 +153,7 @@ METHOD_NAMES = tuple(
 
 def test_every_method_writes_the_same(folder_of: Any, tmp_path: Path) -> None:
     """By the generator that the command uses, text after text."""
-    folder = folder_of("llama", n_layer=6, layer_gain=0.2, quant="q8_0")
+    folder = folder_of("llama", n_layer=6, layer_gain=0.1, quant="q8_0")
     texts: dict[str, list[list[int]]] = {}
     accepted = {}
     for name in METHOD_NAMES:
@@ -170,7 +170,7 @@ def test_every_method_writes_the_same(folder_of: Any, tmp_path: Path) -> None:
     assert all(each == texts["plain"] for each in texts.values())
     assert texts["plain"][0] and accepted.pop("plain") == 0
     assert min(accepted[name] for name in ("lookup", "recycling", "layerskip", "del")) > 0
-    assert sum(accepted.values()) > 60
+    assert sum(accepted.values()) > 30
 
 
 @pytest.mark.model
