@@ -13,14 +13,14 @@ from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.closing import Closing
-from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.engine.session.kv_cache import context_for
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.learned import Learned
 from edge_conflayers.limits import check_number
 from edge_conflayers.methods import Method, MethodOptions, check_draft_model, make_method, uses_head
+from edge_conflayers.onnx.opening import open_draft_model, open_model
 from edge_conflayers.profiles import ProfileStore
 
 
@@ -31,14 +31,15 @@ class TextGenerator(Closing):
     ``save`` and ``close``, also when a ``with`` block ends in an exception or Ctrl-C.
 
     Args:
-        path: the .gguf file.
+        path: the .gguf file, or the folder that `export` wrote.
         method: a name of ``methods.METHODS``.
         n_ctx: tokens of the context, prompt and text; 0 for what the model was trained for; None
             for what each text needs, at least 4096.
         threads: CPU threads; None for the machine's physical cores.
         gpu_layers: layers on a GPU; -1 for all.
         kernels: the CPU kernels, as for ``Model``.
-        draft_model: a second model's .gguf file, for the methods that draft with one.
+        provider: what runs an exported folder, of ``onnx.providers``; None for the CPU.
+        draft_model: a second model's .gguf file or folder, for the methods that draft with one.
         fresh: neither use nor keep what is learned.
         profiles: where it is kept; None for the user's own.
 
@@ -56,6 +57,7 @@ class TextGenerator(Closing):
         threads: int | None = None,
         gpu_layers: int = 0,
         kernels: KernelChoice | None = None,
+        provider: str | None = None,
         draft_model: str | Path | None = None,
         fresh: bool = False,
         profiles: ProfileStore | None = None,
@@ -64,16 +66,32 @@ class TextGenerator(Closing):
         self.threads = machine.threads_to_use(threads)
         self._n_ctx = n_ctx
         self._fresh = fresh
-        self._session: Session | None = None
+        self._session: TextSession | None = None
         self._text: Generator[int, None, None] | None = None  # the last one begun
         self._resumed = False  # whether the method goes on from what was learned
         self._closed = False
         check_draft_model((method,), given=draft_model is not None)
         with ExitStack() as stack:
-            self.model = stack.enter_context(Model(path, gpu_layers=gpu_layers, kernels=kernels))
+            self.model = stack.enter_context(
+                open_model(
+                    path,
+                    gpu_layers=gpu_layers,
+                    kernels=kernels,
+                    provider=provider,
+                    threads=self.threads,
+                )
+            )
             self._learned = Learned(self.model, self.threads, profiles)
             second = (
-                stack.enter_context(Model(draft_model, gpu_layers=gpu_layers, kernels=kernels))
+                stack.enter_context(
+                    open_draft_model(
+                        draft_model,
+                        self.model,
+                        kernels=kernels,
+                        provider=provider,
+                        threads=self.threads,
+                    )
+                )
                 if draft_model is not None
                 else None
             )
@@ -82,11 +100,12 @@ class TextGenerator(Closing):
             self._method = self._make(method, stack)
             self._open = stack.pop_all()
 
-    def open(self, prompt_tokens: int, max_tokens: int | None) -> Session:
+    def open(self, prompt_tokens: int, max_tokens: int | None) -> TextSession:
         """The session for a text, opened if there is none that it fits in.
 
         Where the model's steps over several tokens round differently than over one (some GPUs),
-        drafts could change the text, and ``method_name`` becomes "plain".
+        drafts could change the text, and ``method_name`` becomes "plain"; the session's
+        ``why_plain`` says so.
 
         Raises:
             BadInput: no memory for it, or the prompt does not fit.
@@ -100,7 +119,7 @@ class TextGenerator(Closing):
             self._session = None
         if self._session is None:
             self._session = self._open.enter_context(
-                Session(self.model, n_ctx=wanted, threads=self.threads)
+                self.model.open_session(n_ctx=wanted, threads=self.threads)
             )
         if not self._resumed:
             if not self._session.verifies_drafts:

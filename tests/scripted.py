@@ -10,7 +10,7 @@ from typing import Any
 from edge_conflayers.controller.auto import AutoDrafter
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import ROOT, Draft
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session import LayerMask, TextSession
 
 # What to draft when this many tokens of the text are known (the last one not in the cache yet).
 Script = Callable[[int, int], Sequence[int]]
@@ -25,15 +25,15 @@ class ScriptedDrafter:
         self.rounds: list[Round] = []
         self.limits: list[int] = []
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         self.begun = (len(session), len(prompt))
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         self.limits.append(limit)
         tokens = tuple(self.script(len(session) - self.prompt + len(pending), limit))
         return Draft(tokens, (1.0,) * len(tokens))
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         self.rounds.append(round)
 
     def report(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class RandomSkipSetDrafter(ScriptedDrafter):
         self.random = random.Random(seed)
         self.max_draft = max_draft
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         layers = range(session.model.n_layer)
         mask = LayerMask(
             attention=frozenset(self.random.sample(layers, self.random.randint(0, len(layers)))),
@@ -68,7 +68,7 @@ class TreeDrafter(ScriptedDrafter):
         self.most = most
         self.random = random.Random(seed)
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         self.limits.append(limit)
         if not session.verifies_trees:
             return Draft()
@@ -103,10 +103,10 @@ class SteadyAuto(AutoDrafter):
         drafting = 0.05 * round.drafted if by_layers else 0.0
         return replace(round, draft_seconds=drafting, verify_seconds=seconds)
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         super().learn(session, self._steady(round))
 
-    def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:
+    def skipped(self, session: TextSession, rounds: Sequence[Round], woken: bool) -> None:
         super().skipped(session, [self._steady(round) for round in rounds], woken)
 
 

@@ -33,9 +33,10 @@ from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.measured_layers import MeasuredDrafter
 from edge_conflayers.drafters.recycling import RecyclingSource
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session import LayerMask, Session, TextSession
 from edge_conflayers.layer_search.measured import Found, MeasuredSettings
 from edge_conflayers.layer_search.objective import Prediction
 from edge_conflayers.layer_search.prompt_kinds import signature
@@ -83,7 +84,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 }
 
 
-def conflayers(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def conflayers(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """The published method, online."""
     settings = ConfLayersSettings()
     search = ConfLayersSearch(model.n_layer, model.architecture, settings)
@@ -95,23 +96,23 @@ def conflayers(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     )
 
 
-def eager(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def eager(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """The same with a search that changes its mind often and drafts that go on when unsure."""
     settings = ConfLayersSettings(search_interval=2, context_window=16, skip_ratio=0.2)
     search = ConfLayersSearch(model.n_layer, model.architecture, settings)
     return LayersDrafter(search, stop_probability=0.1, max_draft=7, leaf_probability=0.0)
 
 
-def random_skip_sets(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def random_skip_sets(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     return RandomSkipSetDrafter(seed=prompt)
 
 
-def scripted(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def scripted(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """Drafts of up to 26 tokens, right for a random part."""
     return ScriptedDrafter(partly_right(text, model.n_vocab, seed=prompt, longest=24), prompt)
 
 
-def swift(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def swift(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """The published method with a window that short texts fill, and drafts that go on."""
     settings = SwiftSettings(context_window=8, bayes_interval=4, skip_ratio=0.25)
     return LayersDrafter(
@@ -119,24 +120,24 @@ def swift(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     )
 
 
-def measured(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def measured(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """A candidate a round, on costs under which drafting always pays."""
     costs = CostsAtContext(StepCosts((Measurement(1, 1.0, attention=0.1, mlp=0.1, v={2: 1.01}),)))
     settings = MeasuredSettings(window=16, share=math.inf)
     return MeasuredDrafter(SearchByKind(SkipSets(model.n_layer), costs, settings))
 
 
-def lookup(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def lookup(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """Drafts whatever was there before, however unlikely."""
     return FreeDrafter(LookupSource(), least=0.01)
 
 
-def recycling(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def recycling(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     return FreeDrafter(RecyclingSource(), least=0.01, max_draft=7)
 
 
 def auto(
-    model: Model, text: Sequence[int], prompt: int, kind: type[AutoDrafter] = AutoDrafter
+    model: LanguageModel, text: Sequence[int], prompt: int, kind: type[AutoDrafter] = AutoDrafter
 ) -> Drafter:
     """The controller, free to lose time, with a skip set that is said to be good. It goes by what
     steps take here, and so backs off and drafts differently everywhere."""
@@ -147,11 +148,11 @@ def auto(
     return kind(model, sets, Policy(BudgetSettings(of_elapsed=1e9)))
 
 
-def steady(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def steady(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     return auto(model, text, prompt, SteadyAuto)
 
 
-def foreseeing(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def foreseeing(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """The controller with a next-state head that knows nothing and is asked all the same."""
     rng = np.random.default_rng(prompt)
     weights = rng.normal(size=(model.n_embd, 3 * model.n_embd)).astype(np.float32)
@@ -164,12 +165,12 @@ def foreseeing(model: Model, text: Sequence[int], prompt: int) -> Drafter:
     )
 
 
-def trees(model: Model, text: Sequence[int], prompt: int) -> Drafter:
+def trees(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """Random trees with the text in some branch."""
     return TreeDrafter(text, prompt, seed=prompt)
 
 
-DRAFTERS: dict[str, Callable[[Model, Sequence[int], int], Drafter]] = {
+DRAFTERS: dict[str, Callable[[LanguageModel, Sequence[int], int], Drafter]] = {
     "conflayers": conflayers,
     "eager": eager,
     "random": random_skip_sets,
@@ -187,8 +188,15 @@ SEARCHES = ("swift", "measured")
 GENERAL = tuple(name for name in DRAFTERS if name not in SEARCHES)
 
 
+def session_of(model: LanguageModel, **settings: Any) -> TextSession:
+    """A session with these settings of its engine."""
+    if isinstance(model, Model):
+        return Session(model, **settings)
+    return model.open_session(**settings)
+
+
 def write(
-    model: Model,
+    model: LanguageModel,
     prompt: list[int],
     kind: dict[str, Any],
     n: int,
@@ -196,7 +204,7 @@ def write(
     **settings: Any,
 ) -> tuple[list[int], Stats]:
     stats = Stats()
-    with Session(model, **{"n_ctx": 1024, "threads": 2, **settings}) as session:
+    with session_of(model, **{"n_ctx": 1024, "threads": 2, **settings}) as session:
         sampler = Sampler(model, SamplerSettings(**kind))
         try:
             text = list(
@@ -216,7 +224,7 @@ KNOWING = {"scripted": 0.5, "trees": 0.3}
 
 
 def check(
-    model: Model,
+    model: LanguageModel,
     prompt: list[int],
     kind: dict[str, Any],
     n: int,
@@ -249,10 +257,10 @@ def check(
         assert drafted.accepted >= wanted, f"{name}: {drafted.accepted} of {drafted.drafted}"
 
 
-def verifies(model: Model, **settings: Any) -> tuple[bool, bool]:
+def verifies(model: LanguageModel, **settings: Any) -> tuple[bool, bool]:
     """Whether drafts are verified, and trees: not so on GPUs that compute two tokens of this model
     otherwise than one."""
-    with Session(model, **{"n_ctx": 256, **settings}) as session:
+    with session_of(model, **{"n_ctx": 256, **settings}) as session:
         return session.verifies_drafts, session.verifies_trees
 
 

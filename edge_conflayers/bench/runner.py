@@ -11,9 +11,9 @@ from edge_conflayers.bench.workloads import Prompt
 from edge_conflayers.chat import prompt_tokens
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
-from edge_conflayers.engine.session import Session, kv_cache
+from edge_conflayers.engine.session import kv_cache
 from edge_conflayers.errors import BadInput
 from edge_conflayers.methods import Method, MethodOptions, make_method
 
@@ -75,7 +75,7 @@ class LocalEngine:
     def __init__(
         self,
         name: str,
-        model: Model,
+        model: LanguageModel,
         sampling: SamplerSettings,
         *,
         n_ctx: int | None = None,
@@ -105,7 +105,7 @@ class LocalEngine:
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generation:
         stats = Stats()
         with (
-            Session(self._model, n_ctx=self._n_ctx, threads=self._threads) as session,
+            self._model.open_session(n_ctx=self._n_ctx, threads=self._threads) as session,
             closing(Sampler(self._model, self._sampling)) as sampler,
         ):
             self._method.prepare(session)
@@ -120,7 +120,7 @@ class LocalEngine:
         self._method.close()
 
 
-def make_task(model: Model, prompt: Prompt, *, raw: bool) -> Task:
+def make_task(model: LanguageModel, prompt: Prompt, *, raw: bool) -> Task:
     """Tokenizes a prompt, in the model's chat template unless ``raw`` or it has none.
 
     Raises:
@@ -129,7 +129,9 @@ def make_task(model: Model, prompt: Prompt, *, raw: bool) -> Task:
     return Task(prompt, tuple(prompt_tokens(model, prompt.text, raw=raw)))
 
 
-def context_for(model: Model, tasks: Sequence[Task], max_tokens: int, wanted: int | None) -> int:
+def context_for(
+    model: LanguageModel, tasks: Sequence[Task], max_tokens: int, wanted: int | None
+) -> int:
     """The context size that every task fits in (``kv_cache.context_for``).
 
     Args:

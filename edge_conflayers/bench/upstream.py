@@ -70,17 +70,15 @@ class UpstreamSession(CachedText):
         for begin in range(0, len(tokens), self.batch):
             self.step(tokens[begin : begin + self.batch])
 
+    def argmax(self, index: int) -> int:
+        """See ``CachedText.argmax``."""
+        return int(self.logits(index).argmax())
 
-class UpstreamSampler(Sampler):
-    """Draws as ``Sampler`` does, but not under a constraint."""
-
-    def sample(self, session: CachedText, index: int) -> int:
-        samplers = self.native
-        if samplers.grammar:
-            raise BadInput("upstream's texts cannot be drawn by a grammar here; leave it out")
+    def draw(self, index: int, samplers: binding.Samplers) -> int:
+        """See ``CachedText.draw``; under no constraint."""
         if not samplers.chain:
-            return int(session.logits(index).argmax())
-        return int(llama.llama_sampler_sample(samplers.chain, session.handle, index))
+            return self.argmax(index)
+        return int(llama.llama_sampler_sample(samplers.chain, self.handle, index))
 
 
 def decode(
@@ -161,6 +159,8 @@ class Worker:
         self._model = Model(Path(request["model"]), gpu_layers=request["gpu_layers"])
         self._session = {"n_ctx": request["n_ctx"], "threads": request["threads"]}
         self._sampling = SamplerSettings(**request["sampling"])
+        if self._sampling.constraint is not None:
+            raise BadInput("upstream's texts cannot be drawn by a grammar here; leave it out")
         self._lookup = prompt_lookup() if request["lookup"] else None
         return {"loaded": self._model.description}
 
@@ -168,7 +168,7 @@ class Worker:
         assert self._model is not None, "load comes first"
         with (
             UpstreamSession(self._model, **self._session) as session,
-            closing(UpstreamSampler(self._model, self._sampling)) as sampler,
+            closing(Sampler(self._model, self._sampling)) as sampler,
         ):
             written, stats = decode(session, prompt, sampler, max_tokens, self._lookup)
         return {"tokens": written, "stats": asdict(stats)}

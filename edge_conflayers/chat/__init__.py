@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edge_conflayers.chat.template import MARK, ChatTemplate, Message, Rendered
-from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.special_tokens import SpecialTokens
+from edge_conflayers.engine.vocabulary import Vocabulary
 from edge_conflayers.errors import BadInput
 
 _Span = tuple[int, int]
 
 
 def prompt_tokens(
-    model: Model,
+    model: Vocabulary,
     text: str,
     *,
     system: str | None = None,
@@ -53,7 +53,7 @@ def prompt_tokens(
     return tokens
 
 
-def chat_tokens(model: Model, messages: Sequence[Message]) -> list[int]:
+def chat_tokens(model: Vocabulary, messages: Sequence[Message]) -> list[int]:
     """Tokens of a conversation, up to where the next answer starts.
 
     Raises:
@@ -65,7 +65,7 @@ def chat_tokens(model: Model, messages: Sequence[Message]) -> list[int]:
     return _with_one_bos(special, _tokens(model, special, rendered, messages))
 
 
-def opening_tokens(model: Model) -> list[int] | None:
+def opening_tokens(model: Vocabulary) -> list[int] | None:
     """How a conversation begins, up to the user's first word; None without a template, or where
     that cannot be told."""
     if model.chat_template is None:
@@ -79,7 +79,7 @@ def opening_tokens(model: Model) -> list[int] | None:
     return _with_one_bos(special, tokens)
 
 
-def _template(model: Model, special: SpecialTokens) -> ChatTemplate:
+def _template(model: Vocabulary, special: SpecialTokens) -> ChatTemplate:
     if model.chat_template is None:
         raise BadInput(f"{model.path} has no chat template; use --raw to give the prompt as it is")
     return ChatTemplate(
@@ -91,7 +91,7 @@ def _template(model: Model, special: SpecialTokens) -> ChatTemplate:
 
 
 def _tokens(
-    model: Model, special: SpecialTokens, rendered: Rendered, messages: Sequence[Message]
+    model: Vocabulary, special: SpecialTokens, rendered: Rendered, messages: Sequence[Message]
 ) -> list[int]:
     text, contents = rendered.text, rendered.contents
     tokens = model.tokenize(text, add_special=False, parse_special=True)
@@ -117,7 +117,7 @@ def _tokens(
     return _tokens_apart(model, special, text, contents)
 
 
-def _parsed(model: Model, text: str) -> list[int]:
+def _parsed(model: Vocabulary, text: str) -> list[int]:
     return model.tokenize(text, add_special=False, parse_special=True)
 
 
@@ -136,7 +136,7 @@ def _own_parts(text: str, contents: Sequence[_Span]) -> list[str | None]:
 
 
 def _tokens_apart(
-    model: Model, special: SpecialTokens, text: str, contents: Sequence[_Span]
+    model: Vocabulary, special: SpecialTokens, text: str, contents: Sequence[_Span]
 ) -> list[int]:
     """Tokens of a text in which special tokens are parsed outside of ``contents`` only.
 

@@ -25,6 +25,7 @@ from edge_conflayers.cli.options import (
     model_argument,
     predict_option,
     prompts_option,
+    provider_option,
     raw_option,
     sampling_options,
 )
@@ -35,7 +36,7 @@ from edge_conflayers.errors import BadInput
 if TYPE_CHECKING:
     from edge_conflayers.bench.runner import Engine, Generation
     from edge_conflayers.engine.binding import KernelChoice
-    from edge_conflayers.engine.model import Model
+    from edge_conflayers.engine.language_model import LanguageModel
     from edge_conflayers.learned import Learned
 
 
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 @context_options
 @sampling_options
 @kernels_option
+@provider_option
 def bench(
     model: str,
     prompts_file: Path,
@@ -91,6 +93,7 @@ def bench(
     threads: int | None,
     gpu_layers: int,
     kernels: KernelChoice | None,
+    provider: str | None,
     temp: float,
     **sampling: Any,
 ) -> None:
@@ -106,13 +109,15 @@ def bench(
     from edge_conflayers.bench.about import about
     from edge_conflayers.bench.runner import LocalEngine, context_for, make_task, run, warm_up
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
-    from edge_conflayers.engine.model import Model
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.learned import Learned
     from edge_conflayers.methods import TUNED_METHODS, MethodOptions, uses_head
+    from edge_conflayers.onnx.opening import open_draft_model, open_model
 
     names = _method_names(methods)
     of_upstream = {reports.UPSTREAM, reports.UPSTREAM_LOOKUP}
+    if of_upstream & set(names) and Path(model).is_dir():
+        raise BadInput(f"upstream's library runs .gguf files, not {model}; leave out those methods")
     library = find_library(upstream_lib) if of_upstream & set(names) else None
     settings = SamplerSettings(temperature=temp, **sampling)
     if json_file is not None:
@@ -120,12 +125,18 @@ def bench(
     path = find_model(model)
     threads = machine.threads_to_use(threads)
     with ExitStack() as stack:
-        loaded = stack.enter_context(Model(path, gpu_layers=gpu_layers, kernels=kernels))
+        loaded = stack.enter_context(
+            open_model(
+                path, gpu_layers=gpu_layers, kernels=kernels, provider=provider, threads=threads
+            )
+        )
         draft_path = find_draft_model(draft_model, names)
         learned = Learned(loaded, threads)
         options = MethodOptions(
             draft_model=stack.enter_context(
-                Model(draft_path, gpu_layers=gpu_layers, kernels=loaded.kernels)
+                open_draft_model(
+                    draft_path, loaded, kernels=kernels, provider=provider, threads=threads
+                )
             )
             if draft_path is not None
             else None,
@@ -181,7 +192,7 @@ def bench(
         sys.exit(130)
 
 
-def _tuned(learned: Learned, model: Model, threads: int) -> dict[str, Any]:
+def _tuned(learned: Learned, model: LanguageModel, threads: int) -> dict[str, Any]:
     """What `tune` has found, without what was learned from texts, which may be those of the
     benchmark."""
     sets = learned.skip_sets()

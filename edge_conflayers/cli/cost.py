@@ -15,6 +15,7 @@ from edge_conflayers.cli.options import (
     json_option,
     measured_kernels_option,
     model_argument,
+    provider_option,
 )
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.terminal import print_table
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 )
 @device_options
 @measured_kernels_option
+@provider_option
 def cost(
     model: str,
     json_file: Path | None,
@@ -40,6 +42,7 @@ def cost(
     threads: int | None,
     gpu_layers: int,
     kernels: KernelChoice | None,
+    provider: str | None,
 ) -> None:
     """Measure what a step of MODEL costs: with one token (T1), with 2 to 16 as in verification
     (V), and with layers dropped as in drafting (c)."""
@@ -47,22 +50,28 @@ def cost(
     from edge_conflayers.costs.report import ROOM, measure, rows
     from edge_conflayers.engine import binding
     from edge_conflayers.engine.model import Model
-    from edge_conflayers.engine.session import Session
     from edge_conflayers.limits import MOST_INT32, check_number
+    from edge_conflayers.onnx.opening import open_model
 
     check_number("context", context, 1, MOST_INT32 - ROOM)
     if json_file is not None:
         check_writable(json_file, model)
     path = find_model(model)
     with (
-        Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded,
-        Session(loaded, n_ctx=context + ROOM, threads=threads) as session,
+        open_model(
+            path, gpu_layers=gpu_layers, kernels=kernels, provider=provider, threads=threads
+        ) as loaded,
+        loaded.open_session(n_ctx=context + ROOM, threads=threads) as session,
         click.progressbar(length=repeat, label="measuring", file=sys.stderr) as bar,
     ):
         report = measure(
             session, context=context, repeat=repeat, on_progress=lambda done, total: bar.update(1)
         )
-    about_kernels = binding.kernels(loaded.kernels)
+    about_kernels = (
+        binding.kernels(loaded.kernels)
+        if isinstance(loaded, Model)
+        else {"formats": {"the whole graph": loaded.arithmetic}}
+    )
     if json_file is not None:
         head = about(path, report.threads)
         write_json(json_file, {**head, "kernels": about_kernels, **report.to_json()})

@@ -153,6 +153,14 @@ measured_kernels_option = _kernels_option(
 )
 
 
+provider_option = click.option(
+    "--provider",
+    metavar="[cpu|cuda|dml|coreml]",
+    help="What runs a folder that `export` wrote, if this build of ONNX Runtime has it."
+    "  [default: cpu]",
+)
+
+
 draft_model_option = click.option(
     "--draft-model",
     metavar="MODEL",

@@ -23,6 +23,7 @@ from edge_conflayers.cli.options import (
     kernels_option,
     model_argument,
     predict_option,
+    provider_option,
     raw_option,
     sampling_options,
     special_option,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.binding import KernelChoice
-    from edge_conflayers.engine.model import Model
+    from edge_conflayers.engine.language_model import LanguageModel
     from edge_conflayers.engine.sampling import SamplerSettings
 
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 @context_options
 @sampling_options
 @kernels_option
+@provider_option
 @file_option(
     "--grammar-file",
     help="Grammar that the text must follow: GBNF, or llguidance's Lark after %llguidance.",
@@ -85,6 +87,7 @@ def run(
     threads: int | None,
     gpu_layers: int,
     kernels: KernelChoice | None,
+    provider: str | None,
     grammar_file: Path | None,
     json_schema: str | None,
     system: str | None,
@@ -98,7 +101,8 @@ def run(
     **sampling: Any,
 ) -> None:
     """Write text with MODEL: a .gguf file, a name of `models list`, org/repo or org/repo:QUANT of
-    Hugging Face, or the address of a .gguf file. It is pulled on first use.
+    Hugging Face, or the address of a .gguf file, which is pulled on first use; or a folder that
+    `export` wrote, which runs on ONNX Runtime.
     """
     if stats_json is not None:
         check_writable(stats_json, model, draft_model, prompt_file, grammar_file)
@@ -122,6 +126,7 @@ def run(
         threads=threads,
         gpu_layers=gpu_layers,
         kernels=kernels,
+        provider=provider,
         draft_model=find_draft_model(draft_model, (method,)),
         fresh=fresh,
     ) as writer:
@@ -130,7 +135,7 @@ def run(
         session = writer.open(len(tokens), max_tokens)
         _tell_of_room(session.n_ctx - len(tokens), predict)
         if writer.method_name != method:
-            _tell_plain(writer.model)
+            click.echo(f"note: {session.why_plain}", err=True)
         written = writer.generate(tokens, settings, max_tokens=max_tokens, stats=stats)
         try:
             _stream(writer.model, written, stats, colours)
@@ -177,17 +182,6 @@ def _tell_incomplete(kind: str, stats: Stats) -> None:
     )
 
 
-def _tell_plain(model: Model) -> None:
-    """Says why nothing is drafted although a method was chosen."""
-    where = "this GPU rounds" if model.on_gpu else "these CPU kernels round"
-    instead = "on the CPU (without -ngl)" if model.on_gpu else "with --kernels ecl"
-    click.echo(
-        f"note: {where} steps over several tokens otherwise than steps over one, so that drafts"
-        f" could change the text: decoding plainly; {instead} they cannot",
-        err=True,
-    )
-
-
 def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
     if prompt is not None and prompt_file is not None:
         raise BadInput("both -p and -f are given; choose one")
@@ -212,7 +206,7 @@ def _sampler_settings(
 
 
 def _stream(
-    model: Model,
+    model: LanguageModel,
     written: Generator[int, None, None],
     stats: Stats,
     colours: SourceColours | None,

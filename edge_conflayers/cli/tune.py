@@ -17,6 +17,7 @@ from edge_conflayers.cli.options import (
     model_argument,
     predict_option,
     prompts_option,
+    provider_option,
     raw_option,
 )
 from edge_conflayers.cli.pulling import find_model
@@ -53,6 +54,7 @@ _LONGEST = 7 * 24 * 3600  # seconds
 @fresh_option("Forget all that was learned about this model, its next-state head included.")
 @device_options
 @kernels_option
+@provider_option
 def tune(
     model: str,
     prompts_file: Path | None,
@@ -64,6 +66,7 @@ def tune(
     threads: int | None,
     gpu_layers: int,
     kernels: KernelChoice | None,
+    provider: str | None,
 ) -> None:
     """Make MODEL faster: teach it to foresee tokens by texts that it writes itself, and search for
     the layers that are best dropped in drafts, for each kind of prompts.
@@ -72,15 +75,20 @@ def tune(
     """
     from edge_conflayers import machine
     from edge_conflayers.bench.runner import make_task
-    from edge_conflayers.engine.model import Model
     from edge_conflayers.limits import check_number
+    from edge_conflayers.onnx.opening import open_model
     from edge_conflayers.tune import tuning
 
     check_number("budget", budget, 1, _LONGEST)
     threads = machine.threads_to_use(threads)
     kinds = _prompts(prompts_file, limit)
     path = find_model(model)
-    with Model(path, gpu_layers=gpu_layers, kernels=kernels) as loaded, _Bars() as bars:
+    with (
+        open_model(
+            path, gpu_layers=gpu_layers, kernels=kernels, provider=provider, threads=threads
+        ) as loaded,
+        _Bars() as bars,
+    ):
         tuned = tuning.tune(
             loaded,
             {

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Prior:
 class Arm(Protocol):
     """A drafter that takes time, which the controller weighs against others."""
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """Called when a text begins, whose prompt the session holds."""
         ...
 
@@ -70,7 +70,7 @@ class Arm(Protocol):
 
     def draft(
         self,
-        session: Session,
+        session: TextSession,
         pending: Sequence[int],
         limit: int,
         times: StepTimes,

@@ -27,8 +27,8 @@ from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.next_state import PAYS_FROM, NextStateSource
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.source import CandidateSource
-from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
+from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.session import NO_MASK, LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.measured import MeasuredSettings
 from edge_conflayers.layer_search.search_by_kind import SearchByKind
@@ -40,6 +40,9 @@ _VERIFIED = (2, 4, 8, 16)  # tokens whose V(n) is taken from the costs
 # Seconds of a one-token step from which on recycling pays: it learns from every step's logits,
 # which takes 40 us, and beside lookups it brings 1 % (1.5B, 53 recorded texts, 2026-11-23).
 _RECYCLING_PAYS_FROM = 0.02
+# V(2) under which a second token costs nothing, as where one-token steps are padded to two tokens
+# (``onnx.exact``). Not tuned.
+_FREE = 1.03
 
 
 class _State(SavedState):
@@ -62,11 +65,11 @@ class AutoDrafter(Controller):
 
     def __init__(
         self,
-        model: Model,
+        model: LanguageModel,
         sets: SkipSets,
         policy: Policy | None = None,
         *,
-        draft_model: Model | None = None,
+        draft_model: LanguageModel | None = None,
         next_state: NextStateHead | None = None,
     ) -> None:
         assert sets.costs is not None
@@ -84,7 +87,9 @@ class AutoDrafter(Controller):
         self._next_state = None if next_state is None else NextStateSource(next_state)
         self._draft_model = draft_model
         self._search: SearchByKind | None = None
-        if sets.costs.maskable:
+        # Where no states are shown, ranking sub-layers takes as many steps as there are of them,
+        # and dropping half the layers still takes 0.6 to 0.7 of a step (2026-11-28).
+        if sets.costs.maskable and (model.shows_states or len(sets) > 0):
             with contextlib.suppress(BadInput):  # too few layers
                 self._search = SearchByKind(
                     sets, self._at_context, MeasuredSettings(share=math.inf)
@@ -99,7 +104,7 @@ class AutoDrafter(Controller):
         if self._draft_model is not None:
             self._draft_model_arm = DraftModelArm(self._draft_model, self.acceptance)
 
-    def prepare(self, session: Session) -> None:
+    def prepare(self, session: TextSession) -> None:
         """Measures what draft vocabularies save, once there is a skip set to use them with."""
         sets = self._sets
         if sets.savings is None and self._search is not None and len(sets) > 0:
@@ -108,7 +113,7 @@ class AutoDrafter(Controller):
         size = typical_size(sets.savings or {}, self._vocabulary, self._costs, 0)
         self._at_context.saved_seconds = (sets.savings or {}).get(size, 0.0)
 
-    def line_up(self, session: Session, prompt: Sequence[int]) -> Lineup:
+    def line_up(self, session: TextSession, prompt: Sequence[int]) -> Lineup:
         """See ``Controller.line_up``."""
         self._context = len(session)
         self.times.begin_text(*self._step_times())
@@ -118,7 +123,7 @@ class AutoDrafter(Controller):
             self._begin_vocabulary(session, prompt, mask, next_state)
         self._short = bool(session.draft_vocabulary)
         sources: list[CandidateSource] = [self._lookup]
-        if self.times.t1 >= _RECYCLING_PAYS_FROM:
+        if self.times.t1 >= _RECYCLING_PAYS_FROM or self.times.v(2) < _FREE:
             sources.append(self._recycling)
         policy = Policy()
         if next_state is not None and self._short:
@@ -132,7 +137,7 @@ class AutoDrafter(Controller):
         costs, context = self._costs, self._context
         return costs.t1(context), {n: costs.v(n, context) for n in _VERIFIED}
 
-    def _begin_next_state(self, session: Session) -> NextStateSource | None:
+    def _begin_next_state(self, session: TextSession) -> NextStateSource | None:
         """The next-state source, if it pays and can serve this text."""
         source = self._next_state
         if source is None or self.times.t1 < PAYS_FROM or not source.begin(session, self.times):
@@ -140,7 +145,7 @@ class AutoDrafter(Controller):
         self.acceptance.expect(source.name, source.head.chances)
         return source
 
-    def _begin_search(self, session: Session) -> LayerMask:
+    def _begin_search(self, session: TextSession) -> LayerMask:
         """The mask of the skip set for this text, if there is one."""
         if self._search is None:
             return NO_MASK
@@ -149,7 +154,7 @@ class AutoDrafter(Controller):
 
     def _begin_vocabulary(
         self,
-        session: Session,
+        session: TextSession,
         prompt: Sequence[int],
         mask: LayerMask,
         next_state: NextStateSource | None,
@@ -192,17 +197,17 @@ class AutoDrafter(Controller):
             seconds=c * self._costs.t1(self._context),
         )
 
-    def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:
+    def skipped(self, session: TextSession, rounds: Sequence[Round], woken: bool) -> None:
         """See ``PollingDrafter.skipped``."""
         super().skipped(session, rounds, woken)
         self._update_vocabulary(session, [round.token for round in rounds])
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         """See ``Drafter.learn``."""
         super().learn(session, round)
         self._update_vocabulary(session, round.drawn)
 
-    def _update_vocabulary(self, session: Session, drawn: Sequence[int]) -> None:
+    def _update_vocabulary(self, session: TextSession, drawn: Sequence[int]) -> None:
         if session.draft_vocabulary:
             with contextlib.suppress(BadInput):
                 self._vocabulary.observe(session, drawn)

@@ -33,7 +33,7 @@ from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.source import CandidateSource
 from edge_conflayers.engine.draft import NO_DRAFT, ROOT, Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 
 _RETRY_PRICE = 0.1  # of its time's worth that a retried draft must bring; not tuned
 
@@ -80,11 +80,11 @@ class Controller(ABC):
         self._take(Lineup(()), chain=True)
 
     @abstractmethod
-    def line_up(self, session: Session, prompt: Sequence[int]) -> Lineup:
+    def line_up(self, session: TextSession, prompt: Sequence[int]) -> Lineup:
         """Says who may draft in the text that begins now, whose prompt the session holds. Begins
         the text for ``times`` and for what else it knows of."""
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """See ``Drafter.begin``."""
         lineup = self.line_up(session, prompt)
         for arm in _arms(lineup):
@@ -127,7 +127,7 @@ class Controller(ABC):
             return replace(back_off, rounds=1)
         return back_off
 
-    def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:
+    def skipped(self, session: TextSession, rounds: Sequence[Round], woken: bool) -> None:
         """See ``PollingDrafter.skipped``."""
         for source in self._always_learning:
             for round in rounds:
@@ -135,7 +135,7 @@ class Controller(ABC):
         self._unheard.extend(rounds)
         self._polling.skipped(rounds, woken)
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         """See ``Drafter.draft``."""
         began = self._clock()
         self._hear_skipped()
@@ -187,7 +187,7 @@ class Controller(ABC):
         return affordable
 
     def _best_arm(
-        self, session: Session, pending: Sequence[int], limit: int, draft: Draft, gain: float
+        self, session: TextSession, pending: Sequence[int], limit: int, draft: Draft, gain: float
     ) -> Draft:
         """Drafts by the arm of the highest gain, if that is more than the candidates'."""
         policy, times = self._policy, self.times
@@ -224,7 +224,7 @@ class Controller(ABC):
     def _retrying(self) -> bool:
         return self._since_draft >= self._policy.retry_after
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         """See ``Drafter.learn``."""
         began = self._clock()
         for source in self._sources:
@@ -300,7 +300,7 @@ class Controller(ABC):
             if draft.parent(i) in tried:
                 self.acceptance.observe(draft.source(i), draft.probabilities[i], i in accepted)
 
-    def _search_on(self, session: Session, layers: LayersArm) -> None:
+    def _search_on(self, session: TextSession, layers: LayersArm) -> None:
         """Goes on searching for skip sets with time that drafts have saved."""
         for_search = self._policy.search_share * self._budget.won - self._searched
         if for_search <= 0:

@@ -17,8 +17,8 @@ from edge_conflayers.drafters.draft_model import NAME
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.second_model import OwnSession, align, follow
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session import NO_MASK, Session
+from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.session import NO_MASK, TextSession
 from edge_conflayers.errors import BadInput
 
 _VOCABULARY = 16384  # tokens that it drafts among: a tenth of a head over 150,000; not tuned
@@ -36,7 +36,9 @@ class DraftModelArm:
         max_draft: most tokens in a draft; not tuned.
     """
 
-    def __init__(self, model: Model, acceptance: AcceptanceRates, *, max_draft: int = 15) -> None:
+    def __init__(
+        self, model: LanguageModel, acceptance: AcceptanceRates, *, max_draft: int = 15
+    ) -> None:
         self.model = model
         self._own = OwnSession(model)
         self._vocabulary = DraftVocabulary(model, size=_VOCABULARY)
@@ -44,7 +46,7 @@ class DraftModelArm:
         self._shortened = True  # whether it drafts from that vocabulary
         self._timed = False
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """See ``Arm.begin``."""
         own = self._own.session_for(session)
         follow(own, session.tokens)
@@ -78,7 +80,7 @@ class DraftModelArm:
 
     def draft(
         self,
-        session: Session,
+        session: TextSession,
         pending: Sequence[int],
         limit: int,
         times: StepTimes,
@@ -117,7 +119,7 @@ class DraftModelArm:
         self._own.close()
 
 
-def _draft_one(session: Session) -> float:
+def _draft_one(session: TextSession) -> float:
     """Seconds of drafting one token, which is taken back."""
     began = time.perf_counter()
     session.draft(NO_MASK, session.tokens[-1:], limit=1, stop_probability=0.0)

@@ -12,7 +12,7 @@ from edge_conflayers.controller.draft_lengths import RECENT_DRAFTS, DraftLengths
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session import LayerMask, TextSession
 
 _FORGET_AFTER = 64  # plans without a draft after which the oldest draft is forgotten; not tuned
 _LENGTHS = (1, 2, 3, 4, 6, 8, 12)  # limits that are compared; not tuned
@@ -81,7 +81,7 @@ class ExpectedGain:
 
     def draft(
         self,
-        session: Session,
+        session: TextSession,
         mask: LayerMask,
         tokens: Sequence[int],
         limit: int,

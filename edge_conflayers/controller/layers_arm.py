@@ -14,7 +14,7 @@ from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.layers import NAME, report_of
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session import LayerMask, TextSession
 from edge_conflayers.layer_search import SkipSetSearch
 
 # One-token steps that a search's first advance is expected to take, as it ranks all sub-layers; not
@@ -50,7 +50,7 @@ class LayersArm:
         self._clock = clock
         self._start()
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """See ``Arm.begin``; the search knows the text already."""
         self._start()
         self._follow_search()
@@ -84,7 +84,7 @@ class LayersArm:
 
     def draft(
         self,
-        session: Session,
+        session: TextSession,
         pending: Sequence[int],
         limit: int,
         times: StepTimes,
@@ -109,7 +109,7 @@ class LayersArm:
             return None
         return max(self._advance_seconds, default=_FIRST_ADVANCE * t1)
 
-    def advance(self, session: Session) -> None:
+    def advance(self, session: TextSession) -> None:
         """Goes on with the search."""
         began = self._clock()
         if self._last is not None:

@@ -7,14 +7,14 @@ about its share of a one-token step.
 from __future__ import annotations
 
 from edge_conflayers.costs.model import Measurement, StepCosts
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.language_model import LanguageModel
 
 # V(n) - 1 for each token after the first. Measured 2026-11-23 (Xeon, AVX-512 VNNI): (V(4) - 1) / 3
 # was 0.05 on the 1.5B, 0.06 on the 0.5B, 0.05 on Gemma 270M and 0.09 on SmolLM2.
 _FURTHER_TOKEN = 0.07
 
 
-def costs_by_weights(model: Model) -> StepCosts:
+def costs_by_weights(model: LanguageModel) -> StepCosts:
     """The costs of a model's steps by the sizes of its weights; T1 counts as one second."""
     width = model.n_embd
     heads = model.hyperparameter("attention.head_count", 1)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from edge_conflayers.costs.model import Measurement, StepCosts
 from edge_conflayers.costs.timer import PLAIN, Step, StepTimer
-from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
+from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.session import NO_MASK, LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 
 CONTEXTS = (240, 1008)
@@ -34,13 +34,14 @@ _LEAST_APART = 64  # tokens between two contexts, to tell how costs grow; not tu
 _TEXT = "The lighthouse keeper counted 47 ships that autumn, and wrote each name in a ledger. "
 
 
-def session_to_measure_in(model: Model, threads: int | None) -> Session:
+def session_to_measure_in(model: LanguageModel, threads: int | None) -> TextSession:
     """A session that is long enough, as the user's may be short; to be closed."""
-    return Session(model, n_ctx=SESSION_SIZE, threads=threads)
+    n_ctx = min(SESSION_SIZE, model.longest or SESSION_SIZE)
+    return model.open_session(n_ctx=n_ctx, threads=threads)
 
 
 def measure_costs(
-    session: Session,
+    session: TextSession,
     *,
     quick: bool = True,
     contexts: Sequence[int] = CONTEXTS,

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_conflayers import machine
 from edge_conflayers.costs.timer import PLAIN, Step, StepTimer
-from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
+from edge_conflayers.engine.session import NO_MASK, LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 
 LARGEST_STEP = 16
@@ -98,7 +98,7 @@ def ladder(n_layer: int) -> list[tuple[int, ...]]:
 
 
 def measure(
-    session: Session,
+    session: TextSession,
     *,
     context: int = 128,
     repeat: int = 7,
@@ -167,7 +167,7 @@ def measure(
 
 
 def _switch(
-    session: Session, timer: StepTimer, one: Step, other: Step, switches: int
+    session: TextSession, timer: StepTimer, one: Step, other: Step, switches: int
 ) -> GraphSwitch:
     """Alternates between two kinds of step, each run twice; the first is right after a switch."""
     for step in (one, other):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
-from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
+from edge_conflayers.engine.session import NO_MASK, LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 
 LIVE_GRAPHS = 8
@@ -76,7 +76,7 @@ class StepTimer:
 
     def __init__(
         self,
-        session: Session,
+        session: TextSession,
         text: Sequence[int],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_conflayers.engine.draft import ROOT, Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 
 
 class AcceptedPath:
@@ -18,7 +18,7 @@ class AcceptedPath:
         nodes: indices of the accepted tokens in the draft.
     """
 
-    def __init__(self, session: Session, pending: Sequence[int], draft: Draft) -> None:
+    def __init__(self, session: TextSession, pending: Sequence[int], draft: Draft) -> None:
         self.nodes: list[int] = []
         self._session = session
         self._draft = draft

@@ -8,24 +8,24 @@ from typing import Any, Protocol, runtime_checkable
 
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 
 
 class Drafter(Protocol):
     """Proposes tokens and learns from what becomes of them."""
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """Called once the session has read a prompt, before the first round. May measure and
         prepare; leaves the session as it is."""
         ...
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         """Proposes at most ``limit`` tokens to follow ``pending``, the end of the text, which is
         not in the session's cache yet. Leaves the session as it is. An empty draft means: decode
         plainly."""
         ...
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         """Called after each round, outside the draft and verify times. The session holds the text
         so far, less what will be pending in the next round."""
         ...
@@ -59,7 +59,7 @@ class PollingDrafter(Drafter, Protocol):
         """Called before each round. If rounds go by, ``draft`` and ``learn`` are not called."""
         ...
 
-    def skipped(self, session: Session, rounds: Sequence[Round], woken: bool) -> None:
+    def skipped(self, session: TextSession, rounds: Sequence[Round], woken: bool) -> None:
         """Called after rounds that went by, with whether a lookup has ended the back-off. The
         session's logits are those of the last one."""
         ...

@@ -21,14 +21,14 @@ from edge_conflayers.decoding.round import Round
 from edge_conflayers.decoding.stats import FULL_MODEL, Clock, Stats
 from edge_conflayers.decoding.writing import Writing
 from edge_conflayers.engine.sampling import Sampler
-from edge_conflayers.engine.session import MOST_WRITTEN, Session
+from edge_conflayers.engine.session import MOST_WRITTEN, TextSession
 from edge_conflayers.errors import BadInput
 
 _NEVER_DRAFT = BackOff(MOST_WRITTEN)
 
 
 def generate(
-    session: Session,
+    session: TextSession,
     prompt: Sequence[int],
     sampler: Sampler,
     *,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from edge_conflayers.decoding.stats import Clock, FinishReason, Stats
 from edge_conflayers.engine.sampling import Sampler
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Writing:
         pending: the end of the text, at least one token: drawn, but not in the cache yet.
     """
 
-    session: Session
+    session: TextSession
     sampler: Sampler
     limit: int
     stats: Stats

@@ -8,8 +8,8 @@ from typing import Any
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.second_model import OwnSession, follow
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.session import TextSession
 
 NAME = "draft-model"
 """Source of these drafts' tokens."""
@@ -25,16 +25,18 @@ class DraftModelDrafter:
         max_draft: most tokens in a draft. Not tuned.
     """
 
-    def __init__(self, model: Model, *, stop_probability: float = 0.6, max_draft: int = 8) -> None:
+    def __init__(
+        self, model: LanguageModel, *, stop_probability: float = 0.6, max_draft: int = 8
+    ) -> None:
         self.model = model
         self.stop_probability = stop_probability
         self.max_draft = max_draft
         self._own = OwnSession(model)
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         follow(self._own.session_for(session), session.tokens)
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         own = self._own.session_for(session)
         limit = min(limit, self.max_draft, own.n_ctx - len(session) - len(pending) + 1)
         if limit <= 0 or not follow(own, [*session.tokens, *pending]):
@@ -52,7 +54,7 @@ class DraftModelDrafter:
             own.step([token])
         return Draft(tuple(tokens), tuple(probabilities), sources=(NAME,) * len(tokens))
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         """See ``Drafter.learn``; the next draft rolls its session back as far as it must."""
 
     def report(self) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import msgspec
 
 from edge_conflayers.costs.model import StepCosts
 from edge_conflayers.costs.timer import median_seconds
-from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.session import LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.objective import expected_speed
 from edge_conflayers.profiles.saved_state import Count, SavedState, check_below
@@ -55,7 +55,7 @@ class DraftVocabulary:
         size: number of tokens, about: a text with more different tokens exceeds it. 0 for all.
     """
 
-    def __init__(self, model: Model, *, size: int = 8192) -> None:
+    def __init__(self, model: LanguageModel, *, size: int = 8192) -> None:
         self.size = size
         self.model = model
         self._always = model.end_tokens.union(
@@ -77,7 +77,7 @@ class DraftVocabulary:
             self._written = Counter(written)
             self._total = self._written.total()
 
-    def begin(self, session: Session, prompt: Iterable[int]) -> None:
+    def begin(self, session: TextSession, prompt: Iterable[int]) -> None:
         """Sets the session's draft vocabulary for a text after this prompt.
 
         Raises:
@@ -86,7 +86,7 @@ class DraftVocabulary:
         self._text = set(prompt)
         self._apply(session)
 
-    def observe(self, session: Session, tokens: Iterable[int]) -> None:
+    def observe(self, session: TextSession, tokens: Iterable[int]) -> None:
         """Counts the tokens that the full model has written next; sets the vocabulary anew if it
         lacks too many of the text's."""
         for token in tokens:
@@ -143,7 +143,7 @@ class DraftVocabulary:
         self.size, self._written, self._new = saved.size, Counter(saved.written), set(saved.new)
         self._total = self._written.total()
 
-    def _apply(self, session: Session) -> None:
+    def _apply(self, session: TextSession) -> None:
         tokens = self.tokens(self.size) if 0 < self.size < self.model.n_vocab else []
         self._current, self._missing = frozenset(tokens), set()
         session.set_draft_vocabulary(tokens)
@@ -167,7 +167,7 @@ class DraftVocabulary:
 
 
 def measure_savings(
-    session: Session,
+    session: TextSession,
     vocabulary: DraftVocabulary,
     sizes: Collection[int] = SIZES,
     *,

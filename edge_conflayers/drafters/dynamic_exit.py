@@ -11,7 +11,7 @@ import msgspec
 
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.objective import expected_tokens
 from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
@@ -193,10 +193,10 @@ class DelDrafter:
         self._wait = 0
         self._choose()
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """See ``Drafter.begin``; nothing to prepare."""
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         limit = min(limit, self.gamma)
         if limit <= 0:
             return Draft()
@@ -208,7 +208,7 @@ class DelDrafter:
             stop_probability=record.threshold(self.settings.first_threshold),
         )
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         draft = round.draft
         if draft.exit is not None:
             record = self.records[draft.exit.layer]
@@ -219,7 +219,7 @@ class DelDrafter:
             self._wait = self.settings.shadow_interval
         self._choose()
 
-    def _draw_shadows(self, session: Session, token: int) -> bool:
+    def _draw_shadows(self, session: TextSession, token: int) -> bool:
         """Draws and counts shadow tokens.
 
         Args:
@@ -231,6 +231,8 @@ class DelDrafter:
         n = min(self.settings.shadow_tokens, len(session) - 1)
         if n < 1:
             return False
+        if not session.model.shows_states:
+            return self._replay_shadows(session, n)
         text = [*session.tokens[len(session) - n + 1 :], token]
         runner = LayerRunner(session, n)
         exits = list(self.records)
@@ -241,6 +243,18 @@ class DelDrafter:
         for layer, shadows in zip(exits, drawn, strict=True):
             for (shadow, confidence), actual in zip(shadows, text, strict=True):
                 self.records[layer].add(confidence, shadow == actual)
+        return True
+
+    def _replay_shadows(self, session: TextSession, n: int) -> bool:
+        """The same by replays of each exit, along what the session holds of the text."""
+        n_layer, end = session.model.n_layer, len(session)
+        for layer, record in self.records.items():
+            exit_mask = LayerMask.layers(range(layer, n_layer))
+            shadows = session.replay(exit_mask, end - n)
+            if shadows is None:
+                return False
+            for (shadow, confidence), actual in zip(shadows, session.tokens[-n:], strict=True):
+                record.add(confidence, shadow == actual)
         return True
 
     def _choose(self) -> None:

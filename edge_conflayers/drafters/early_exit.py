@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.errors import BadInput
 
 
@@ -67,10 +67,10 @@ class LayerSkipDrafter:
         self.settings = settings or LayerSkipSettings()
         self.exit_layer = self.settings.exit_of(n_layer)
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """See ``Drafter.begin``; nothing to prepare."""
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         return session.draft_exit(
             self.exit_layer,
             pending,
@@ -78,7 +78,7 @@ class LayerSkipDrafter:
             stop_probability=self.settings.stop_threshold,
         )
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         pass
 
     def report(self) -> dict[str, Any]:

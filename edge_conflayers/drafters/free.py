@@ -8,7 +8,7 @@ from typing import Any
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.source import CandidateSource
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 
 
 class FreeDrafter:
@@ -26,10 +26,10 @@ class FreeDrafter:
         self.least = least
         self.max_draft = max_draft
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         self.source.observe(session, ())
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         self.source.observe(session, pending)
         self.source.look_ahead()
         return self.source.candidates(
@@ -38,7 +38,7 @@ class FreeDrafter:
             chain=not session.verifies_trees,
         )
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         self.source.learn(session, round)
 
     def report(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.leaves import MOST, with_leaves
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.layer_search import PacedSearch, SkipSetSearch
 
 NAME = "layers"
@@ -52,10 +52,10 @@ class LayersDrafter:
         self.max_draft = max_draft
         self.leaf_probability = leaf_probability
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """See ``Drafter.begin``; nothing to prepare."""
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         if not self.search.mask:
             return Draft()
         leaves = self.leaf_probability is not None and session.verifies_trees
@@ -70,7 +70,7 @@ class LayersDrafter:
             draft = with_leaves(draft, limit, self.leaf_probability)
         return replace(draft, sources=(NAME,) * len(draft.tokens))
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         self.search.observe(round)
         self.search.advance(session)
 
@@ -83,5 +83,5 @@ class PacedLayersDrafter(LayersDrafter):
 
     search: PacedSearch
 
-    def draft(self, session: Session, pending: Sequence[int], limit: int) -> Draft:
+    def draft(self, session: TextSession, pending: Sequence[int], limit: int) -> Draft:
         return super().draft(session, pending, min(limit, self.search.draft_length))

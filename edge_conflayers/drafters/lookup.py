@@ -14,7 +14,7 @@ from typing import Any
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.native_source import NativeSource
 from edge_conflayers.engine import binding
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.errors import EdgeConflayersError
 
@@ -39,9 +39,9 @@ class LookupSource(NativeSource):
         super().__init__(NAME, binding.ecl_lookup_new(_MAX_TOKENS))
         self._earlier = 0  # known tokens of earlier texts
         self._text: list[int] = []
-        self._session: weakref.ref[Session] | None = None
+        self._session: weakref.ref[TextSession] | None = None
 
-    def observe(self, session: Session, pending: Sequence[int]) -> None:
+    def observe(self, session: TextSession, pending: Sequence[int]) -> None:
         """See ``CandidateSource.observe``."""
         known, length = len(self._text), len(session) + len(pending)
         same = self._session is not None and self._session() is session and known <= length
@@ -81,7 +81,7 @@ class LookupSource(NativeSource):
         """Takes note of tokens that the library has already added."""
         self._text += tokens
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         """Does nothing: all there is to learn is in the text."""
 
     @property
@@ -96,7 +96,7 @@ class LookupSource(NativeSource):
         return known
 
 
-def _end(session: Session, pending: Sequence[int], begin: int) -> list[int]:
+def _end(session: TextSession, pending: Sequence[int], begin: int) -> list[int]:
     """The tokens of the text from a position on."""
     held = len(session)
     return [*session.tokens[begin:], *pending[max(0, begin - held) :]]

@@ -9,7 +9,7 @@ from typing import Any
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.layers import LayersDrafter
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.search_by_kind import SearchByKind
 
@@ -29,14 +29,14 @@ class MeasuredDrafter(LayersDrafter):
         super().__init__(search, stop_probability=0.0, max_draft=0)
         self.vocabulary = vocabulary
 
-    def begin(self, session: Session, prompt: Sequence[int]) -> None:
+    def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         self.search.begin(session)
         self._follow_search()
         if self.search.mask and self.vocabulary is not None:
             with contextlib.suppress(BadInput):  # no memory, or an LM head not served
                 self.vocabulary.begin(session, prompt)
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         super().learn(session, round)
         self._follow_search()
         if session.draft_vocabulary and self.vocabulary is not None:

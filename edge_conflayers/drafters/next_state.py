@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.native_source import GivenSource
 from edge_conflayers.engine.draft import NO_DRAFT, ROOT, Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import Session, TextSession
 from edge_conflayers.engine.session.next_state_head import (
     drawn_from,
     keep_inner_state,
@@ -82,12 +82,14 @@ class NextStateSource(GivenSource):
         self._seconds: deque[float] = deque(maxlen=_RECENT)  # of asking
         self._slept = 0
 
-    def begin(self, session: Session, times: StepTimes) -> bool:
+    def begin(self, session: TextSession, times: StepTimes) -> bool:
         """Starts a text, right after its prompt was read.
 
         Returns:
             Whether the session can be served; if not, the source must not be used for it.
         """
+        if not isinstance(session, Session):
+            return False  # another engine's, which shows no states
         try:
             if self._session is not session:
                 set_next_state(session.context, self.head.weights)
@@ -100,7 +102,7 @@ class NextStateSource(GivenSource):
         self._forget_answer()
         return True
 
-    def observe(self, session: Session, pending: Sequence[int]) -> None:
+    def observe(self, session: TextSession, pending: Sequence[int]) -> None:
         """See ``CandidateSource.observe``."""
         self._length = len(session) + len(pending)
         self._last = pending[-1] if pending else -1
@@ -133,7 +135,7 @@ class NextStateSource(GivenSource):
         tokens, probabilities = tokens[:n], probabilities[:n]
         return Draft(tuple(tokens), tuple(probabilities), (ROOT,) * n, (NAME,) * n), seconds
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         """See ``CandidateSource.learn``."""
         if self._answer is not None and self._answer.tokens:
             self._judge(self._answer, round.drawn[0])
@@ -141,8 +143,9 @@ class NextStateSource(GivenSource):
         self._remember(session, len(round.pending) + node)
         self._follows = self._prompt + round.generated
 
-    def _remember(self, session: Session, index: int) -> None:
+    def _remember(self, session: TextSession, index: int) -> None:
         """Keeps the state of one output of the last step."""
+        assert isinstance(session, Session)
         try:
             self._state = drawn_from(session.context, index, session.model.n_embd)
         except EdgeConflayersError:

@@ -20,7 +20,7 @@ from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.native_source import NativeSource
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import ROOT
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.profiles.saved_state import Positive, SavedState, UnusableState
 
@@ -79,20 +79,20 @@ class RecyclingSource(NativeSource):
         self._text = (ctypes.c_int32 * (_MAX_VERIFIED + 2))()
         self._logits = (ctypes.c_void_p * _MAX_VERIFIED)()
 
-    def observe(self, session: Session, pending: Sequence[int]) -> None:
+    def observe(self, session: TextSession, pending: Sequence[int]) -> None:
         """See ``CandidateSource.observe``."""
         before, last = [_NO_TOKEN, _NO_TOKEN, *session.tokens[-2:], *pending][-2:]
         self._before = before
         binding.ecl_recycling_observe(self.handle, before, last)
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         """See ``CandidateSource.learn``."""
         pending, tokens = round.pending, round.draft.tokens
         # What follows a wrong token is seldom asked for, so only the text is learned from.
         nodes = (ROOT, *round.path)[:_MAX_VERIFIED]
-        handle, first, n = session.handle, len(pending), len(nodes)
+        first, n = len(pending), len(nodes)
         for i, node in enumerate(nodes):
-            self._logits[i] = binding.logits_address(handle, first + node)
+            self._logits[i] = session.logits_address(first + node)
         before = pending[-2] if len(pending) > 1 else self._before
         text: list[Any] = [before, pending[-1], *(tokens[node] for node in round.path), round.token]
         self._text[: n + 2] = text[: n + 2]

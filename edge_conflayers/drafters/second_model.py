@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.native import llama
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 # As in llama.cpp (common/speculative.cpp): vocabularies may differ in so many tokens of padding at
@@ -20,17 +20,18 @@ _FIRST_COMPARED = 5
 class OwnSession:
     """A second model's session, opened when it is first needed."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        self.session: Session | None = None
+        self.session: TextSession | None = None
 
-    def session_for(self, session: Session) -> Session:
+    def session_for(self, session: TextSession) -> TextSession:
         """The second model's session, with as much room and as many threads as the first one's."""
         own = self.session
-        if own is None or own.n_ctx < session.n_ctx or own.threads != session.threads:
+        n_ctx = min(session.n_ctx, self.model.longest or session.n_ctx)
+        if own is None or own.n_ctx < n_ctx or own.threads != session.threads:
             self.close()
-            own = self.session = Session(
-                self.model, n_ctx=session.n_ctx, threads=session.threads, max_outputs=1
+            own = self.session = self.model.open_session(
+                n_ctx=n_ctx, threads=session.threads, max_outputs=1
             )
         return own
 
@@ -41,7 +42,7 @@ class OwnSession:
             self.session = None
 
 
-def follow(session: Session, text: Sequence[int]) -> bool:
+def follow(session: TextSession, text: Sequence[int]) -> bool:
     """Makes a session hold a text, reading no more than it must, with the last token's logits.
 
     Args:
@@ -56,7 +57,7 @@ def follow(session: Session, text: Sequence[int]) -> bool:
     return True
 
 
-def align(session: Session, text: Sequence[int]) -> bool:
+def align(session: TextSession, text: Sequence[int]) -> bool:
     """Rolls a session back to the longest common prefix with a text, less the text's last token.
 
     Returns:
@@ -75,7 +76,7 @@ def align(session: Session, text: Sequence[int]) -> bool:
     return True
 
 
-def check_vocabulary(model: Model, draft_model: Model) -> None:
+def check_vocabulary(model: LanguageModel, draft_model: LanguageModel) -> None:
     """Checks that two models have the same vocabulary, but for a few tokens as in llama.cpp.
 
     Raises:

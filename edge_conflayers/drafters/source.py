@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 
 
 class CandidateSource(Protocol):
@@ -38,7 +38,7 @@ class CandidateSource(Protocol):
         """Whether ``learn`` is to be called after every round, also those that go by."""
         ...
 
-    def observe(self, session: Session, pending: Sequence[int]) -> None:
+    def observe(self, session: TextSession, pending: Sequence[int]) -> None:
         """Takes in the text up to now: the session's and ``pending`` after it. Usually it goes on
         from the text observed last, but it may be another."""
         ...
@@ -64,6 +64,6 @@ class CandidateSource(Protocol):
         """
         ...
 
-    def learn(self, session: Session, round: Round) -> None:
+    def learn(self, session: TextSession, round: Round) -> None:
         """As ``Drafter.learn``."""
         ...

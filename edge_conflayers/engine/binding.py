@@ -6,17 +6,15 @@ Raises on import:
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
-import json
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from edge_conflayers.engine.cpu_kernels import KernelChoice as KernelChoice
+from edge_conflayers.engine.cpu_kernels import default_kernels as default_kernels
+from edge_conflayers.engine.cpu_kernels import kernels as kernels
+from edge_conflayers.engine.cpu_kernels import loading_for as loading_for
 from edge_conflayers.engine.native import LIBRARY, llama
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.errors import EdgeConflayersError
 
 DROP_ATTENTION = 1
 DROP_FFN = 2
@@ -49,14 +47,15 @@ FORBIDDEN = -12
 _ABI_VERSION = 1
 """ECL_ABI_VERSION of ecl.h."""
 
-KernelChoice = Literal["ecl", "upstream", "upstream-as-is"]
-_KERNEL_CHOICES: dict[KernelChoice, int] = {"upstream": 0, "ecl": 1, "upstream-as-is": 2}
+
+_missing: list[str] = []
 
 
 def _declare(name: str, restype: Any, *argtypes: Any) -> Any:
     try:
         function = getattr(LIBRARY, name)
     except AttributeError:
+        _missing.append(name)
         return None  # upstream's own library
     function.restype = restype
     function.argtypes = argtypes
@@ -73,9 +72,7 @@ _int = ctypes.c_int32
 ecl_set_mask = _declare("ecl_set_mask", _int, _context, _mask, _int)
 ecl_step = _declare("ecl_step", _int, _context, _tokens, _int, _int, _int, _int)
 ecl_tree_supported = _declare("ecl_tree_supported", _int, _context)
-ecl_step_tree = _declare(
-    "ecl_step_tree", _int, _context, _tokens, ctypes.POINTER(_int), _int, _int, _int, _int
-)
+ecl_step_tree = _declare("ecl_step_tree", _int, _context, _tokens, _tokens, *(_int,) * 4)
 ecl_read = _declare("ecl_read", _int, _context, _tokens, _int, _int, _int, _int)
 ecl_argmax = _declare("ecl_argmax", _int, _context, _int, _floats)
 ecl_top_k = _declare("ecl_top_k", _int, _context, _int, _int, _tokens, _floats)
@@ -111,6 +108,9 @@ class Stretch(ctypes.Structure):
 
 
 ecl_draw = _declare("ecl_draw", _int, _context, _int, ctypes.POINTER(Samplers))
+ecl_row_argmax = _declare("ecl_row_argmax", _int, _floats, _int, _floats)
+ecl_row_top_k = _declare("ecl_row_top_k", _int, _floats, _int, _int, _tokens, _floats)
+ecl_row_draw = _declare("ecl_row_draw", _int, _floats, _int, ctypes.POINTER(Samplers))
 ecl_write = _declare(
     "ecl_write",
     _int,
@@ -237,12 +237,8 @@ ecl_choose = _declare(
     *(ctypes.POINTER(Terms), ctypes.POINTER(Choice)),
 )
 
-ecl_graph_stats = _declare(
-    "ecl_graph_stats",
-    _int,
-    _context,
-    *(ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(_int)),
-)
+_long = ctypes.POINTER(ctypes.c_int64)
+ecl_graph_stats = _declare("ecl_graph_stats", _int, _context, _long, _long, _tokens)
 logits_address = LIBRARY["llama_get_logits_ith"]
 """llama.h's function, as an address: of a context and an index; None if no logits were kept."""
 logits_address.restype = ctypes.c_void_p
@@ -273,6 +269,11 @@ def _check_abi() -> None:
             f"the library {LIBRARY._name} has ABI version {found}, this package needs"
             f" {_ABI_VERSION}; build and install both from the same sources"
         )
+    if _missing:
+        raise EdgeConflayersError(
+            f"the library {LIBRARY._name} lacks {_missing[0]}; build and install both from the"
+            " same sources"
+        )
     for number, struct in enumerate(_STRUCTS):
         offsets = [getattr(struct, field[0]).offset for field in struct._fields_]
         wanted = [ctypes.sizeof(struct), *offsets]
@@ -285,66 +286,3 @@ def _check_abi() -> None:
 
 
 _check_abi()
-
-
-def _cpu_kernels() -> Any:
-    """The library of ggml's CPU backend, which libllama has loaded already; None in upstream's own
-    build, which knows nothing of ours."""
-    for suffix in (".so", ".dylib", ".dll"):
-        for prefix in ("lib", ""):
-            path = Path(LIBRARY._name).parent / f"{prefix}ggml-cpu{suffix}"
-            if path.exists():
-                cpu = ctypes.CDLL(str(path))
-                return cpu if hasattr(cpu, "ecl_kernels_describe") else None
-    return None
-
-
-_cpu = _cpu_kernels()
-if _cpu is not None:
-    _cpu.ecl_kernels_describe.restype = ctypes.c_char_p
-
-
-def default_kernels() -> KernelChoice:
-    """What the environment variable ECL_KERNELS asks for; ours without it."""
-    wanted = os.environ.get("ECL_KERNELS")
-    return next((choice for choice in _KERNEL_CHOICES if choice == wanted), "ecl")
-
-
-@contextlib.contextmanager
-def loading_for(choice: KernelChoice) -> Iterator[None]:
-    """Has the models that this thread loads use these CPU kernels for good.
-
-    Raises:
-        BadInput: there are none of that name.
-    """
-    if choice not in _KERNEL_CHOICES:
-        raise BadInput(f"kernels are one of {', '.join(_KERNEL_CHOICES)}, not '{choice}'")
-    if _cpu is None:
-        yield
-        return
-    before = _cpu.ecl_kernels_chosen()
-    _cpu.ecl_kernels_choose(_KERNEL_CHOICES[choice])
-    try:
-        yield
-    finally:
-        _cpu.ecl_kernels_choose(before)
-
-
-@functools.lru_cache
-def kernels(choice: KernelChoice | None = None) -> dict[str, Any]:
-    """What a choice of kernels means on this CPU.
-
-    Args:
-        choice: None for ``default_kernels()``.
-
-    Returns:
-        ``{"enabled": bool, "exact": bool, "isa": name, "formats": {format: isa or "upstream"}}``.
-        enabled: our kernels are used. exact: a token has the same bits alone and in a small batch.
-        isa: the instruction set of our kernels, or "none". formats: what serves each weight format.
-    """
-    if _cpu is None:
-        return {"enabled": False, "exact": False, "isa": "none", "formats": {}}
-    described: dict[str, Any] = json.loads(
-        _cpu.ecl_kernels_describe(_KERNEL_CHOICES[choice or default_kernels()])
-    )
-    return described

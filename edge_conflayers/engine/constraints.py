@@ -23,8 +23,8 @@ import numpy as np
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.gbnf import GBNF, check_size
 from edge_conflayers.engine.json_schema import not_enforced, read_schema
-from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.native import llama
+from edge_conflayers.engine.vocabulary import Vocabulary
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
 
 Kind = Literal["JSON schema", "regular expression", "grammar"]
@@ -70,7 +70,9 @@ class Constraint(Protocol):
         """Frees it; may be called again."""
 
 
-def make_constraint(model: Model, samplers: binding.Samplers, kind: Kind, text: str) -> Constraint:
+def make_constraint(
+    model: Vocabulary, samplers: binding.Samplers, kind: Kind, text: str
+) -> Constraint:
     """A constraint on one text.
 
     Args:
@@ -114,7 +116,9 @@ class _Guidance:
     as the samplers' ``error``, and no token is allowed from then on.
     """
 
-    def __init__(self, model: Model, samplers: binding.Samplers, kind: Kind, text: str) -> None:
+    def __init__(
+        self, model: Vocabulary, samplers: binding.Samplers, kind: Kind, text: str
+    ) -> None:
         from llguidance import LLMatcher
 
         self.handle: Any = None
@@ -271,10 +275,10 @@ def _with_deep_stack(work: Callable[[], Any]) -> Any:
 
 
 _MARK = 0xFF
-_tokenizers: weakref.WeakKeyDictionary[Model, Any] = weakref.WeakKeyDictionary()
+_tokenizers: weakref.WeakKeyDictionary[Vocabulary, Any] = weakref.WeakKeyDictionary()
 
 
-def _tokenizer(model: Model) -> Any:
+def _tokenizer(model: Vocabulary) -> Any:
     """llguidance's view of a model's vocabulary; made once for a model (1 to 2 s with 150,000
     tokens).
 
@@ -290,7 +294,7 @@ def _tokenizer(model: Model) -> Any:
     return _tokenizers[model]
 
 
-def _ends(model: Model) -> list[int]:
+def _ends(model: Vocabulary) -> list[int]:
     ends = [token for token in range(model.n_vocab) if model.ends_text(token)]
     if not ends:
         raise BadInput(f"{model.path} has no token that ends a text, which a constraint needs")
@@ -303,7 +307,7 @@ class _Vocabulary:
     Tokens that add nothing to the text have a name, after a mark.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Vocabulary) -> None:
         self.eos_token_id = _ends(model)[0]
         self.bos_token_id = None
         self.tokens: list[bytes] = []

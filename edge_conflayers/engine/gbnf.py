@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_conflayers.engine import native
-from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.native import llama
+from edge_conflayers.engine.vocabulary import Vocabulary
 from edge_conflayers.errors import BadInput, one_line
 
 # The parser is recursive: 60,000 parentheses overflow a stack of 8 MB. Not tuned.
@@ -53,7 +53,7 @@ class GBNF:
         BadInput: it does not parse.
     """
 
-    def __init__(self, model: Model, grammar: str) -> None:
+    def __init__(self, model: Vocabulary, grammar: str) -> None:
         check_size(grammar)
         self.handle: Any = None
         native.log.recent.clear()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.constraints import Constraint, Kind, check_constraint, make_constraint
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.native import llama
-from edge_conflayers.engine.session import CachedText
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
 
@@ -119,6 +117,14 @@ class SamplerSettings:
         return self.temperature == 0.0 and not self.penalizes and not self.logit_bias
 
 
+class KeepsLogits(Protocol):
+    """Keeps the logits of its last step (``TextSession``)."""
+
+    def argmax(self, index: int) -> int: ...
+
+    def draw(self, index: int, samplers: binding.Samplers) -> int: ...
+
+
 class Sampler:
     """Draws the tokens of one text, in order; the same logits in the same order give the same
     tokens.
@@ -128,7 +134,7 @@ class Sampler:
             not have.
     """
 
-    def __init__(self, model: Model, settings: SamplerSettings) -> None:
+    def __init__(self, model: LanguageModel, settings: SamplerSettings) -> None:
         self.model = model
         self.settings = settings
         self._native: binding.Samplers | None = None
@@ -167,7 +173,7 @@ class Sampler:
             for token in prompt:
                 llama.llama_sampler_accept(self._chain, token)
 
-    def sample(self, session: CachedText, index: int) -> int:
+    def sample(self, session: KeepsLogits, index: int) -> int:
         """Draws the next token of the text.
 
         Args:
@@ -179,14 +185,10 @@ class Sampler:
         """
         samplers = self.native
         if self._constraint is not None and self.settings.is_argmax:
-            token = int(binding.ecl_argmax(session.handle, index, None))
-            if token >= 0 and self._constraint.takes(token):
+            token = session.argmax(index)
+            if self._constraint.takes(token):
                 return token
-        token = int(binding.ecl_draw(session.handle, index, ctypes.byref(samplers)))
-        if token < 0:
-            samplers.check()
-            session.context.fail(token)
-        return token
+        return session.draw(index, samplers)
 
     def _make_chain(self) -> Any:
         settings = self.settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.native import llama
+from edge_conflayers.engine.vocabulary import Vocabulary
 
 # llama.h's LLAMA_TOKEN_ATTR_*
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
@@ -39,7 +39,7 @@ class SpecialTokens:
         adds_bos: whether a text is to begin with ``bos``.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Vocabulary) -> None:
         self._vocab = model.vocab
         self._n_vocab = model.n_vocab
         self.bos = self._known(llama.llama_vocab_bos(self._vocab))

@@ -31,6 +31,9 @@ from edge_conflayers.machine.folders import CACHE_VARIABLE
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "cached_path", "find", "pull", "remove", "resolve"]
 
+EXPORTED = Path("onnx", "model.onnx")
+"""The file by which a folder that ``export`` wrote is known."""
+
 Reference = ModelInfo | HubReference | UrlReference
 
 
@@ -54,7 +57,8 @@ def find(model: str) -> Reference:
 
 
 def resolve(model: str, progress: ProgressCallback | None = None) -> Path:
-    """The GGUF file that ``model`` means: a path to a file, else what ``find`` takes.
+    """What ``model`` means: a path to a GGUF file or to a folder that ``export`` wrote, else the
+    GGUF file of what ``find`` takes.
 
     A model that is not in the cache is pulled; one that is there is checked by size only.
 
@@ -66,12 +70,15 @@ def resolve(model: str, progress: ProgressCallback | None = None) -> Path:
         raise BadInput("the model's name is empty; give a .gguf file or a name of `models list`")
     path = Path(model)
     try:
-        if path.is_file():
+        if path.is_file() or (path / EXPORTED).is_file():
             return path
     except OSError as error:  # such as a name that is too long
         raise BadInput(f"{model} cannot be read: {error.strerror}; give another name") from None
     if model not in registry() and path.is_dir():
-        raise BadInput(f"{model} is a folder: name the .gguf file in it, or a registry model")
+        raise BadInput(
+            f"{model} is a folder without a model: name a .gguf file in it, a folder that `export`"
+            " wrote, or a registry model"
+        )
     return pull(model, progress)
 
 

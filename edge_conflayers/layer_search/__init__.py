@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session import LayerMask, TextSession
 
 
 class SkipSetSearch(Protocol):
@@ -46,7 +46,7 @@ class SkipSetSearch(Protocol):
         """Learns from a finished round. Runs nothing on the model."""
         ...
 
-    def advance(self, session: Session) -> None:
+    def advance(self, session: TextSession) -> None:
         """Goes on searching by at most one candidate, if it is time to. May run steps of the model
         in a sequence of its own; leaves the session's text as it is."""
         ...

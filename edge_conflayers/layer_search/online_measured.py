@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.layer_search import ranking
 from edge_conflayers.layer_search.measured import Found, MeasuredSearch, Memory
 from edge_conflayers.layer_search.replays import replay_records
@@ -43,7 +43,7 @@ class OnlineMeasuredSearch(MeasuredSearch):
         candidates = 2 if self._found is not None and self._level is None else 1
         self._affordable = self._credit >= candidates * expected
 
-    def advance(self, session: Session) -> None:
+    def advance(self, session: TextSession) -> None:
         """Judges one candidate over the last generated tokens, if there are enough of them and the
         share of time allows it. The first time, ranks the candidates instead."""
         window = self.settings.window
@@ -64,7 +64,7 @@ class OnlineMeasuredSearch(MeasuredSearch):
         self._seconds = time.perf_counter() - started
         self._credit -= self._seconds
 
-    def _window(self, session: Session) -> tuple[int, int]:
+    def _window(self, session: TextSession) -> tuple[int, int]:
         """The positions to judge candidates over: the same as before as long as they are in the
         text and not far back."""
         window = self.settings.window

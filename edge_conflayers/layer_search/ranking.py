@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.engine.binding import AFTER_ATTENTION, AFTER_FFN, BEFORE_ATTENTION
-from edge_conflayers.engine.session import Session
-from edge_conflayers.engine.session.probe import probe, probe_stream
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.errors import EdgeConflayersError
 
 _Floats = npt.NDArray[np.float64]
@@ -23,7 +22,7 @@ _NEIGHBOURS = 2  # on each side of a layer; not tuned
 
 
 def orders(
-    session: Session, begin: int, end: int, savings: Sequence[float]
+    session: TextSession, begin: int, end: int, savings: Sequence[float]
 ) -> list[list[int]] | None:
     """Candidates (as ``sublayers`` counts them) in the order in which they are worth dropping.
 
@@ -43,7 +42,7 @@ def orders(
         BadInput: the model's sub-layers cannot be dropped.
     """
     window = session.tokens[begin:end]
-    confidences = probe(session, window)
+    confidences = session.probe(window)
     if confidences is None:
         return None
     attention, mlp = (np.asarray(kind, dtype=np.float64)[1:-1] for kind in confidences)
@@ -84,7 +83,7 @@ def _among_neighbours(confidence: _Floats) -> _Floats:
     return above
 
 
-def _changes(session: Session, n_tokens: int) -> _Floats | None:
+def _changes(session: TextSession, n_tokens: int) -> _Floats | None:
     """The change of direction of the residual stream by each candidate in the last probe:
     1 - cosine, mean over tokens; None if the architecture's graph does not show the stream."""
     attention: list[float] = []
@@ -92,7 +91,7 @@ def _changes(session: Session, n_tokens: int) -> _Floats | None:
     try:
         for layer in range(1, session.model.n_layer - 1):
             before, middle, after = (
-                probe_stream(session, layer, where, n_tokens)
+                session.probe_stream(layer, where, n_tokens)
                 for where in (BEFORE_ATTENTION, AFTER_ATTENTION, AFTER_FFN)
             )
             attention.append(_turn(before, middle))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.replay import replay
+from edge_conflayers.engine.session import LayerMask, TextSession
 from edge_conflayers.layer_search.objective import Record
 
 
 def replay_records(
-    session: Session,
+    session: TextSession,
     mask: LayerMask,
     begin: int,
     end: int | None = None,
@@ -27,9 +26,9 @@ def replay_records(
         One record for each position, in order; None if the cache has no room for them.
 
     Raises:
-        as ``replay`` does.
+        as ``TextSession.replay`` does.
     """
-    predictions = replay(session, mask, begin, end, stretch=stretch)
+    predictions = session.replay(mask, begin, end, stretch=stretch)
     if predictions is None:
         return None
     text = session.tokens[begin:end]

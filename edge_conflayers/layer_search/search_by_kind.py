@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_conflayers.costs.model import CostsAtContext
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session import LayerMask, TextSession
 from edge_conflayers.layer_search.measured import Found, MeasuredSettings
 from edge_conflayers.layer_search.online_measured import OnlineMeasuredSearch
 from edge_conflayers.layer_search.prompt_kinds import SAME_KIND, Signature, signature, similarity
@@ -53,7 +53,7 @@ class SearchByKind:
     def finished(self) -> bool:
         return self._search.finished
 
-    def begin(self, session: Session) -> None:
+    def begin(self, session: TextSession) -> None:
         """Starts a text whose prompt the session holds. What it learns is kept under the nearest
         kind if that is near enough, else as a kind of its own."""
         seen = signature(session.model.text(session.tokens[-_TAIL:]))
@@ -74,7 +74,7 @@ class SearchByKind:
     def observe(self, round: Round) -> None:
         self._search.observe(round)
 
-    def advance(self, session: Session) -> None:
+    def advance(self, session: TextSession) -> None:
         judged = self._search.judged
         self._search.advance(session)
         self.sets.orders = self._search.orders

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from edge_conflayers.engine.build import kernel_choice, library_build
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.build import library_build
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets, merge_skip_sets
 from edge_conflayers.learned.exact_batches import remember_in
@@ -31,7 +31,9 @@ class Learned:
         store: where it is kept; None for the user's own.
     """
 
-    def __init__(self, model: Model, threads: int, store: ProfileStore | None = None) -> None:
+    def __init__(
+        self, model: LanguageModel, threads: int, store: ProfileStore | None = None
+    ) -> None:
         self._model = model
         self._threads = threads
         self._store = store or ProfileStore()
@@ -83,6 +85,8 @@ class Learned:
 
     def load_head(self) -> NextStateHead | None:
         """The model's next-state head; None if there is none that can be used."""
+        if not self._model.shows_states:
+            return None
         data = self._store.load_bytes(self.head_name)
         if data is None:
             return None
@@ -117,7 +121,7 @@ class Learned:
                 settings,
                 threads=self._threads,
                 gpu_layers=self._model.gpu_layers,
-                kernels=kernel_choice(self._model.kernels),
+                kernels=self._model.arithmetic,
                 library=library_build(),
             )
         return self._keys[name]

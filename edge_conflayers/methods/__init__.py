@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.errors import BadInput
 from edge_conflayers.methods import published, tuned
 from edge_conflayers.methods.method import Method, MethodOptions
@@ -12,6 +12,7 @@ from edge_conflayers.methods.method import Method, MethodOptions
 __all__ = [
     "DRAFT_MODEL_METHODS",
     "METHODS",
+    "STATES_METHODS",
     "TUNED_METHODS",
     "Method",
     "MethodOptions",
@@ -20,7 +21,7 @@ __all__ = [
     "uses_head",
 ]
 
-METHODS: dict[str, Callable[[Model, MethodOptions], Method]] = {
+METHODS: dict[str, Callable[[LanguageModel, MethodOptions], Method]] = {
     "auto": tuned.Auto,
     "plain": published.plain,
     "conflayers": published.conflayers,
@@ -42,18 +43,27 @@ DRAFT_MODEL_METHODS = ("draft-model", "auto-draft-model")
 TUNED_METHODS = ("auto", "auto-draft-model", "measured")
 """Methods whose state is the profile that ``tune`` writes."""
 
+STATES_METHODS = ("clasp", "knapspec")
+"""Methods that look at hidden states."""
+
 _HEAD_METHODS = ("auto", "auto-draft-model")
 
 
-def make_method(name: str, model: Model, options: MethodOptions | None = None) -> Method:
+def make_method(name: str, model: LanguageModel, options: MethodOptions | None = None) -> Method:
     """Makes the method of that name for a model, knowing nothing yet.
 
     Raises:
-        BadInput: there is no such method, the model is too small for it, or an option that it needs
-            is missing.
+        BadInput: there is no such method, the model is too small for it or does not show what it
+            looks at, or an option that it needs is missing.
     """
     if name not in METHODS:
         raise BadInput(f"there is no method '{name}'; choose from {', '.join(METHODS)}")
+    if name in STATES_METHODS and not model.shows_states:
+        others = ", ".join(each for each in METHODS if each not in STATES_METHODS)
+        raise BadInput(
+            f"method '{name}' needs hidden states, which {model.path} does not show; choose from"
+            f" {others}"
+        )
     return METHODS[name](model, options or MethodOptions())
 
 

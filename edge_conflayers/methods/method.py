@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_conflayers.decoding.drafter import Drafter
-from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.next_state.head import NextStateHead
 
 State = Mapping[str, Any]
@@ -22,7 +22,7 @@ class Method(Protocol):
         """Who drafts; None for plain decoding."""
         ...
 
-    def prepare(self, session: Session) -> None:
+    def prepare(self, session: TextSession) -> None:
         """Called before each text and before ``drafter`` is asked for. Measures what the method
         needs to know of the machine and does not know yet; may clear the session."""
         ...
@@ -58,7 +58,7 @@ class MethodOptions:
         next_state: the head that `tune` has taught; drafts in ``auto``.
     """
 
-    draft_model: Model | None = None
+    draft_model: LanguageModel | None = None
     next_state: NextStateHead | None = None
 
 
@@ -74,7 +74,7 @@ class Stateless:
         self.drafter = drafter
         self._settings = dict(settings or {})
 
-    def prepare(self, session: Session) -> None:
+    def prepare(self, session: TextSession) -> None:
         """There is nothing to measure."""
 
     def settings(self) -> dict[str, Any]:

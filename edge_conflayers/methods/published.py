@@ -15,7 +15,7 @@ from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
 from edge_conflayers.drafters.lookup import LookupSource
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.second_model import check_vocabulary
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search import SkipSetSearch
 from edge_conflayers.layer_search.published.clasp import ClaspSearch, ClaspSettings
@@ -33,18 +33,18 @@ from edge_conflayers.methods.method import (
 )
 
 
-def plain(model: Model, options: MethodOptions) -> Method:
+def plain(model: LanguageModel, options: MethodOptions) -> Method:
     """One step of the full model for each token."""
     return Stateless(None)
 
 
-def lookup(model: Model, options: MethodOptions) -> Method:
+def lookup(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts what followed when the text's last tokens occurred before (SuffixDecoding, arXiv
     2411.04975)."""
     return Stateless(FreeDrafter(LookupSource()))
 
 
-def recycling(model: Model, options: MethodOptions) -> Method:
+def recycling(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts the full model's likeliest tokens after the same tokens before (Token Recycling, arXiv
     2408.08696)."""
 
@@ -57,12 +57,12 @@ def recycling(model: Model, options: MethodOptions) -> Method:
     return Resumable({"method": "recycling"}, make)
 
 
-def draft_model(model: Model, options: MethodOptions) -> Method:
+def draft_model(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts with a second model (Leviathan et al., arXiv 2211.17192)."""
     return Stateless(DraftModelDrafter(required_draft_model("draft-model", model, options)))
 
 
-def conflayers(model: Model, options: MethodOptions) -> Method:
+def conflayers(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts with the layers dropped that ConfLayers finds (arXiv 2604.14612)."""
     settings = ConfLayersSettings()
     n_layer, family = model.n_layer, model.architecture
@@ -75,7 +75,7 @@ def conflayers(model: Model, options: MethodOptions) -> Method:
     return _layers("conflayers", settings, search, leaf_probability=settings.leaf_probability)
 
 
-def swift(model: Model, options: MethodOptions) -> Method:
+def swift(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts with the sub-layers dropped that SWIFT finds (arXiv 2410.06916)."""
     settings = SwiftSettings()
 
@@ -87,7 +87,7 @@ def swift(model: Model, options: MethodOptions) -> Method:
     return _layers("swift", settings, search)
 
 
-def clasp(model: Model, options: MethodOptions) -> Method:
+def clasp(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts with the layers dropped that CLaSp chooses for the text at hand (arXiv 2505.24196)."""
     settings = ClaspSettings()
 
@@ -99,7 +99,7 @@ def clasp(model: Model, options: MethodOptions) -> Method:
     return _layers("clasp", settings, search)
 
 
-def knapspec(model: Model, options: MethodOptions) -> Method:
+def knapspec(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts with the sub-layers dropped, and for the length, that KnapSpec chooses for the text at
     hand (arXiv 2602.20217), by costs that go by the weights' sizes."""
     settings, costs = KnapSpecSettings(), costs_by_weights(model)
@@ -118,14 +118,14 @@ def knapspec(model: Model, options: MethodOptions) -> Method:
     return Resumable({"method": "knapspec", **asdict(settings)}, make)
 
 
-def layerskip(model: Model, options: MethodOptions) -> Method:
+def layerskip(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts by one early exit and verifies from there (LayerSkip, arXiv 2404.16710)."""
     settings = LayerSkipSettings()
     drafter = LayerSkipDrafter(model.n_layer, settings)
     return Stateless(drafter, {"method": "layerskip", **asdict(settings)})
 
 
-def del_(model: Model, options: MethodOptions) -> Method:
+def del_(model: LanguageModel, options: MethodOptions) -> Method:
     """Drafts by the early exit, and for the length, that DEL chooses each round (arXiv
     2504.05598)."""
     settings = DelSettings()
@@ -161,7 +161,9 @@ def _layers(
     return Resumable({"method": name, **asdict(settings)}, make)
 
 
-def required_draft_model(method: str, model: Model, options: MethodOptions) -> Model:
+def required_draft_model(
+    method: str, model: LanguageModel, options: MethodOptions
+) -> LanguageModel:
     """The second model that a method drafts with.
 
     Raises:

@@ -10,8 +10,8 @@ from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
 from edge_conflayers.costs.model import CostsAtContext
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
 from edge_conflayers.drafters.measured_layers import MeasuredDrafter
-from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session import Session
+from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.layer_search.measured import MeasuredSettings
 from edge_conflayers.layer_search.search_by_kind import SearchByKind
@@ -28,7 +28,11 @@ class Auto:
     next-state head, the model without some layers, or nobody."""
 
     def __init__(
-        self, model: Model, options: MethodOptions, *, draft_model: Model | None = None
+        self,
+        model: LanguageModel,
+        options: MethodOptions,
+        *,
+        draft_model: LanguageModel | None = None,
     ) -> None:
         self._model = model
         self._draft_model = draft_model
@@ -42,7 +46,7 @@ class Auto:
         steps back, or there is no memory to measure them in."""
         return self._drafter
 
-    def prepare(self, session: Session) -> None:
+    def prepare(self, session: TextSession) -> None:
         """Measures what steps cost, if that is not known."""
         if self._drafter is None:
             try:
@@ -78,7 +82,7 @@ class Auto:
             self._drafter.close()
 
 
-def auto_draft_model(model: Model, options: MethodOptions) -> Auto:
+def auto_draft_model(model: LanguageModel, options: MethodOptions) -> Auto:
     """``Auto`` with a second model among the drafters."""
     second = required_draft_model("auto-draft-model", model, options)
     return Auto(model, options, draft_model=second)
@@ -90,11 +94,11 @@ class Measured:
 
     drafter: MeasuredDrafter
 
-    def __init__(self, model: Model, options: MethodOptions) -> None:
+    def __init__(self, model: LanguageModel, options: MethodOptions) -> None:
         self._model = model
         self._use(SkipSets(model.n_layer))
 
-    def prepare(self, session: Session) -> None:
+    def prepare(self, session: TextSession) -> None:
         """Measures what steps cost and what draft vocabularies save, if that is not known."""
         sets = self.drafter.search.sets
         if sets.costs is not None and sets.savings is not None:

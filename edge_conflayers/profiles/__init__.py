@@ -27,9 +27,9 @@ import msgspec
 
 from edge_conflayers.errors import BadInput, one_line
 from edge_conflayers.machine.folders import DATA_VARIABLE, data_folder
+from edge_conflayers.profiles.fingerprint import model_fingerprint as model_fingerprint
 
 VERSION = 2
-_SAMPLE_BYTES = 1 << 20
 _ABANDONED_SECONDS = 3600.0  # no save takes that long
 _LOCK_SECONDS = 10.0  # a save takes milliseconds, so a lock held for longer is stuck
 
@@ -42,26 +42,6 @@ def default_root() -> Path | None:
         return data_folder() / "profiles"
     except BadInput:
         return None
-
-
-def model_fingerprint(path: Path) -> str:
-    """SHA-256 over the file's size, first and last MiB: cheap however large the model is.
-
-    Raises:
-        BadInput: the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            digest = hashlib.sha256(str(size).encode())
-            for start in (0, max(0, size - _SAMPLE_BYTES)):
-                file.seek(start)
-                digest.update(file.read(_SAMPLE_BYTES))
-    except OSError as error:
-        raise BadInput(
-            f"cannot read the model {path} ({error.strerror}): give the path of a GGUF file"
-        ) from error
-    return digest.hexdigest()
 
 
 @lru_cache(maxsize=1)

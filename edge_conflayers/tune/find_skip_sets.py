@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from edge_conflayers.costs.model import CostsAtContext, StepCosts
 from edge_conflayers.decoding.speculate import generate
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
-from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
-from edge_conflayers.engine.session.replay import replay
+from edge_conflayers.engine.session import NO_MASK, LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search import ranking
 from edge_conflayers.layer_search.measured import MeasuredSearch
@@ -53,7 +52,7 @@ class Progress:
 class _Text:
     """A text in the cache of a session of its own."""
 
-    session: Session
+    session: TextSession
     begin: int  # position of its first generated token
 
     @property
@@ -61,7 +60,7 @@ class _Text:
         return len(self.session) - self.begin
 
 
-def check_layers_can_be_dropped(model: Model) -> None:
+def check_layers_can_be_dropped(model: LanguageModel) -> None:
     """Tries it, before anything is measured.
 
     Raises:
@@ -72,13 +71,13 @@ def check_layers_can_be_dropped(model: Model) -> None:
             f"{model.path} has {model.n_layer} layers; dropping layers needs at least 3, so there"
             " is nothing to tune"
         )
-    with Session(model, n_ctx=64, batch=32, threads=1) as session:
+    with model.open_session(n_ctx=64, threads=1) as session:
         session.set_mask(_WHOLE_LAYER)
         session.step([0])
 
 
 def find_skip_sets(
-    model: Model,
+    model: LanguageModel,
     prompts: Prompts,
     sets: SkipSets,
     costs: StepCosts,
@@ -153,7 +152,7 @@ def find_skip_sets(
 
 
 def _write(
-    model: Model,
+    model: LanguageModel,
     prompt: Sequence[int],
     max_tokens: int,
     threads: int | None,
@@ -164,7 +163,7 @@ def _write(
     it ends as soon as it is long enough to be judged by."""
     # Replays need as much room again as the text.
     n_ctx = len(prompt) + 2 * max_tokens
-    session = stack.enter_context(Session(model, n_ctx=n_ctx, threads=threads))
+    session = stack.enter_context(model.open_session(n_ctx=n_ctx, threads=threads))
     with closing(Sampler(model, SamplerSettings())) as sampler:
         texts = generate(session, prompt, sampler, max_tokens=max_tokens)
         with closing(texts):
@@ -172,12 +171,12 @@ def _write(
                 if written > LEAST_TEXT and time.monotonic() > deadline:
                     break
     text = _Text(session, len(prompt))
-    usable = text.tokens >= LEAST_TEXT and replay(session, NO_MASK, text.begin) is not None
+    usable = text.tokens >= LEAST_TEXT and session.replay(NO_MASK, text.begin) is not None
     return text if usable else None
 
 
 def _search(
-    model: Model, texts: Sequence[_Text], sets: SkipSets, mean: Signature, costs: Costs
+    model: LanguageModel, texts: Sequence[_Text], sets: SkipSets, mean: Signature, costs: Costs
 ) -> MeasuredSearch:
     """A search that starts from the sets of all kinds, the nearest first."""
     known = sorted(sets, key=lambda each: -float(each.signature @ mean))

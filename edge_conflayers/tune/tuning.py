@@ -10,6 +10,7 @@ from typing import Literal
 from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
 from edge_conflayers.drafters import next_state
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
@@ -61,7 +62,7 @@ class Tuned:
 
 
 def tune(
-    model: Model,
+    model: LanguageModel,
     prompts: Prompts,
     *,
     budget: float,
@@ -103,7 +104,7 @@ def tune(
 
 
 def _tune(
-    model: Model,
+    model: LanguageModel,
     prompts: Prompts,
     sets: SkipSets,
     learned: Learned,
@@ -121,7 +122,7 @@ def _tune(
             sets.savings = measure_savings(session, vocabulary)
         learned.keep_skip_sets(sets)
 
-    if sets.costs.t1(0) >= next_state.PAYS_FROM:
+    if model.shows_states and sets.costs.t1(0) >= next_state.PAYS_FROM:
         seconds = budget * _TEACHING
         budget -= seconds
         _teach(model, prompts, learned, tuned, seconds, threads, on_progress)
@@ -150,7 +151,7 @@ def _tune(
 
 
 def _teach(
-    model: Model,
+    model: LanguageModel,
     prompts: Prompts,
     learned: Learned,
     tuned: Tuned,
@@ -161,6 +162,7 @@ def _teach(
     """Teaches the next-state head, and saves it unless the one that there was guesses better."""
     known = learned.load_head()
     try:
+        assert isinstance(model, Model)  # which shows states
         tuned.taught = teaching.teach(
             model,
             [tokens for some in prompts.values() for tokens in some],

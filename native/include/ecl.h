@@ -123,6 +123,13 @@ struct ecl_sampler {
 // the grammar allows no token; ECL_NO_TOKEN if the chain selects none.
 ECL_API llama_token ecl_draw(struct llama_context * ctx, int32_t i, const struct ecl_sampler * sampler);
 
+// The same three by a row of logits[n_vocab] that another engine has computed; there is no context, and so no
+// ecl_last_error. n_vocab > 0 is the size of the vocabulary that sampler's chain and grammar were made for.
+ECL_API llama_token ecl_row_argmax(const float * logits, int32_t n_vocab, float * probability);
+ECL_API int32_t     ecl_row_top_k(const float * logits, int32_t n_vocab, int32_t k, llama_token * tokens,
+                                  float * probabilities);
+ECL_API llama_token ecl_row_draw(const float * logits, int32_t n_vocab, const struct ecl_sampler * sampler);
+
 struct ecl_source;  // ecl_sources.h
 
 // A stretch of plain decoding.

@@ -18,7 +18,6 @@ from trees import check_tree
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.drafters.recycling import WIDTH, RecyclingSource
-from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import ROOT, Draft
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import Session
@@ -36,21 +35,8 @@ class Logits:
         self.tokens = tokens
         self.logits = logits
 
-    @property
-    def handle(self) -> Logits:
-        return self
-
-
-@pytest.fixture(autouse=True)
-def logits_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of ``Logits`` have logits as those of a model have."""
-    real = binding.logits_address
-
-    def address(session: Any, index: int) -> Any:
-        own = isinstance(session, Logits)
-        return session.logits[index].ctypes.data if own else real(session, index)
-
-    monkeypatch.setattr(binding, "logits_address", address)
+    def logits_address(self, index: int) -> int:
+        return int(self.logits[index].ctypes.data)
 
 
 def random_logits(n: int, seed: int = 0) -> Any:

@@ -97,9 +97,22 @@ def calls(session: Session) -> dict[str, tuple[Any, ...]]:
     }
 
 
+def row_calls() -> dict[str, tuple[Any, ...]]:
+    """Arguments of every function on a row of logits."""
+    row, n, token, probability = floats(64), 64, ints(*[0] * 64), floats(64)
+    chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+    llama.llama_sampler_chain_add(chain, llama.llama_sampler_init_greedy())
+    return {
+        "ecl_row_argmax": (row, n, probability),
+        "ecl_row_top_k": (row, n, 5, token, probability),
+        "ecl_row_draw": (row, n, ctypes.byref(binding.Samplers(chain, None))),
+    }
+
+
 MAY_BE_NULL = {
     ("ecl_set_mask", 1),  # no mask
     ("ecl_argmax", 2),  # the probability is not wanted
+    ("ecl_row_argmax", 2),
     ("ecl_draft", 1),  # no mask
     ("ecl_set_next_state", 1),  # no head
     ("ecl_branches", 1),  # no mask
@@ -110,7 +123,7 @@ MAY_BE_NULL = {
 def test_every_function_is_called_here(session: Session) -> None:
     declared = {name for name in vars(binding) if name.startswith("ecl_")}
     others = {"ecl_last_error", "ecl_draft_default_options"}  # cannot fail
-    assert declared - others == set(calls(session)) | set(SOURCE_CALLS)
+    assert declared - others == set(calls(session)) | set(row_calls()) | set(SOURCE_CALLS)
 
 
 def sweep(arguments: tuple[Any, ...], handles: set[int]) -> Iterator[tuple[int, Any, Any]]:
@@ -142,6 +155,23 @@ def test_no_argument_ends_the_process(session: Session) -> None:
     session.clear()  # some wrote where they were told to
     session.read(random_tokens(session.model, 8))
     assert_same_bits(step(session, [9, 10]), wanted)
+
+
+@pytest.mark.parametrize("name", row_calls())
+def test_no_argument_of_a_row_ends_the_process(name: str) -> None:
+    """Null pointers, and numbers that are no length of an array."""
+    function, arguments = getattr(binding, name), row_calls()[name]
+    assert function(*arguments) >= 0
+    for place, argument in enumerate(arguments):
+        for value in (0, -1, SMALLEST) if place == 1 else (None,):
+            if place != 1 and isinstance(argument, int):
+                continue
+            status = function(*arguments[:place], value, *arguments[place + 1 :])
+            assert status == binding.BAD_ARGUMENT or (name, place) in MAY_BE_NULL, (name, place)
+    if name == "ecl_row_top_k":
+        row, n, _, tokens, probabilities = arguments
+        assert function(row, n, LARGEST, tokens, probabilities) == n
+        assert function(row, n, -1, tokens, probabilities) == binding.BAD_ARGUMENT
 
 
 @pytest.mark.parametrize("n", [0, -1, SMALLEST, LARGEST, 65])

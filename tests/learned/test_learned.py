@@ -70,9 +70,9 @@ def test_another_library_or_kernel_has_a_profile_of_its_own(
 ) -> None:
     names = {Learned(model, 1, store).key({}).file_name}
     names.add(Learned(model, 2, store).key({}).file_name)
-    for what in ("kernel_choice", "library_build"):
+    for what in ("engine.model.kernel_choice", "learned.library_build"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"edge_conflayers.learned.{what}", lambda *_: "another")
+            patch.setattr(f"edge_conflayers.{what}", lambda *_: "another")
             names.add(Learned(model, 1, store).key({}).file_name)
     assert len(names) == 4
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.session.arrays import floats, int32_array, state_rows
-from edge_conflayers.engine.session.cached_text import OUTPUT_CODES, CachedText, Outputs
+from edge_conflayers.engine.session.cached_text import OUTPUT_CODES, CachedText
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
+from edge_conflayers.engine.session.results import Outputs
 
 
 def branches(

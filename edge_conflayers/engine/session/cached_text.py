@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +18,9 @@ from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.context import Context, ContextFull
 from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
+from edge_conflayers.engine.session.results import GraphStats, Outputs
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
-
-Outputs = Literal["none", "last", "all"]
 
 OUTPUT_CODES: dict[Outputs, int] = {
     "none": binding.OUTPUTS_NONE,
@@ -31,21 +29,6 @@ OUTPUT_CODES: dict[Outputs, int] = {
 }
 SIDE_SEQUENCE = 1
 """The cache's sequence for tokens that are run beside the text, which is sequence 0."""
-
-
-@dataclass(frozen=True)
-class GraphStats:
-    """Compute graphs of a context.
-
-    Attributes:
-        built: graphs built so far.
-        build_seconds: time spent building them.
-        alive: graphs that are kept for further steps.
-    """
-
-    built: int
-    build_seconds: float
-    alive: int
 
 
 class CachedText(Closing):
@@ -243,6 +226,15 @@ class CachedText(Closing):
             raise EdgeConflayersError(f"the last step kept no logits for token {index}")
         return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
 
+    def logits_address(self, index: int) -> int | None:
+        """Where those logits are in memory; None if none were kept."""
+        address: int | None = binding.logits_address(self.handle, index)
+        return address
+
+    def argmax(self, index: int) -> int:
+        """The most likely token of one kept output of the last step."""
+        return self.context.check(binding.ecl_argmax(self.handle, index, None))
+
     def best(self, index: int = -1) -> tuple[int, float]:
         """The most likely token of one kept output of the last step, and its probability."""
         probability = ctypes.c_float()
@@ -261,6 +253,19 @@ class CachedText(Closing):
         probabilities = (ctypes.c_float * k)()
         n = self.context.check(binding.ecl_top_k(self.handle, index, k, tokens, probabilities))
         return tokens[:n], probabilities[:n]
+
+    def draw(self, index: int, samplers: binding.Samplers) -> int:
+        """Draws the next token of the text by one kept output of the last step.
+
+        Raises:
+            BadInput: a grammar allows no token.
+            BaseException: what a grammar that calls back into Python has raised.
+        """
+        token = int(binding.ecl_draw(self.handle, index, ctypes.byref(samplers)))
+        if token < 0:
+            samplers.check()
+            self.context.fail(token)
+        return token
 
     def rollback(self, length: int) -> None:
         """Removes everything from position ``length`` on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edge_conflayers import machine
-from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.errors import BadInput
 from edge_conflayers.limits import MOST_INT32, check_number
 
@@ -28,7 +28,7 @@ _STEP = 1024
 
 
 def context_for(
-    model: Model, prompt_tokens: int, predict: int | None, wanted: int | None = None
+    model: LanguageModel, prompt_tokens: int, predict: int | None, wanted: int | None = None
 ) -> int:
     """Tokens of a context for a prompt and the text after it: the one rule for context sizes.
 
@@ -58,7 +58,7 @@ def context_for(
     return size
 
 
-def _fitting(model: Model, n_ctx: int) -> int:
+def _fitting(model: LanguageModel, n_ctx: int) -> int:
     """``n_ctx``, or less if the free memory asks for it."""
     free = machine.available_memory()
     needed = kv_cache_bytes(model, n_ctx)
@@ -67,18 +67,23 @@ def _fitting(model: Model, n_ctx: int) -> int:
     return int(n_ctx * free * _OF_FREE_MEMORY / needed) // _STEP * _STEP
 
 
-def kv_cache_bytes(model: Model, n_ctx: int, kv_type: KVType = "f16") -> int:
+def kv_cache_bytes(model: LanguageModel, n_ctx: int, kv_type: KVType | None = None) -> int:
     """Bytes of keys and values for ``n_ctx`` tokens if every layer keeps all of them; sliding
-    windows keep fewer."""
+    windows keep fewer.
+
+    Args:
+        kv_type: of the values; None for what the model's sessions take by default.
+    """
+    value_bytes = model.kv_value_bytes if kv_type is None else KV_TYPES[kv_type][1]
     heads = model.hyperparameter("attention.head_count", 1)
     heads_kv = model.hyperparameter("attention.head_count_kv", heads)
     head_dim = model.n_embd // max(heads, 1)  # recurrent models have none
     key = model.hyperparameter("attention.key_length", head_dim)
     value = model.hyperparameter("attention.value_length", head_dim)
-    return int(n_ctx * model.n_layer * heads_kv * (key + value) * KV_TYPES[kv_type][1])
+    return int(n_ctx * model.n_layer * heads_kv * (key + value) * value_bytes)
 
 
-def check_memory(model: Model, n_ctx: int, kv_type: KVType) -> None:
+def check_memory(model: LanguageModel, n_ctx: int, kv_type: KVType | None = None) -> None:
     """Refuses a KV cache that does not fit in free memory, as far as can be told.
 
     Raises:

@@ -19,27 +19,7 @@ def replay(
     *,
     stretch: int | None = None,
 ) -> list[tuple[int, float]] | None:
-    """Predicts each position of a text under a mask, given the text before it (teacher forcing).
-
-    The masked model runs in parallel over the positions, on top of the full model's keys and values
-    of everything before ``begin``. The session's text, cache and mask stay as they are; the logits
-    of its last step do not.
-
-    Args:
-        mask: the sub-layers to leave out.
-        begin: first position to predict, at least 1.
-        end: position after the last one; None for the end of the text in the cache.
-        stretch: positions after which the masked model goes on from the full model's keys and
-            values, as drafting does after each verification; None for never. At most 32.
-
-    Returns:
-        The most likely token at each position and its probability; None if the cache has no room
-        for the positions once more, or no longer has the window before them.
-
-    Raises:
-        BadInput: the model's architecture cannot be served by the mask.
-        ValueError: positions that are not in the text.
-    """
+    """See ``TextSession.replay``."""
     end = len(session.tokens) if end is None else end
     if not 1 <= begin <= end <= len(session.tokens):
         raise ValueError(f"positions {begin} to {end} are not all in 1 to {len(session.tokens)}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import Draft, ExitStates
@@ -17,27 +17,12 @@ from edge_conflayers.engine.session.arrays import floats, int32_array
 from edge_conflayers.engine.session.cached_text import CachedText
 from edge_conflayers.engine.session.exact_batch import exact_batch, within_stride
 from edge_conflayers.engine.session.mask import LayerMask
+from edge_conflayers.engine.session.probe import probe, probe_stream
+from edge_conflayers.engine.session.replay import replay
+from edge_conflayers.engine.session.results import MOST_WRITTEN, Confidences, Stretch
 from edge_conflayers.errors import BadInput
 
-MOST_WRITTEN = 16
-"""Most tokens of one call of ``write``; not tuned (a caller gives a time limit as well)."""
-
 _UNKNOWN = -1  # stands for a token that is not known yet
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Some tokens of plain decoding, by one call of the library.
-
-    Attributes:
-        tokens: the tokens drawn, in order; at least one.
-        seconds: the time of each token's step.
-        woken: whether a lookup has ended it, having found a draft.
-    """
-
-    tokens: list[int]
-    seconds: list[float]
-    woken: bool
 
 
 class Session(CachedText):
@@ -58,15 +43,10 @@ class Session(CachedText):
         self._exit = None
 
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
-        """Runs the full model over pending and drafted tokens in one step.
+        """See ``TextSession.verify``.
 
-        Each token's logits are kept, as if its branch had been decoded alone. Of a tree, only the
-        first chain stays in the cache: the pending tokens, and the drafted ones as long as each
-        follows the one before it.
-
-        Args:
-            pending: the end of the text, which is not in the cache yet.
-            draft: the tokens drafted to follow it.
+        Of a tree, only the first chain stays in the cache: the pending tokens, and the drafted
+        ones as long as each follows the one before it.
 
         Raises:
             as ``step`` does.
@@ -102,20 +82,7 @@ class Session(CachedText):
         watch: Sequence[Any] = (),
         wake_at: float = 1.0,
     ) -> Stretch:
-        """Decodes plainly in the library: a step over ``pending``, then one over each token drawn
-        but the last. An end-of-text token ends it.
-
-        Args:
-            pending: the end of the text, which is not in the cache yet.
-            samplers: draw the tokens.
-            most: most tokens to draw, at least one; never more than ``MOST_WRITTEN``.
-            seconds: time after which no further step begins.
-            watch: handles of lookups, which take in each token.
-            wake_at: a lookup that has a next token of at least this probability ends it.
-
-        Raises:
-            as ``step`` and ``draw`` do, for the first step and draw; the text is then unchanged.
-        """
+        """See ``TextSession.write``: one call of the library."""
         most = min(most, MOST_WRITTEN, self.room - len(pending) + 1)
         self.check_fits(len(pending), "all")
         tokens, times = (ctypes.c_int32 * most)(), (ctypes.c_double * most)()
@@ -170,6 +137,17 @@ class Session(CachedText):
         """Whether ``verify`` may take a draft at all without changing the text."""
         return self.exact_batch > 1
 
+    @property
+    def why_plain(self) -> str:
+        """See ``TextSession.why_plain``."""
+        on_gpu = self.model.on_gpu
+        where = "this GPU rounds" if on_gpu else "these CPU kernels round"
+        instead = "on the CPU (without -ngl)" if on_gpu else "with --kernels ecl"
+        return (
+            f"{where} steps over several tokens otherwise than steps over one, so that drafts could"
+            f" change the text: decoding plainly; {instead} they cannot"
+        )
+
     @functools.cached_property
     def verifies_trees(self) -> bool:
         """Whether ``verify`` takes drafts that are not chains, which needs our CPU kernels for
@@ -209,31 +187,7 @@ class Session(CachedText):
         runners_up: int = 0,
         keep: bool = False,
     ) -> Draft:
-        """Drafts greedily under a mask. The cache, unless ``keep``, and the session's mask stay as
-        they are.
-
-        Args:
-            mask: the sub-layers that the draft steps leave out.
-            pending: the end of the text, which is not in the cache yet.
-            limit: most tokens to draft.
-            stop_probability: a token less likely than this is the last of the draft.
-            stop_path: drafting ends when the product of the tokens' chances of acceptance falls
-                under this.
-            least_path: a token that makes that product fall under this ends the draft and is left
-                out, unless it is the first.
-            acceptance: chances of acceptance by the drafter's probability p, in equal bins: that of
-                bin floor(p * len(acceptance)); None takes p itself.
-            full_vocabulary: choose among all tokens although a draft vocabulary is set. Within one,
-                a probability is that of a softmax over its tokens, and so a little higher.
-            runners_up: how many of the next likeliest tokens to add as leaves beside each drafted
-                token: after the chain, token by token, likeliest first.
-            keep: append ``pending``, and those drafted tokens that were read to draft the next, to
-                the text. Only without a mask: dropped layers have no keys and values of them.
-
-        Raises:
-            BadInput: the model's architecture cannot be served by the mask, or its LM head by the
-                draft vocabulary.
-        """
+        """See ``TextSession.draft``."""
         limit = min(limit, self.room - len(pending) + 1)
         if limit <= 0:
             return Draft()
@@ -279,16 +233,8 @@ class Session(CachedText):
     def draft_exit(
         self, exit_layer: int, pending: Sequence[int], *, limit: int, stop_probability: float
     ) -> Draft:
-        """Drafts greedily by an early exit: the first ``exit_layer`` layers, then the model's own
-        norm and head. If the draft is verified next, verification goes on after those layers.
-
-        Args:
-            exit_layer: layers that run.
-            pending, limit, stop_probability: as for ``draft``.
-
-        Raises:
-            BadInput: there is no such exit, or the architecture cannot be served by early exits.
-        """
+        """See ``TextSession.draft_exit``. If the draft is verified next, verification goes on after
+        those layers."""
         n_layer, n_embd = self.model.n_layer, self.model.n_embd
         if not 0 < exit_layer < n_layer:
             raise BadInput(
@@ -325,3 +271,22 @@ class Session(CachedText):
             ),
         )
         self.exits_reused += reused.value
+
+    def replay(
+        self,
+        mask: LayerMask,
+        begin: int,
+        end: int | None = None,
+        *,
+        stretch: int | None = None,
+    ) -> list[tuple[int, float]] | None:
+        """See ``TextSession.replay``."""
+        return replay(self, mask, begin, end, stretch=stretch)
+
+    def probe(self, window: Sequence[int]) -> Confidences | None:
+        """See ``TextSession.probe``."""
+        return probe(self, window)
+
+    def probe_stream(self, layer: int, where: int, n_tokens: int) -> npt.NDArray[np.float32]:
+        """See ``TextSession.probe_stream``."""
+        return probe_stream(self, layer, where, n_tokens)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
+from edge_conflayers.engine.session import NO_MASK, LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.masks import SavedMask, SearchState
 from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
@@ -108,7 +108,7 @@ class ClaspSearch:
         """See ``SkipSetSearch.observe``."""
         self._wait -= 1
 
-    def advance(self, session: Session) -> None:
+    def advance(self, session: TextSession) -> None:
         """Chooses the layers anew, if it is time to and the cache has room."""
         if self._wait > 0 or len(session) < 2:
             return

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.probe import probe
+from edge_conflayers.engine.session import LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.masks import SearchState
 from edge_conflayers.layer_search.published.conflayers_selection import (
@@ -137,11 +136,11 @@ class ConfLayersSearch:
         """See ``SkipSetSearch.observe``."""
         self.observe_round(round.draft.chain_length, round.accepted, round.generated)
 
-    def advance(self, session: Session) -> None:
+    def advance(self, session: TextSession) -> None:
         """Runs the probe over the last generated tokens when a proposal is due."""
         if not self.wants_probe or len(session) < self.context_window:
             return
-        confidences = probe(session, session.tokens[-self.context_window :])
+        confidences = session.probe(session.tokens[-self.context_window :])
         if confidences is not None:
             self.propose(*confidences)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_conflayers.costs.model import CostsAtContext, StepCosts
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.engine.session import NO_MASK, LayerMask, Session
+from edge_conflayers.engine.session import NO_MASK, LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.masks import SavedMask, SearchState
 from edge_conflayers.layer_search.objective import expected_speed
@@ -179,7 +179,7 @@ class KnapSpecSearch:
         """See ``SkipSetSearch.observe``."""
         self._wait -= 1
 
-    def advance(self, session: Session) -> None:
+    def advance(self, session: TextSession) -> None:
         """Chooses set and length anew, if it is time to and the cache has room."""
         if self._wait > 0 or len(session) <= self.settings.tokens:
             return

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session import LayerMask, Session, TextSession
 from edge_conflayers.engine.session.branches import branches
+from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.published.similar_paths import Kind, States
 
 _MOST_BRANCHES = 128  # llama.cpp has 255 sequences besides the text's; not tuned
@@ -27,7 +28,9 @@ class LayerRunner:
         n_tokens: how many of the last tokens; fewer than the text has.
     """
 
-    def __init__(self, session: Session, n_tokens: int) -> None:
+    def __init__(self, session: TextSession, n_tokens: int) -> None:
+        if not isinstance(session, Session):
+            raise BadInput("this model shows no hidden states; use another method")
         self._session = session
         self._begin = len(session) - n_tokens
         self._tokens = session.tokens[self._begin :]

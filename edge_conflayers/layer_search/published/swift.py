@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.engine.session import LayerMask, Session
+from edge_conflayers.engine.session import LayerMask, TextSession
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.masks import SavedMask, SearchState
 from edge_conflayers.layer_search.published.gaussian_process import GaussianProcess, suggest
@@ -144,7 +144,7 @@ class SwiftSearch:
         """See ``SkipSetSearch.observe``."""
         self._generated = round.generated
 
-    def advance(self, session: Session) -> None:
+    def advance(self, session: TextSession) -> None:
         """Judges one candidate over the last generated tokens, if there are enough of them."""
         window = self.settings.context_window
         if self.finished or self._generated <= window + 1 or len(session) <= window:

@@ -2,10 +2,18 @@
 
 Caches may be in place: past and present bound to the same buffer of all positions. They may also
 grow, a buffer for each step.
+
+With the input ``double_attention``, which is off by default, attention sees every token twice, the
+second time behind all others, and what that gives is dropped; the cache then has to have room for
+it. GroupQueryAttention computes a single row on a CPU by another kernel than two and more, in other
+bits; everything else here gives a row the same bits alone and among others (onnxruntime 1.32, x86).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from onnx import TensorProto
 
 from edge_conflayers.errors import BadInput
@@ -49,6 +57,13 @@ class OrtOperators:
         self._last = graph.cast(last, TensorProto.INT32)
         total = graph.node("Shape", inputs.attention_mask, start=1, end=2)
         self._total = graph.cast(graph.reshape(total), TensorProto.INT32)
+        self._doubled = graph.input(
+            "double_attention", TensorProto.BOOL, (), default=np.array(False)
+        )
+        self._new = graph.node("Shape", inputs.ids, start=1, end=2)
+        new = graph.cast(self._new, TensorProto.INT32)
+        self._last_doubled = graph.node("Add", self._last, new)
+        self._total_doubled = graph.node("Add", self._total, graph.reshape(new))
         self._padding = Padding(graph, total, inputs.past_keys[0], self._dtype)
 
     def embedding(self, graph: Graph, ids: Value, matrix: Planned) -> Value:
@@ -110,20 +125,34 @@ class OrtOperators:
         qkv: tuple[Value, ...],
         past: Cache,
     ) -> tuple[Value, Cache]:
-        table = self._tables[architecture.ropes[layer]]
-        query, key, value = qkv if len(qkv) == 3 else (qkv[0], None, None)
-        y, keys, values = graph.nodes(
-            "GroupQueryAttention",
-            [query, key, value, *past, self._last, self._total, *table],
-            3,
-            CONTRIB,
-            num_heads=architecture.n_head,
-            kv_num_heads=architecture.n_head_kv,
-            scale=architecture.attention_scale,
-            do_rotary=1,
-            local_window_size=architecture.windows[layer] or -1,
-        )
-        return y, Cache(keys, values)
+        def attend(
+            branch: Graph, qkv: Sequence[Value], last: Value, total: Value
+        ) -> tuple[Value, ...]:
+            query, key, value = qkv if len(qkv) == 3 else (qkv[0], None, None)
+            return branch.nodes(
+                "GroupQueryAttention",
+                [query, key, value, *past, last, total, *self._tables[architecture.ropes[layer]]],
+                3,
+                CONTRIB,
+                num_heads=architecture.n_head,
+                kv_num_heads=architecture.n_head_kv,
+                scale=architecture.attention_scale,
+                do_rotary=1,
+                local_window_size=architecture.windows[layer] or -1,
+            )
+
+        doubled, as_they_are = graph.branch(), graph.branch()
+        twice = [doubled.node("Concat", each, each, axis=1) for each in qkv]
+        y, *cache = attend(doubled, twice, self._last_doubled, self._total_doubled)
+        y = doubled.node("Slice", y, doubled.axes(0), self._new, doubled.axes(1))
+        for branch, outputs in (
+            (doubled, (y, *cache)),
+            (as_they_are, attend(as_they_are, qkv, self._last, self._total)),
+        ):
+            for output in outputs:
+                branch.output(output, self._dtype)
+        seen, keys, values = graph.either(self._doubled, doubled, as_they_are, 3)
+        return seen, Cache(keys, values)
 
     def skipped(self, graph: Graph, past: Cache) -> Cache:
         return self._padding.padded(graph, past)

@@ -1,8 +1,8 @@
 // Draws tokens by a sampler chain, and by a grammar if there is one.
 #include "ecl.h"
 #include "llama-context.h"
+#include "logits/most_likely.h"
 #include "step/guard.h"
-#include "step/step.h"
 
 #include <cmath>
 #include <exception>
@@ -43,13 +43,11 @@ bool allows(llama_sampler * grammar, llama_token token) {
 
 // A grammar is slow over a whole vocabulary: draw first, and only draw again among the tokens that it
 // allows if it forbids the one drawn (llama.cpp, common_sampler_sample).
-llama_token draw(llama_context * ctx, int32_t i, const ecl_sampler & sampler) {
-    const float * logits = logits_of(ctx, i);
+llama_token draw(const float * logits, int32_t n_vocab, const ecl_sampler & sampler) {
     if (sampler.chain == nullptr) {
-        return argmax(ctx, i, nullptr);
+        return most_likely(logits, n_vocab, nullptr);
     }
-    const int32_t n_vocab = n_vocab_of(ctx);
-    llama_token   token   = selected(logits, n_vocab, sampler, false);
+    llama_token token = selected(logits, n_vocab, sampler, false);
     if (sampler.grammar != nullptr) {
         if (!allows(sampler.grammar, token)) {
             token = selected(logits, n_vocab, sampler, true);
@@ -66,19 +64,63 @@ llama_token draw(llama_context * ctx, int32_t i, const ecl_sampler & sampler) {
     return token;
 }
 
+// The same with whatever a sampler or a grammar throws as an error of the draw.
+llama_token draw_or_say_why(const float * logits, int32_t n_vocab, const ecl_sampler & sampler) {
+    try {
+        return draw(logits, n_vocab, sampler);
+    } catch (const error &) {
+        throw;
+    } catch (const std::exception & failure) {
+        throw error(ECL_NO_TOKEN, std::string("no token can be drawn: ") + failure.what());
+    }
+}
+
+// What call() returns, or the code of what it throws. There is no context to remember the reason in.
+template <class Call> int32_t guarded_alone(const Call & call) noexcept {
+    return guarded<int32_t>(call, [](ecl_status status, const char *) { return status; });
+}
+
+void require_sampler(const ecl_sampler * sampler) {
+    require(sampler != nullptr, "the sampler is a null pointer");
+}
+
+void require_row(const float * logits, int32_t n_vocab) {
+    require(logits != nullptr, "the logits are a null pointer");
+    require(n_vocab > 0, "there are no logits");
+}
+
 }  // namespace
 
 }  // namespace ecl
 
 llama_token ecl_draw(llama_context * ctx, int32_t i, const ecl_sampler * sampler) {
     return ecl::guarded(ctx, [&] {
-        ecl::require(sampler != nullptr, "the sampler is a null pointer");
-        try {
-            return ecl::draw(ctx, i, *sampler);
-        } catch (const ecl::error &) {
-            throw;
-        } catch (const std::exception & failure) {  // of a sampler or a grammar
-            throw ecl::error(ECL_NO_TOKEN, std::string("no token can be drawn: ") + failure.what());
-        }
+        ecl::require_sampler(sampler);
+        return ecl::draw_or_say_why(ecl::logits_of(ctx, i), ecl::n_vocab_of(ctx), *sampler);
+    });
+}
+
+llama_token ecl_row_draw(const float * logits, int32_t n_vocab, const ecl_sampler * sampler) {
+    return ecl::guarded_alone([&] {
+        ecl::require_row(logits, n_vocab);
+        ecl::require_sampler(sampler);
+        return ecl::draw_or_say_why(logits, n_vocab, *sampler);
+    });
+}
+
+llama_token ecl_row_argmax(const float * logits, int32_t n_vocab, float * probability) {
+    return ecl::guarded_alone([&] {
+        ecl::require_row(logits, n_vocab);
+        return ecl::most_likely(logits, n_vocab, probability);
+    });
+}
+
+int32_t ecl_row_top_k(const float * logits, int32_t n_vocab, int32_t k, llama_token * tokens,
+                      float * probabilities) {
+    return ecl::guarded_alone([&] {
+        ecl::require_row(logits, n_vocab);
+        ecl::require(k >= 0, "k is negative");
+        ecl::require(k == 0 || (tokens != nullptr && probabilities != nullptr), "an array is a null pointer");
+        return ecl::most_likely_k(logits, n_vocab, k, tokens, probabilities);
     });
 }
