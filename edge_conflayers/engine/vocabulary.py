@@ -19,6 +19,13 @@ _NO_TEXT = 1 << 0 | 1 << 1 | 1 << 3  # llama.h's LLAMA_TOKEN_ATTR_UNKNOWN, _UNUS
 aborts.install(Path(native.LIBRARY._name).parent)
 
 
+def vocabulary_only() -> Any:
+    """Parameters for ``Vocabulary`` that load no weights."""
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    return params
+
+
 class Vocabulary(Closing):
     """Turns text into tokens and back, and knows what the model's file says of itself.
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from edge_conflayers.engine.gguf_header import Header
 from edge_conflayers.onnx.architecture import Architecture
+from edge_conflayers.onnx.token_table import TokenTable, read_token_table
 from edge_conflayers.onnx.tokenizer import build_tokenizer, check_tokenizer
-from edge_conflayers.onnx.vocabulary import Vocabulary, read_vocabulary
 from edge_conflayers.onnx.vocabulary_file import write_vocabulary_file
 
 VOCABULARY_FILE = "vocabulary.gguf"
@@ -31,13 +31,13 @@ _TOKENIZER_CLASSES = {"gpt2": "GPT2Tokenizer", "llama": "GemmaTokenizer"}
 _GENAI_LENGTH = 4096
 
 
-def check_vocabulary(model: Path) -> Vocabulary:
+def check_vocabulary(model: Path) -> TokenTable:
     """The vocabulary of a GGUF file, if it can be exported.
 
     Raises:
         BadInput: it can't be.
     """
-    vocabulary = read_vocabulary(model)
+    vocabulary = read_token_table(model)
     check_tokenizer(vocabulary)
     return vocabulary
 
@@ -48,7 +48,7 @@ def write_configs(
     *,
     header: Header,
     architecture: Architecture,
-    vocabulary: Vocabulary,
+    vocabulary: TokenTable,
     graph: Path,
     shares_cache: bool,
     half: bool,
@@ -86,7 +86,7 @@ def _known(values: _Json) -> _Json:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _special_ids(vocabulary: Vocabulary) -> _Json:
+def _special_ids(vocabulary: TokenTable) -> _Json:
     ends = list(vocabulary.ends)
     return _known(
         {
@@ -97,12 +97,12 @@ def _special_ids(vocabulary: Vocabulary) -> _Json:
     )
 
 
-def _pad(vocabulary: Vocabulary) -> int | None:
+def _pad(vocabulary: TokenTable) -> int | None:
     return vocabulary.eos if vocabulary.pad is None else vocabulary.pad
 
 
 def _config(
-    header: Header, architecture: Architecture, vocabulary: Vocabulary, half: bool
+    header: Header, architecture: Architecture, vocabulary: TokenTable, half: bool
 ) -> _Json:
     """config.json, as transformers has it, with what transformers.js wants to know."""
     class_name, model_type, _ = _NAMES[architecture.name]
@@ -139,12 +139,12 @@ def _config(
     )
 
 
-def _generation_config(vocabulary: Vocabulary) -> _Json:
+def _generation_config(vocabulary: TokenTable) -> _Json:
     return {"do_sample": False, **_special_ids(vocabulary)}
 
 
 def _genai_config(
-    architecture: Architecture, vocabulary: Vocabulary, graph: Path, shares_cache: bool
+    architecture: Architecture, vocabulary: TokenTable, graph: Path, shares_cache: bool
 ) -> _Json:
     """genai_config.json: the graph's inputs and outputs, and how GenAI generates by default."""
     past, present = "past_key_values.%d", "present.%d"
@@ -190,7 +190,7 @@ def _genai_config(
     }
 
 
-def _tokenizer_config(architecture: Architecture, vocabulary: Vocabulary) -> _Json:
+def _tokenizer_config(architecture: Architecture, vocabulary: TokenTable) -> _Json:
     added = {
         str(each.token): {
             "content": each.name,

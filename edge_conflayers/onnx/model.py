@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edge_conflayers import machine
 from edge_conflayers.engine.gguf_header import read_header
 from edge_conflayers.engine.language_model import LanguageModel
-from edge_conflayers.engine.native import llama
+from edge_conflayers.engine.vocabulary import vocabulary_only
 from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx import runtime
 
@@ -52,9 +52,7 @@ class OnnxModel(LanguageModel):
         read_header(path / VOCABULARY)  # says what is wrong where llama.cpp could give up
         self.provider = provider
         self._graphs: dict[int, Any] = {}
-        params = llama.llama_model_default_params()
-        params.vocab_only = True
-        super().__init__(path, path / VOCABULARY, params)
+        super().__init__(path, path / VOCABULARY, vocabulary_only())
         try:
             graph = self.graph(machine.threads_to_use(threads))
             self._read_properties(graph)

@@ -20,7 +20,7 @@ from tokenizers import (
 
 from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx.pretokenizers import pre_tokenizer
-from edge_conflayers.onnx.vocabulary import Vocabulary
+from edge_conflayers.onnx.token_table import TokenTable
 
 _SPACE = "\u2581"  # SentencePiece's
 _BYTES_END = 256
@@ -41,7 +41,7 @@ def _letters() -> tuple[str, ...]:
 _LETTERS = _letters()
 
 
-def check_tokenizer(vocabulary: Vocabulary) -> None:
+def check_tokenizer(vocabulary: TokenTable) -> None:
     """Refuses a vocabulary that no tokenizer.json here stands for.
 
     Raises:
@@ -69,7 +69,7 @@ def check_tokenizer(vocabulary: Vocabulary) -> None:
         raise BadInput("the vocabulary holds a token that is not UTF-8; export another model")
 
 
-def build_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
+def build_tokenizer(vocabulary: TokenTable) -> Tokenizer:
     """The tokenizer of a vocabulary.
 
     Raises:
@@ -104,11 +104,11 @@ def build_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
     return built
 
 
-def _piece(vocabulary: Vocabulary, token: int | None) -> str:
+def _piece(vocabulary: TokenTable, token: int | None) -> str:
     return str(vocabulary.name(token))
 
 
-def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
+def _byte_level(vocabulary: TokenTable) -> Tokenizer:
     """BPE over bytes, each of them written as a letter."""
     kind = pre_tokenizer(vocabulary.pre)
     ids = {name: token for token, name in enumerate(vocabulary.tokens)}
@@ -146,7 +146,7 @@ def _without_missing_bytes(names: set[str]) -> list[pre_tokenizers.PreTokenizer]
     return [pre_tokenizers.Split(Regex(f"[{characters}]"), behavior="removed")]
 
 
-def _listed_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+def _listed_merges(vocabulary: TokenTable) -> list[tuple[str, str]]:
     """The merges of a BPE vocabulary, best first."""
     known = set(vocabulary.tokens)
     merges: dict[tuple[str, str], None] = {}
@@ -161,7 +161,7 @@ def _listed_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     return list(merges)
 
 
-def _sentence_piece(vocabulary: Vocabulary) -> Tokenizer:
+def _sentence_piece(vocabulary: TokenTable) -> Tokenizer:
     """BPE over characters, by scores; characters that are no tokens become bytes."""
     ids = {name: token for token, name in enumerate(vocabulary.tokens)}
     built = Tokenizer(
@@ -187,7 +187,7 @@ def _sentence_piece(vocabulary: Vocabulary) -> Tokenizer:
     return built
 
 
-def _scored_merges(vocabulary: Vocabulary, ids: dict[str, int]) -> list[tuple[str, str]]:
+def _scored_merges(vocabulary: TokenTable, ids: dict[str, int]) -> list[tuple[str, str]]:
     """Every way to make a token of two others, best first.
 
     llama.cpp merges the pair that makes the token with the best score; of equal scores, the

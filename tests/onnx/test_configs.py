@@ -18,7 +18,7 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx.architecture import ARCHITECTURES
 from edge_conflayers.onnx.configs import check_vocabulary
 from edge_conflayers.onnx.export import GRAPH, Target, export
-from edge_conflayers.onnx.vocabulary import read_vocabulary
+from edge_conflayers.onnx.token_table import read_token_table
 from edge_conflayers.onnx.vocabulary_file import write_vocabulary_file
 
 
@@ -108,7 +108,7 @@ def test_the_vocabulary_file_of_a_split_model_looks_for_no_other_parts(tmp_path:
     assert read_header(path).values["split.count"] == 2
     write_vocabulary_file(path, tmp_path / "vocabulary.gguf")
     assert read_header(tmp_path / "vocabulary.gguf").values == whole.values
-    assert read_vocabulary(tmp_path / "vocabulary.gguf").special[0].name == CONTROL
+    assert read_token_table(tmp_path / "vocabulary.gguf").special[0].name == CONTROL
 
 
 @pytest.mark.parametrize("pre", ["kimi-k2", "tiny_aya", "superbpe"])

@@ -14,8 +14,8 @@ from vocabularies import CONTROL, USER_DEFINED, pairs, write_bpe
 
 from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx.pretokenizers import PRE_TOKENIZERS, pre_tokenizer
+from edge_conflayers.onnx.token_table import read_token_table
 from edge_conflayers.onnx.tokenizer import build_tokenizer
-from edge_conflayers.onnx.vocabulary import read_vocabulary
 
 NAMES = tuple(PRE_TOKENIZERS)
 # One name of each row
@@ -25,7 +25,7 @@ WORDS = ("Hello", "ĠHello", "ĠThe", "123", "ĠĠĠĠ", "caf\u00c3\u00a9")
 
 
 def assert_same(path: Path, texts: list[str]) -> None:
-    built = build_tokenizer(read_vocabulary(path))
+    built = build_tokenizer(read_token_table(path))
     with LlamaTokenizer(path) as llama:
         for special in (False, True):
             built.encode_special_tokens = not special
@@ -64,7 +64,7 @@ def test_the_rows_differ(tmp_path: Path) -> None:
     found: dict[tuple[tuple[int, ...], ...], str] = {}
     for name in DIFFERENT:
         path = write_bpe(tmp_path / f"{name}.gguf", name, pairs(8000), words=WORDS)
-        built = build_tokenizer(read_vocabulary(path))
+        built = build_tokenizer(read_token_table(path))
         tokens = tuple(tuple(built.encode(text, add_special_tokens=False).ids) for text in texts)
         assert tokens not in found, (name, found[tokens])
         found[tokens] = name

@@ -14,8 +14,8 @@ from vocabularies import BYTES, CONTROL, USER_DEFINED, pairs, write_bpe, write_s
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.hub import models
+from edge_conflayers.onnx.token_table import TokenTable, read_token_table
 from edge_conflayers.onnx.tokenizer import build_tokenizer, check_tokenizer
-from edge_conflayers.onnx.vocabulary import Vocabulary, read_vocabulary
 from edge_conflayers.onnx.vocabulary_file import write_vocabulary_file
 
 MODELS = ("smollm2-135m", "qwen2.5-coder-0.5b", "gemma3-270m")
@@ -55,7 +55,7 @@ def assert_same(path: Path, built: Tokenizer, texts: list[str], *, strips: bool 
 
 @pytest.mark.model
 def test_real_vocabularies(model_path: Path) -> None:
-    vocabulary = read_vocabulary(model_path)
+    vocabulary = read_token_table(model_path)
     names = [each.name for each in vocabulary.special]
     texts = corpus(names[:40] + names[-10:])
     assert len(texts) >= 1000
@@ -67,7 +67,7 @@ def test_real_vocabularies(model_path: Path) -> None:
 def test_vocabulary_file_of_a_real_model(model_path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "vocabulary.gguf"
     write_vocabulary_file(model_path, copy)
-    assert read_vocabulary(copy) == read_vocabulary(model_path)
+    assert read_token_table(copy) == read_token_table(model_path)
     with LlamaTokenizer(copy) as one, LlamaTokenizer(model_path) as other:
         for text in corpus()[::10]:
             tokens = other.encode(text, special=True)
@@ -86,7 +86,7 @@ def test_sentence_piece(space: dict[str, Any], ends: dict[str, Any], tmp_path: P
         *(" " * n + "ab" for n in range(12)),
         "abcab cab abc", f"{SPACE}{SPACE}", "<s", "<s>a<s> a", f"a{USER_DEFINED} a{USER_DEFINED}",
     ]  # fmt: skip
-    vocabulary = read_vocabulary(path)
+    vocabulary = read_token_table(path)
     assert vocabulary.adds_space is space.get("add_space_prefix", True)
     assert_same(path, build_tokenizer(vocabulary), texts, strips=vocabulary.adds_space)
 
@@ -95,7 +95,7 @@ def test_sentence_piece(space: dict[str, Any], ends: dict[str, Any], tmp_path: P
 def test_byte_level(ends: dict[str, Any], tmp_path: Path) -> None:
     path = write_bpe(tmp_path / "bpe.gguf", "qwen2", pairs(4000), **ends)
     texts = ["", "a", f"x {CONTROL} y{USER_DEFINED}z", *corpus()[::10]]
-    assert_same(path, build_tokenizer(read_vocabulary(path)), texts)
+    assert_same(path, build_tokenizer(read_token_table(path)), texts)
 
 
 def test_bytes_without_a_token_are_left_out_and_nothing_is_merged_over_them(
@@ -105,13 +105,13 @@ def test_bytes_without_a_token_are_left_out_and_nothing_is_merged_over_them(
     merges = [each for each in pairs() if letter not in each]
     path = write_bpe(tmp_path / "bpe.gguf", "gpt-2", merges, without=letter)
     texts = ["a\x04b", "\x04", "+\x04+\x04\x04-", *corpus()[::10]]
-    assert_same(path, build_tokenizer(read_vocabulary(path)), texts)
+    assert_same(path, build_tokenizer(read_token_table(path)), texts)
 
 
-def vocabulary(**changes: Any) -> Vocabulary:
+def vocabulary(**changes: Any) -> TokenTable:
     """A whole BPE vocabulary but for the changes."""
     return replace(
-        Vocabulary(
+        TokenTable(
             kind="gpt2",
             pre="gpt-2",
             tokens=(*BYTES, "ab"),

@@ -1,4 +1,4 @@
-"""What a GGUF file says of its vocabulary: the file's own lists, and what llama.cpp makes of them.
+"""A vocabulary's tokens, as tokenizer.json and the configurations need them.
 
 Which tokens are special, which end a text and whether a text begins with one, llama.cpp decides
 from the file and from its own lists of names. It is asked, so that there is one answer.
@@ -6,16 +6,13 @@ from the file and from its own lists of names. It is asked, so that there is one
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edge_conflayers.engine import native
 from edge_conflayers.engine.gguf_header import Header, read_header
 from edge_conflayers.engine.native import llama
+from edge_conflayers.engine.vocabulary import Vocabulary, vocabulary_only
 from edge_conflayers.errors import BadInput
 
 # llama.h's LLAMA_TOKEN_ATTR_*
@@ -24,7 +21,7 @@ _LSTRIP, _RSTRIP = 1 << 7, 1 << 8
 
 
 @dataclass(frozen=True)
-class SpecialToken:
+class NamedToken:
     """A token that is found in text by its name, before anything else is.
 
     Attributes:
@@ -40,8 +37,8 @@ class SpecialToken:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """A model's vocabulary.
+class TokenTable:
+    """The tokens of a vocabulary, and how text becomes tokens.
 
     Attributes:
         kind: ``tokenizer.ggml.model``: "gpt2" for BPE, "llama" for SentencePiece.
@@ -64,7 +61,7 @@ class Vocabulary:
     normal: tuple[bool, ...]
     scores: tuple[float, ...]
     merges: tuple[str, ...]
-    special: tuple[SpecialToken, ...]
+    special: tuple[NamedToken, ...]
     bos: int | None
     eos: int | None
     pad: int | None
@@ -80,8 +77,8 @@ class Vocabulary:
         return None if token is None else self.tokens[token]
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary of a GGUF file.
+def read_token_table(path: Path) -> TokenTable:
+    """The tokens of a GGUF file.
 
     Raises:
         BadInput: not a GGUF file, or not one whose vocabulary llama.cpp can load.
@@ -91,7 +88,8 @@ def read_vocabulary(path: Path) -> Vocabulary:
     names = header.strings.get("tokenizer.ggml.tokens", ())
     if not names:
         raise BadInput(f"{path} holds no vocabulary; use a GGUF language model")
-    with _llama_vocabulary(path) as vocab:
+    with Vocabulary(path, path, vocabulary_only()) as opened:
+        vocab = opened.vocab
         attributes = [llama.llama_vocab_get_attr(vocab, i) for i in range(len(names))]
         ends = [i for i in range(len(names)) if llama.llama_vocab_is_eog(vocab, i)]
         bos, eos, pad = (
@@ -101,7 +99,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
         adds_bos = bos is not None and bool(llama.llama_vocab_get_add_bos(vocab))
         adds_eos = eos is not None and bool(llama.llama_vocab_get_add_eos(vocab))
     tokens = tuple(name or f"[EMPTY_{i}]" for i, name in enumerate(names))
-    return Vocabulary(
+    return TokenTable(
         kind=kind,
         pre=header.text("tokenizer.ggml.pre"),
         tokens=tokens,
@@ -122,22 +120,6 @@ def read_vocabulary(path: Path) -> Vocabulary:
     )
 
 
-@contextmanager
-def _llama_vocabulary(path: Path) -> Iterator[Any]:
-    """llama.cpp's own, while it is open."""
-    params = llama.llama_model_default_params()
-    params.vocab_only = True
-    native.log.recent.clear()
-    handle = llama.llama_model_load_from_file(os.fsencode(path), params)
-    if not handle:
-        why = native.log.first_error() or "llama.cpp does not say why"
-        raise BadInput(f"the vocabulary of {path} cannot be loaded: {why}; use another file")
-    try:
-        yield llama.llama_model_get_vocab(handle)
-    finally:
-        llama.llama_model_free(handle)
-
-
 def _known(token: object, names: tuple[str, ...]) -> int | None:
     return token if isinstance(token, int) and 0 <= token < len(names) else None
 
@@ -147,10 +129,10 @@ def _scores(header: Header) -> tuple[float, ...]:
     return tuple(map(float, scores)) if isinstance(scores, tuple) else ()
 
 
-def _special(tokens: tuple[str, ...], attributes: list[int]) -> Iterator[SpecialToken]:
+def _special(tokens: tuple[str, ...], attributes: list[int]) -> Iterator[NamedToken]:
     for token, (name, has) in enumerate(zip(tokens, attributes, strict=True)):
         if has & (_UNKNOWN | _CONTROL | _USER_DEFINED):
-            yield SpecialToken(
+            yield NamedToken(
                 token,
                 name,
                 is_control=bool(has & (_UNKNOWN | _CONTROL)),
