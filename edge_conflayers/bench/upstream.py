@@ -28,6 +28,7 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import CachedText, Outputs
+from edge_conflayers.engine.session.checks import check_step
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 _LOOKUP_TOKENS = 2  # what llama-cpp-python's documentation recommends for CPUs
@@ -49,7 +50,7 @@ class UpstreamSession(CachedText):
 
     def step(self, tokens: Sequence[int], *, outputs: Outputs = "last") -> None:
         """See ``CachedText.step``; the last token's logits are always kept."""
-        self.check_fits(len(tokens), outputs)
+        check_step(self, len(tokens), outputs)
         batch = llama.llama_batch_init(len(tokens), 0, 1)
         try:
             batch.n_tokens = len(tokens)
@@ -66,7 +67,7 @@ class UpstreamSession(CachedText):
 
     def read(self, tokens: Sequence[int]) -> None:
         """See ``CachedText.read``."""
-        self.check_fits(len(tokens), "last")
+        check_step(self, len(tokens), "last")
         for begin in range(0, len(tokens), self.batch):
             self.step(tokens[begin : begin + self.batch])
 

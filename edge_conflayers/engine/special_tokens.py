@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.vocabulary import Vocabulary
 
-# llama.h's LLAMA_TOKEN_ATTR_*
-_UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
-_LSTRIP, _RSTRIP = 1 << 7, 1 << 8
+UNKNOWN: int = llama.LLAMA_TOKEN_ATTR_UNKNOWN
+CONTROL: int = llama.LLAMA_TOKEN_ATTR_CONTROL
+USER_DEFINED: int = llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+LSTRIP: int = llama.LLAMA_TOKEN_ATTR_LSTRIP
+RSTRIP: int = llama.LLAMA_TOKEN_ATTR_RSTRIP
 _SPACE = " \t\n\v\f\r"
 
 
@@ -24,9 +26,9 @@ class SpecialToken:
 
     def extended(self, text: str, begin: int, end: int) -> tuple[int, int]:
         """[begin, end) of its name in a text, with the white space that it takes with it."""
-        if self.attributes & _LSTRIP:
+        if self.attributes & LSTRIP:
             begin = len(text[:begin].rstrip(_SPACE))
-        if self.attributes & _RSTRIP:
+        if self.attributes & RSTRIP:
             end = len(text) - len(text[end:].lstrip(_SPACE))
         return begin, end
 
@@ -59,11 +61,11 @@ class SpecialTokens:
 
     def is_control(self, token: int) -> bool:
         """Whether a token is parsed only where special tokens are."""
-        return bool(self._attributes(token) & (_CONTROL | _UNKNOWN))
+        return bool(self._attributes(token) & (CONTROL | UNKNOWN))
 
     def is_user_defined(self, token: int) -> bool:
         """Whether llama.cpp parses a token's name wherever it stands."""
-        return bool(self._attributes(token) & _USER_DEFINED)
+        return bool(self._attributes(token) & USER_DEFINED)
 
     def _attributes(self, token: int) -> int:
         return int(llama.llama_vocab_get_attr(self._vocab, token))
@@ -72,5 +74,5 @@ class SpecialTokens:
         """All control tokens. Looks at the whole vocabulary: a tenth of a second if it is large."""
         for token in range(self._n_vocab):
             attributes = self._attributes(token)
-            if attributes & (_CONTROL | _UNKNOWN) and (name := self.name(token)):
+            if attributes & (CONTROL | UNKNOWN) and (name := self.name(token)):
                 yield SpecialToken(token, name, attributes)

@@ -14,7 +14,9 @@ from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.native import llama
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 
-_NO_TEXT = 1 << 0 | 1 << 1 | 1 << 3  # llama.h's LLAMA_TOKEN_ATTR_UNKNOWN, _UNUSED and _CONTROL
+_NO_TEXT: int = (
+    llama.LLAMA_TOKEN_ATTR_UNKNOWN | llama.LLAMA_TOKEN_ATTR_UNUSED | llama.LLAMA_TOKEN_ATTR_CONTROL
+)
 
 aborts.install(Path(native.LIBRARY._name).parent)
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from edge_conflayers.engine.gguf_header import Header
 from edge_conflayers.onnx.architecture import Architecture
+from edge_conflayers.onnx.folder import VOCABULARY
 from edge_conflayers.onnx.token_table import TokenTable, read_token_table
 from edge_conflayers.onnx.tokenizer import build_tokenizer, check_tokenizer
 from edge_conflayers.onnx.vocabulary_file import write_vocabulary_file
-
-VOCABULARY_FILE = "vocabulary.gguf"
 
 _Json = dict[str, Any]
 
@@ -79,7 +78,7 @@ def write_configs(
         (folder / name).write_text(text + "\n", encoding="utf-8")
     tokenizer = build_tokenizer(vocabulary).to_str()
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    write_vocabulary_file(model, folder / VOCABULARY_FILE)
+    write_vocabulary_file(model, folder / VOCABULARY)
 
 
 def _known(values: _Json) -> _Json:

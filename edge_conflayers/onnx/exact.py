@@ -20,7 +20,8 @@ import numpy as np
 
 from edge_conflayers.engine.session import exact_batch
 from edge_conflayers.engine.session.exact_batch import Setting
-from edge_conflayers.onnx.model import GRAPH, WEIGHTS, OnnxModel
+from edge_conflayers.onnx.folder import GRAPH, WEIGHTS
+from edge_conflayers.onnx.model import OnnxModel
 from edge_conflayers.onnx.steps import Logits, Steps
 
 

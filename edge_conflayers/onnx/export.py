@@ -14,6 +14,7 @@ from edge_conflayers.engine.model_checks import check_file
 from edge_conflayers.onnx.architecture import Architecture, read_architecture
 from edge_conflayers.onnx.configs import check_vocabulary, write_configs
 from edge_conflayers.onnx.external_data import DataFile
+from edge_conflayers.onnx.folder import GRAPH, METADATA_PREFIX, WEIGHTS
 from edge_conflayers.onnx.gguf_file import read_gguf
 from edge_conflayers.onnx.graph.model import ModelGraph
 from edge_conflayers.onnx.graph.operators import Operators
@@ -29,9 +30,6 @@ TARGETS: dict[Target, Callable[[int], Operators]] = {
     "standard": StandardOperators,
 }
 PRECISIONS: tuple[Precision, ...] = ("keep", "fp32", "fp16")
-
-GRAPH = Path("onnx", "model.onnx")
-"""The graph within the folder; the weights are beside it."""
 
 _BESIDE = 64 << 20  # bytes besides the weights: the graph, vocabulary and tokenizer
 
@@ -82,7 +80,7 @@ def export(
     dtype = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
     operators = TARGETS[target](dtype)
     operators.check(architecture)
-    data = DataFile(f"{GRAPH.name}_data")
+    data = DataFile(WEIGHTS.name)
     tensors = Tensors(file, architecture, precision, operators.turned, data)
     report = _Reporter(on_progress)
     with new_folder(folder) as work:
@@ -123,7 +121,7 @@ def _metadata(
         "n_vocab": architecture.n_vocab,
         "n_ctx_train": architecture.n_ctx_train,
     }
-    return {f"edge_conflayers.{key}": str(value) for key, value in values.items()}
+    return {f"{METADATA_PREFIX}{key}": str(value) for key, value in values.items()}
 
 
 class _Reporter:

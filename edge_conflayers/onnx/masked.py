@@ -15,12 +15,11 @@ import numpy.typing as npt
 
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
-from edge_conflayers.engine.session.results import Confidences
+from edge_conflayers.engine.session.results import MOST_REPLAYED, Confidences
 from edge_conflayers.engine.session.text_session import TextSession
 from edge_conflayers.onnx import rows
 from edge_conflayers.onnx.steps import Steps
 
-_MOST_REPLAYED = 32  # tokens of one step, as in llama.cpp's sessions
 _PROBED = 4  # last tokens of a window whose confidences are averaged; not tuned
 
 
@@ -134,7 +133,7 @@ def replay(
     stretch: int | None,
 ) -> list[tuple[int, float]]:
     """Predicts positions of the text; see ``TextSession.replay``."""
-    size = min(stretch or _MOST_REPLAYED, _MOST_REPLAYED, session.max_outputs)
+    size = min(stretch or MOST_REPLAYED, MOST_REPLAYED, session.max_outputs)
     predictions: list[tuple[int, float]] = []
     with _kept(steps, session, mask, begin - 1):
         full = steps.cache.saved(begin - 1, end - 1) if stretch is not None else None

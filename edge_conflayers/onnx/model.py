@@ -11,15 +11,11 @@ from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.vocabulary import vocabulary_only
 from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx import runtime
+from edge_conflayers.onnx.folder import GRAPH, METADATA_PREFIX, VOCABULARY, WEIGHTS
 
 if TYPE_CHECKING:
     from edge_conflayers.onnx.session import OnnxSession
 
-GRAPH = Path("onnx", "model.onnx")
-WEIGHTS = Path("onnx", "model.onnx_data")
-VOCABULARY = Path("vocabulary.gguf")
-
-_PREFIX = "edge_conflayers."  # of our keys in the graph's metadata
 _VALUE_BYTES = {"tensor(float)": 4.0, "tensor(float16)": 2.0}
 
 
@@ -64,16 +60,16 @@ class OnnxModel(LanguageModel):
         found = graph.get_modelmeta().custom_metadata_map
         numbers = ("n_layer", "n_embd", "n_head_kv", "head_dim", "n_vocab", "n_ctx_train")
         try:
-            self.target = found[f"{_PREFIX}target"]
+            self.target = found[f"{METADATA_PREFIX}target"]
             n_layer, n_embd, n_head_kv, head_dim, n_vocab, n_ctx_train = (
-                int(found[_PREFIX + key]) for key in numbers
+                int(found[METADATA_PREFIX + key]) for key in numbers
             )
         except (KeyError, ValueError):
             raise BadInput(
                 f"{self.path / GRAPH} does not say what `edge-conflayers export` writes into it;"
                 " export the model again with this version"
             ) from None
-        architecture = found.get(f"{_PREFIX}architecture")
+        architecture = found.get(f"{METADATA_PREFIX}architecture")
         if (n_vocab, architecture) != (self.n_vocab, self.architecture):
             raise BadInput(
                 f"{VOCABULARY} and {GRAPH} in {self.path} are of different models;"

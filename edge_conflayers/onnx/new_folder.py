@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError, one_line
+from edge_conflayers.hub.room import NO_ROOM
 
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _LOCK = ".lock"
 
 
@@ -96,7 +95,7 @@ def _empty(work: Path) -> None:
 
 
 def _trouble(folder: Path, error: OSError) -> EdgeConflayersError:
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return EdgeConflayersError(
             f"no room for {folder} ({error.strerror}); free some, or name a folder on another disk"
         )

@@ -18,7 +18,12 @@ from edge_conflayers import machine
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.draft import Draft, ExitStates
-from edge_conflayers.engine.session.context import ContextFull
+from edge_conflayers.engine.session.checks import (
+    check_exit,
+    check_positions,
+    check_prompt,
+    check_step,
+)
 from edge_conflayers.engine.session.kv_cache import check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
 from edge_conflayers.engine.session.results import (
@@ -131,16 +136,7 @@ class OnnxSession(Closing):
     def step(self, tokens: Sequence[int], *, outputs: Outputs = "last") -> None:
         """See ``TextSession.step``. A step over one token is made as ``exact`` says."""
         n = len(tokens)
-        if outputs == "all" and n > self._max_outputs:
-            raise EdgeConflayersError(
-                f"a step keeps the logits of at most {self._max_outputs} tokens, not {n};"
-                " take fewer, or open the session with more max_outputs"
-            )
-        if n > self.room:
-            raise ContextFull(
-                f"{n} more tokens do not fit: {len(self)} of {self._n_ctx} are taken;"
-                " start with a larger context (-c)"
-            )
+        check_step(self, n, outputs)
         begin = len(self.tokens)
         if n == 1 and not self._mask:
             found = run_plain(self._steps, self._exact.plain, tokens[0], begin)[np.newaxis]
@@ -152,11 +148,7 @@ class OnnxSession(Closing):
     def read(self, tokens: Sequence[int]) -> None:
         """See ``TextSession.read``. After an interrupt between batches, the session holds the
         batches that were read."""
-        if len(tokens) > self.room:
-            raise ContextFull(
-                f"the prompt has {len(tokens)} tokens, {self.room} fit;"
-                " shorten it or start with a larger context (-c)"
-            )
+        check_prompt(self, len(tokens))
         heads = self._model.hyperparameter("attention.head_count", 1)
         batch = max(1, min(_BATCH, _SCORES // (4 * heads * self._n_ctx)))
         for begin in range(0, len(tokens), batch):
@@ -285,11 +277,7 @@ class OnnxSession(Closing):
     ) -> Draft:
         """See ``TextSession.draft_exit``."""
         n_layer = self._model.n_layer
-        if not 0 < exit_layer < n_layer:
-            raise BadInput(
-                f"there is no exit after {exit_layer} of {n_layer} layers;"
-                f" choose from 1 to {n_layer - 1}"
-            )
+        check_exit(exit_layer, n_layer)
         mask = LayerMask.layers(range(exit_layer, n_layer))
         draft = self.draft(mask, pending, limit=limit, stop_probability=stop_probability)
         # No states to go on from: verification runs all layers.
@@ -308,8 +296,7 @@ class OnnxSession(Closing):
     ) -> list[tuple[int, float]] | None:
         """See ``TextSession.replay``."""
         end = len(self.tokens) if end is None else end
-        if not 1 <= begin <= end <= len(self.tokens):
-            raise ValueError(f"positions {begin} to {end} are not all in 1 to {len(self.tokens)}")
+        check_positions(begin, end, len(self.tokens))
         self._kept = None
         return masked.replay(self._steps, self, mask, begin, end, stretch)
 

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from edge_conflayers.engine.gguf_header import Header, read_header
 from edge_conflayers.engine.native import llama
+from edge_conflayers.engine.special_tokens import CONTROL, LSTRIP, RSTRIP, UNKNOWN, USER_DEFINED
 from edge_conflayers.engine.vocabulary import Vocabulary, vocabulary_only
 from edge_conflayers.errors import BadInput
 
-# llama.h's LLAMA_TOKEN_ATTR_*
-_UNKNOWN, _NORMAL, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 2, 1 << 3, 1 << 4
-_LSTRIP, _RSTRIP = 1 << 7, 1 << 8
+_NORMAL = llama.LLAMA_TOKEN_ATTR_NORMAL
 
 
 @dataclass(frozen=True)
@@ -131,11 +130,11 @@ def _scores(header: Header) -> tuple[float, ...]:
 
 def _special(tokens: tuple[str, ...], attributes: list[int]) -> Iterator[NamedToken]:
     for token, (name, has) in enumerate(zip(tokens, attributes, strict=True)):
-        if has & (_UNKNOWN | _CONTROL | _USER_DEFINED):
+        if has & (UNKNOWN | CONTROL | USER_DEFINED):
             yield NamedToken(
                 token,
                 name,
-                is_control=bool(has & (_UNKNOWN | _CONTROL)),
-                lstrip=bool(has & _LSTRIP),
-                rstrip=bool(has & _RSTRIP),
+                is_control=bool(has & (UNKNOWN | CONTROL)),
+                lstrip=bool(has & LSTRIP),
+                rstrip=bool(has & RSTRIP),
             )

@@ -17,7 +17,8 @@ from edge_conflayers.engine.gguf_header import read_header
 from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx.architecture import ARCHITECTURES
 from edge_conflayers.onnx.configs import check_vocabulary
-from edge_conflayers.onnx.export import GRAPH, Target, export
+from edge_conflayers.onnx.export import Target, export
+from edge_conflayers.onnx.folder import GRAPH
 from edge_conflayers.onnx.token_table import read_token_table
 from edge_conflayers.onnx.vocabulary_file import write_vocabulary_file
 

@@ -15,7 +15,8 @@ from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import int32_array
-from edge_conflayers.engine.session.context import Context, ContextFull
+from edge_conflayers.engine.session.checks import check_prompt, check_step
+from edge_conflayers.engine.session.context import Context
 from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
 from edge_conflayers.engine.session.results import GraphStats, Outputs
@@ -152,7 +153,7 @@ class CachedText(Closing):
         self._decode(binding.ecl_step, tokens, outputs)
 
     def _decode(self, decode: Any, tokens: Sequence[int], outputs: Outputs) -> None:
-        self.check_fits(len(tokens), outputs)
+        check_step(self, len(tokens), outputs)
         array, n = int32_array(tokens), len(tokens)
         self.append(
             tokens, lambda begin: decode(self.handle, array, n, begin, 0, OUTPUT_CODES[outputs])
@@ -176,24 +177,6 @@ class CachedText(Closing):
             del self.tokens[begin:]
             self.context.fail(status)
 
-    def check_fits(self, n: int, outputs: Outputs) -> None:
-        """Refuses a step over ``n`` tokens that does not fit.
-
-        Raises:
-            ContextFull: the cache has no room for the tokens.
-            EdgeConflayersError: the step would keep more logits than ``max_outputs``.
-        """
-        if outputs == "all" and n > self.max_outputs:
-            raise EdgeConflayersError(
-                f"a step keeps the logits of at most {self.max_outputs} tokens, not {n};"
-                " take fewer, or open the session with more max_outputs"
-            )
-        if n > self.room:
-            raise ContextFull(
-                f"{n} more tokens do not fit: {len(self)} of {self.n_ctx} are taken;"
-                " start with a larger context (-c)"
-            )
-
     def read(self, tokens: Sequence[int]) -> None:
         """Runs the model over a prompt, batch by batch, and keeps the logits of its last token.
 
@@ -202,11 +185,7 @@ class CachedText(Closing):
         Raises:
             ContextFull: the prompt does not fit; nothing was read.
         """
-        if len(tokens) > self.room:
-            raise ContextFull(
-                f"the prompt has {len(tokens)} tokens, {self.room} fit;"
-                " shorten it or start with a larger context (-c)"
-            )
+        check_prompt(self, len(tokens))
         for begin in range(0, len(tokens), self._batch):
             part = tokens[begin : begin + self._batch]
             last = begin + len(part) == len(tokens)

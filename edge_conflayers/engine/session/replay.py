@@ -6,9 +6,9 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
+from edge_conflayers.engine.session.checks import check_positions
 from edge_conflayers.engine.session.mask import LayerMask
-
-_MOST_REPLAYED = 32  # tokens of one step: the most that our kernels for small batches take
+from edge_conflayers.engine.session.results import MOST_REPLAYED
 
 
 def replay(
@@ -21,11 +21,10 @@ def replay(
 ) -> list[tuple[int, float]] | None:
     """See ``TextSession.replay``."""
     end = len(session.tokens) if end is None else end
-    if not 1 <= begin <= end <= len(session.tokens):
-        raise ValueError(f"positions {begin} to {end} are not all in 1 to {len(session.tokens)}")
+    check_positions(begin, end, len(session.tokens))
     if not session.has_window_before(begin - 1):
         return None
-    size = min(stretch or _MOST_REPLAYED, _MOST_REPLAYED, session.max_outputs)
+    size = min(stretch or MOST_REPLAYED, MOST_REPLAYED, session.max_outputs)
     predictions: list[tuple[int, float]] = []
     before = session.mask
     session.set_mask(mask)

@@ -13,6 +13,9 @@ Outputs = Literal["none", "last", "all"]
 MOST_WRITTEN = 16
 """Most tokens of one call of ``write``; not tuned (a caller gives a time limit as well)."""
 
+MOST_REPLAYED = 32
+"""Most tokens of one step of a replay: the most that our kernels for small batches take."""
+
 Confidences = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 

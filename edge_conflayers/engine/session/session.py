@@ -15,12 +15,12 @@ from edge_conflayers.engine.draft import Draft, ExitStates
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import floats, int32_array
 from edge_conflayers.engine.session.cached_text import CachedText
+from edge_conflayers.engine.session.checks import check_exit, check_step
 from edge_conflayers.engine.session.exact_batch import exact_batch, within_stride
 from edge_conflayers.engine.session.mask import LayerMask
 from edge_conflayers.engine.session.probe import probe, probe_stream
 from edge_conflayers.engine.session.replay import replay
 from edge_conflayers.engine.session.results import MOST_WRITTEN, Confidences, Stretch
-from edge_conflayers.errors import BadInput
 
 _UNKNOWN = -1  # stands for a token that is not known yet
 
@@ -60,7 +60,7 @@ class Session(CachedText):
         if draft.is_chain:
             self.step(tokens, outputs="all")
             return
-        self.check_fits(len(tokens), "all")
+        check_step(self, len(tokens), "all")
         parents = [*range(-1, len(pending) - 1), *(len(pending) + p for p in draft.parents)]
         chain = next(i for i, parent in enumerate(parents) if parent != i - 1)
         self.append(
@@ -84,7 +84,7 @@ class Session(CachedText):
     ) -> Stretch:
         """See ``TextSession.write``: one call of the library."""
         most = min(most, MOST_WRITTEN, self.room - len(pending) + 1)
-        self.check_fits(len(pending), "all")
+        check_step(self, len(pending), "all")
         tokens, times = (ctypes.c_int32 * most)(), (ctypes.c_double * most)()
         handles = (ctypes.c_void_p * len(watch))(*watch)
         stretch = binding.Stretch(
@@ -236,11 +236,7 @@ class Session(CachedText):
         """See ``TextSession.draft_exit``. If the draft is verified next, verification goes on after
         those layers."""
         n_layer, n_embd = self.model.n_layer, self.model.n_embd
-        if not 0 < exit_layer < n_layer:
-            raise BadInput(
-                f"there is no exit after {exit_layer} of {n_layer} layers;"
-                f" choose from 1 to {n_layer - 1}"
-            )
+        check_exit(exit_layer, n_layer)
         limit = min(limit, self.room - len(pending))
         if limit <= 0:
             return Draft()

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edge_conflayers.onnx.architecture import Architecture
+from edge_conflayers.onnx.folder import METADATA_PREFIX
 from edge_conflayers.onnx.graph.builder import CONTRIB, Graph, Value
 from edge_conflayers.onnx.graph.operators import Cache, Inputs, Operators
 from edge_conflayers.onnx.rope import Rope
@@ -237,7 +238,7 @@ class ModelGraph:
             opset_imports=domains,
             ir_version=_IR_VERSION,
             producer_name="edge-conflayers",
-            producer_version=metadata["edge_conflayers.version"],
+            producer_version=metadata[f"{METADATA_PREFIX}version"],
         )
         helper.set_model_props(model, dict(metadata))
         return model
