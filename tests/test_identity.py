@@ -155,7 +155,7 @@ def steady(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
 def foreseeing(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """The controller with a next-state head that knows nothing and is asked all the same."""
     rng = np.random.default_rng(prompt)
-    weights = rng.normal(size=(model.n_embd, 3 * model.n_embd)).astype(np.float32)
+    weights = rng.normal(size=(2 * model.n_embd, 3 * model.n_embd)).astype(np.float32)
     costs = StepCosts((Measurement(1, 1.0, attention=0.0, mlp=0.0, v={2: 1.001}),))
     return SteadyAuto(
         model,

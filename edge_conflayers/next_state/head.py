@@ -1,9 +1,10 @@
 """The next-state head: what it is, and its file.
 
 The hidden state ``h`` that the LM head takes says which token ``y`` comes next; once ``y`` is
-drawn, the next state is predicted as ``W [h; g; e(y)]``, where ``g`` is an inner layer's state at
-the same position and ``e(y)`` the token's embedding, and the model's own LM head says which tokens
-may follow. That is EAGLE's draft (arXiv 2401.15077) with a matrix in place of its layer; it takes
+drawn, the next states are predicted as ``[h'; g'] = W [h; g; e(y)]``, where ``g`` is an inner
+layer's state at the same position and ``e(y)`` the token's embedding, and the model's own LM head
+says of ``h'`` which tokens may follow. With each of those, ``[h'; g']`` is rolled out further. That
+is EAGLE's draft (arXiv 2401.15077) with a matrix in place of its layer; it takes
 the drawn token as Hydra's heads do (arXiv 2402.05109) and an inner layer as EAGLE-3 does
 (arXiv 2503.01840): the last layers give up what is known of later tokens for the next one.
 ``regression`` says how ``W`` is taught.
@@ -40,7 +41,7 @@ class NextStateHead:
     """A taught head.
 
     Attributes:
-        weights: float32 [n_embd, 3 * n_embd], W.
+        weights: float32 [2 * n_embd, 3 * n_embd], W.
         written: how often each token occurred in the texts that it was taught with.
         chances: for each bin of the head's own probability, lowest first, how many tokens it
             proposed in other texts and how many of them were right, as ``AcceptanceRates`` counts.
@@ -76,8 +77,10 @@ class NextStateHead:
                 chances = tuple((float(tried), float(right)) for tried, right in arrays["chances"])
         except Exception as error:  # zipfile and numpy have many names for what is damaged
             raise BadInput(f"this is no next-state head ({error}); run `tune` anew") from None
+        if weights.shape == (n_embd, 3 * n_embd):
+            raise BadInput("this next-state head is an earlier version's; run `tune` anew")
         if (
-            weights.shape != (n_embd, 3 * n_embd)
+            weights.shape != (2 * n_embd, 3 * n_embd)
             or not np.isfinite(weights).all()
             or tokens.shape != counts.shape
             or not ((tokens >= 0) & (tokens < n_vocab) & (counts > 0)).all()

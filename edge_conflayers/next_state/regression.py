@@ -2,7 +2,7 @@
 
 ``W`` is the ridge regression
 
-    W = T A^-1,  A = sum(x x') + r * diag(sum(x x')) / n,  T = sum(h_next x'),  x = [h; g; e(y)]
+    W = T A^-1,  A = sum(x x') + r * diag(sum(x x')) / n,  T = sum([h'; g'] x'),  x = [h; g; e(y)]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEAST_TOKENS = 1024  # not tuned
 class HeadRegression:
     """The sums of the regression, over as many tokens as come.
 
-    They take 48 * n_embd^2 bytes, however many tokens there are.
+    They take 60 * n_embd^2 bytes, however many tokens there are.
 
     Args:
         n_embd: width of the model's hidden states.
@@ -31,7 +31,7 @@ class HeadRegression:
         self.n_embd = n_embd
         self.written: Counter[int] = Counter()
         self._inner = np.zeros((3 * n_embd, 3 * n_embd), dtype=np.float32)  # sum(x x')
-        self._cross = np.zeros((3 * n_embd, n_embd), dtype=np.float32)  # sum(x h_next')
+        self._cross = np.zeros((3 * n_embd, 2 * n_embd), dtype=np.float32)  # sum(x [h'; g']')
         self._x: list[Floats] = []  # of the chunk that is being filled
         self._next: list[Floats] = []
         self._summed = 0  # tokens
@@ -46,7 +46,7 @@ class HeadRegression:
         Args:
             states: float32 [2 * n_embd], hidden and inner state at the position it was drawn from.
             embedding: float32 [n_embd], the token's.
-            next_state: float32 [n_embd], the hidden state of the step that read it.
+            next_state: float32 [2 * n_embd], hidden and inner state of the step that read it.
         """
         self.written[token] += 1
         self._x.append(np.concatenate([states, embedding]))

@@ -57,7 +57,7 @@ class TrainingToken:
         state: float32 [2 * n_embd], hidden and inner state at the position before it, as
             ``drawn_from`` returns them.
         token: the token.
-        next_state: float32 [n_embd], the hidden state after reading it.
+        next_state: float32 [2 * n_embd], hidden and inner state after reading it.
     """
 
     request: Request
@@ -177,7 +177,7 @@ class ParallelTexts(Closing):
             for i in range(begin, end if trained else begin):
                 state = self._state(i - begin)
                 if before is not None:
-                    yield TrainingToken(request, False, before, prompt[i], self._hidden(state))
+                    yield TrainingToken(request, False, before, prompt[i], state)
                 before = state
 
     def _step(self, texts: dict[int, _Text]) -> Iterator[TrainingToken | FinishedText]:
@@ -186,9 +186,7 @@ class ParallelTexts(Closing):
             results = [(s, self._state(i), self._draw(i)) for i, s in enumerate(run)]
             for sequence, state, drawn in results:
                 text = texts[sequence]
-                yield TrainingToken(
-                    text.request, True, text.state, text.tokens[-1], self._hidden(state)
-                )
+                yield TrainingToken(text.request, True, text.state, text.tokens[-1], state)
                 text.n_cached += 1
                 text.state = state
                 ended = self.model.ends_text(drawn)
@@ -224,9 +222,6 @@ class ParallelTexts(Closing):
 
     def _state(self, index: int) -> State:
         return drawn_from(self.context, index, self.model.n_embd)
-
-    def _hidden(self, state: State) -> State:
-        return state[: self.model.n_embd]
 
     def _draw(self, index: int) -> int:
         k = min(_TOP_K, self.model.n_vocab)

@@ -216,9 +216,9 @@ ECL_API int32_t ecl_verify_exit(struct llama_context * ctx, int32_t exit_layer, 
 
 // ---- The next-state head ----
 
-// Sets a next-state head: a matrix of n_embd rows and 3 * n_embd columns, n_weights in all, row by row. It
+// Sets a next-state head: a matrix of 2 * n_embd rows and 3 * n_embd columns, n_weights in all, row by row. It
 // takes the hidden state which a token was drawn from, the inner state of the same place and the token's
-// embedding, in this order, to the hidden state of the next step. NULL for none. ECL_NO_NEXT_STATE if the
+// embedding, in this order, to the hidden and the inner state of the next step. NULL for none. ECL_NO_NEXT_STATE if the
 // model's embeddings have another width, or memory is short.
 ECL_API int32_t ecl_set_next_state(struct llama_context * ctx, const float * weights, int64_t n_weights);
 

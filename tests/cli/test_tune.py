@@ -147,7 +147,7 @@ def test_a_damaged_head_is_put_aside_with_one_warning(
 ) -> None:
     with Model(tiny) as model:
         learned = Learned(model, 1)
-        weights = np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)
+        weights = np.zeros((2 * model.n_embd, 3 * model.n_embd), dtype=np.float32)
         learned.save_head(NextStateHead(weights))
         path = data / "profiles" / learned.head_name
         path.write_bytes(path.read_bytes()[:-100])
@@ -300,7 +300,7 @@ def test_default_prompts() -> None:
 def test_fresh_forgets_the_head_too(tiny: Path, prompts: Path) -> None:
     with Model(tiny) as model:
         learned = Learned(model, 1)
-        weights = np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)
+        weights = np.zeros((2 * model.n_embd, 3 * model.n_embd), dtype=np.float32)
         learned.save_head(NextStateHead(weights))
         assert tune(tiny, prompts, "--budget", 1).exit_code == 0
         assert learned.load_head() is not None

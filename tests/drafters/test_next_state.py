@@ -44,7 +44,7 @@ def foreseen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def source_of(model: Model, clock: Any = lambda: 0.0) -> NextStateSource:
-    weights = np.ones((model.n_embd, 3 * model.n_embd), dtype=np.float32)
+    weights = np.ones((2 * model.n_embd, 3 * model.n_embd), dtype=np.float32)
     return NextStateSource(NextStateHead(weights), clock=clock)
 
 

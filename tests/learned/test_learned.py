@@ -131,7 +131,9 @@ def test_forgetting_leaves_nothing(model: Model, store: ProfileStore) -> None:
     sets = learned.skip_sets()
     sets.keep(tuned("code"))
     learned.keep_skip_sets(sets)
-    learned.save_head(NextStateHead(np.zeros((model.n_embd, 3 * model.n_embd), dtype=np.float32)))
+    learned.save_head(
+        NextStateHead(np.zeros((2 * model.n_embd, 3 * model.n_embd), dtype=np.float32))
+    )
     assert learned.load_head() is not None
     with_more_threads = Learned(model, 2, store)
     with_more_threads.skip_sets()

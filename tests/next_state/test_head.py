@@ -18,11 +18,11 @@ WIDTH, VOCABULARY = 12, 50
 def taught(n: int, noise: float = 0.0, scale: float = 1.0) -> tuple[NextStateHead, np.ndarray]:
     """A head taught by a linear world, and that world's matrix, for embeddings at this scale."""
     rng = np.random.default_rng(3)
-    truth = rng.normal(size=(WIDTH, 3 * WIDTH))
+    truth = rng.normal(size=(2 * WIDTH, 3 * WIDTH))
     regression = HeadRegression(WIDTH)
     for _ in range(n):
         state, embedding = rng.normal(size=2 * WIDTH), rng.normal(size=WIDTH)
-        after = truth @ np.concatenate([state, embedding]) + noise * rng.normal(size=WIDTH)
+        after = truth @ np.concatenate([state, embedding]) + noise * rng.normal(size=2 * WIDTH)
         vectors = [each.astype(np.float32) for each in (state, scale * embedding, after)]
         regression.add(vectors[0], int(rng.integers(VOCABULARY)), vectors[1], vectors[2])
     assert len(regression) == n
@@ -60,7 +60,7 @@ def test_a_feature_that_is_always_zero_gets_no_weight() -> None:
     for _ in range(1024):
         state = rng.normal(size=2 * WIDTH).astype(np.float32)
         state[3] = 0
-        regression.add(state, 1, state[:WIDTH][::-1], state[WIDTH:])
+        regression.add(state, 1, state[:WIDTH][::-1], state)
     weights = regression.solve().weights
     assert np.isfinite(weights).all() and not weights[:, 3].any()
 
@@ -101,11 +101,11 @@ def test_chances_that_cannot_be_are_refused(chances: tuple[tuple[float, float], 
 @pytest.mark.parametrize(
     "weights, written, sizes",
     [
-        (np.ones((WIDTH, 3 * WIDTH)), {1: 1}, (WIDTH + 1, VOCABULARY)),
-        (np.ones((WIDTH, 2 * WIDTH)), {1: 1}, (WIDTH, VOCABULARY)),
-        (np.full((WIDTH, 3 * WIDTH), np.nan), {1: 1}, (WIDTH, VOCABULARY)),
-        (np.ones((WIDTH, 3 * WIDTH)), {VOCABULARY: 1}, (WIDTH, VOCABULARY)),
-        (np.ones((WIDTH, 3 * WIDTH)), {1: 0}, (WIDTH, VOCABULARY)),
+        (np.ones((2 * WIDTH, 3 * WIDTH)), {1: 1}, (WIDTH + 1, VOCABULARY)),
+        (np.ones((2 * WIDTH, 2 * WIDTH)), {1: 1}, (WIDTH, VOCABULARY)),
+        (np.full((2 * WIDTH, 3 * WIDTH), np.nan), {1: 1}, (WIDTH, VOCABULARY)),
+        (np.ones((2 * WIDTH, 3 * WIDTH)), {VOCABULARY: 1}, (WIDTH, VOCABULARY)),
+        (np.ones((2 * WIDTH, 3 * WIDTH)), {1: 0}, (WIDTH, VOCABULARY)),
     ],
 )
 def test_a_head_of_another_model_is_refused(
@@ -114,3 +114,9 @@ def test_a_head_of_another_model_is_refused(
     data = NextStateHead(weights.astype(np.float32), Counter(written)).to_bytes()
     with pytest.raises(BadInput, match="another model"):
         NextStateHead.from_bytes(data, *sizes)
+
+
+def test_an_earlier_versions_head_is_refused() -> None:
+    data = NextStateHead(np.ones((WIDTH, 3 * WIDTH), dtype=np.float32), Counter({1: 1})).to_bytes()
+    with pytest.raises(BadInput, match="an earlier version's; run `tune` anew"):
+        NextStateHead.from_bytes(data, WIDTH, VOCABULARY)

@@ -15,11 +15,7 @@ from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import Session
-from edge_conflayers.engine.session.next_state_head import (
-    drawn_from,
-    keep_inner_state,
-    output_state,
-)
+from edge_conflayers.engine.session.next_state_head import drawn_from, keep_inner_state
 from edge_conflayers.methods import MethodOptions, make_method
 from edge_conflayers.tune import teaching
 from edge_conflayers.tune.parallel_texts import FinishedText, ParallelTexts, Request, TrainingToken
@@ -64,7 +60,7 @@ def check_states(model: Model, before: list[int], told: list[TrainingToken]) -> 
             state = drawn_from(session.context, -1, model.n_embd)
             assert token.state == pytest.approx(state, abs=2e-2)
             session.step([token.token])
-            after = output_state(session.context, -1, model.n_embd)
+            after = drawn_from(session.context, -1, model.n_embd)
             assert token.next_state == pytest.approx(after, abs=2e-2)
 
 

@@ -16,8 +16,8 @@ def set_next_state(context: Context, weights: npt.NDArray[np.float32] | None) ->
     """Sets a context's next-state head, or removes it.
 
     Args:
-        weights: float32 [n_embd, 3 * n_embd], a linear map from the states of ``drawn_from`` and a
-            token's embedding, one after the other, to the next hidden state; None for no head.
+        weights: float32 [2 * n_embd, 3 * n_embd], a linear map from the states of ``drawn_from``
+            and a token's embedding, one after the other, to the next states; None for no head.
 
     Raises:
         BadInput: the architecture cannot be served by one, or there is no memory.

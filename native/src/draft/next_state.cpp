@@ -17,13 +17,13 @@ std::unique_ptr<next_state_head> next_state_head::make(const float * weights, in
     }
     const int64_t   width = 3 * n_embd;
     const ggml_type type  = width % ggml_blck_size(GGML_TYPE_Q8_0) == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
-    head->weights         = ggml_new_tensor_2d(head->weights_meta.get(), type, width, n_embd);
+    head->weights         = ggml_new_tensor_2d(head->weights_meta.get(), type, width, 2 * n_embd);
     head->weights_buffer.reset(ggml_backend_alloc_ctx_tensors(head->weights_meta.get(), head->backend.get()));
     if (head->weights_buffer == nullptr) {
         return nullptr;
     }
     const ggml_from_float_t store = ggml_get_type_traits_cpu(type)->from_float;
-    for (int64_t row = 0; row < n_embd; ++row) {
+    for (int64_t row = 0; row < 2 * n_embd; ++row) {
         store(weights + row * width, static_cast<char *>(head->weights->data) + row * head->weights->nb[1], width);
     }
     return head;
@@ -38,13 +38,14 @@ const char * next_state_head::prepare(const draft_head & head, uint64_t wanted) 
     if (!ggml_backend_supports_buft(backend.get(), ggml_backend_buffer_get_type(head.rows->buffer))) {
         return "its LM head is not in memory that the CPU computes in";
     }
-    graph_meta.reset(ggml_init({ 4 * ggml_tensor_overhead() + ggml_graph_overhead_custom(8, false), nullptr, true }));
+    graph_meta.reset(ggml_init({ 5 * ggml_tensor_overhead() + ggml_graph_overhead_custom(8, false), nullptr, true }));
     ggml_context * ctx = graph_meta.get();
     if (ctx == nullptr) {
         return "there is no memory for it";
     }
-    input  = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, weights->ne[0]);
-    output = ggml_mul_mat(ctx, head.rows, ggml_mul_mat(ctx, weights, input));
+    ggml_tensor * hidden = ggml_view_2d(ctx, weights, weights->ne[0], weights->ne[1] / 2, weights->nb[1], 0);
+    input                = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, weights->ne[0]);
+    output               = ggml_mul_mat(ctx, head.rows, ggml_mul_mat(ctx, hidden, input));
     graph  = ggml_new_graph_custom(ctx, 8, false);
     ggml_build_forward_expand(graph, output);
     if (!ggml_backend_supports_op(backend.get(), output)) {
@@ -60,7 +61,7 @@ const char * next_state_head::prepare(const draft_head & head, uint64_t wanted) 
 }
 
 const std::vector<float> * next_state_head::logits(const float * state, const float * embedding, int32_t n_threads) {
-    const size_t size = weights->ne[1] * sizeof(float);
+    const size_t size = weights->ne[1] / 2 * sizeof(float);
     ggml_backend_tensor_set(input, state, 0, 2 * size);
     ggml_backend_tensor_set(input, embedding, 2 * size, size);
     ggml_backend_cpu_set_n_threads(backend.get(), n_threads);

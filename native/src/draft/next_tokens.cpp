@@ -55,7 +55,7 @@ int32_t ecl_set_next_state(llama_context * ctx, const float * weights, int64_t n
             return ECL_OK;
         }
         const int64_t n_embd = ecl::n_embd_of(ctx);
-        ecl::require(n_weights == 3 * n_embd * n_embd, "a next-state head has n_embd rows of 3 * n_embd weights");
+        ecl::require(n_weights == 6 * n_embd * n_embd, "a next-state head has 2 * n_embd rows of 3 * n_embd weights");
         ecl::require_embeddings(ctx->get_model());
         ecl::drafts_of(ctx).next_state = ecl::next_state_head::make(weights, n_embd);
         if (ecl::drafts_of(ctx).next_state == nullptr) {

@@ -149,7 +149,7 @@ def test_steps_without_an_inner_state_say_so(tiny: Tiny) -> None:
 def test_tokens_are_foreseen_by_head_and_lm_head(tiny: Tiny, quant: str, n_embd: int) -> None:
     model = tiny("qwen2", n_layer=3, quant=quant, n_embd=n_embd, n_ff=256)
     rng = np.random.default_rng(1)
-    weights = rng.normal(size=(n_embd, 3 * n_embd)).astype(np.float32)
+    weights = rng.normal(size=(2 * n_embd, 3 * n_embd)).astype(np.float32)
     state = rng.normal(size=2 * n_embd).astype(np.float32)
     vocabulary = np.array(VOCABULARY)
     rows = matrix(model, "output.weight")[vocabulary]
@@ -160,7 +160,7 @@ def test_tokens_are_foreseen_by_head_and_lm_head(tiny: Tiny, quant: str, n_embd:
         for token in (0, 7, model.n_vocab - 1):
             embedding = token_embedding(session.context, token, n_embd)
             assert embedding == pytest.approx(embeddings[token], abs=1e-6)
-            logits = rows @ (weights @ np.concatenate([state, embedding]))
+            logits = rows @ (weights[:n_embd] @ np.concatenate([state, embedding]))
             tokens, probabilities = next_tokens(session.context, state, token, 5)
             assert set(tokens) <= set(VOCABULARY) and len(set(tokens)) == 5
             assert probabilities == sorted(probabilities, reverse=True)
@@ -182,7 +182,7 @@ def test_asking_disturbs_no_step(tiny: Tiny) -> None:
             session.set_draft_vocabulary(VOCABULARY)
             if asks:
                 keep_inner_state(session.context, 2)
-                set_next_state(session.context, np.ones((model.n_embd, 3 * model.n_embd)))
+                set_next_state(session.context, np.ones((2 * model.n_embd, 3 * model.n_embd)))
             session.read(text[:20])
             found = []
             for token in text[20:]:
@@ -200,7 +200,7 @@ def test_the_vocabulary_may_change(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=3)
     state = np.ones(2 * model.n_embd, dtype=np.float32)
     with open_session(model) as session:
-        set_next_state(session.context, np.ones((model.n_embd, 3 * model.n_embd)))
+        set_next_state(session.context, np.ones((2 * model.n_embd, 3 * model.n_embd)))
         for vocabulary in ([3, 4, 5], range(100, 290), [7]):
             session.set_draft_vocabulary(vocabulary)
             tokens, _ = next_tokens(session.context, state, 9, 3)
@@ -214,7 +214,7 @@ def test_what_is_missing_is_named(tiny: Tiny) -> None:
         session.read(random_tokens(model, 5))
         with pytest.raises(BadInput, match="there is no next-state head"):
             next_tokens(session.context, state, 3, 2)
-        set_next_state(session.context, np.ones((model.n_embd, 3 * model.n_embd)))
+        set_next_state(session.context, np.ones((2 * model.n_embd, 3 * model.n_embd)))
         with pytest.raises(BadInput, match="without a draft vocabulary"):
             next_tokens(session.context, state, 3, 2)
         session.set_draft_vocabulary([1, 2, 3])

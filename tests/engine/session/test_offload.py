@@ -69,6 +69,6 @@ def test_a_next_state_head_is_refused_where_the_lm_head_is_on_the_device(
         session.read(random_tokens(model, 12))
         session.set_draft_vocabulary(range(100))
         state = drawn_from(session.context, -1, model.n_embd)
-        set_next_state(session.context, np.zeros((model.n_embd, 3 * model.n_embd)))
+        set_next_state(session.context, np.zeros((2 * model.n_embd, 3 * model.n_embd)))
         with pytest.raises(BadInput, match="not in memory that the CPU computes in"):
             next_tokens(session.context, state, 5, 2)
