@@ -81,7 +81,7 @@ class TextGenerator(Closing):
                     threads=self.threads,
                 )
             )
-            self._learned = Learned(self.model, self.threads, profiles)
+            self.learned = Learned(self.model, self.threads, profiles)
             second = (
                 stack.enter_context(
                     open_draft_model(
@@ -95,7 +95,7 @@ class TextGenerator(Closing):
                 if draft_model is not None
                 else None
             )
-            head = self._learned.load_head() if uses_head((method,)) and not fresh else None
+            head = self.learned.load_head() if uses_head((method,)) and not fresh else None
             self._options = MethodOptions(second, head)
             self._method = self._make(method, stack)
             self._open = stack.pop_all()
@@ -126,7 +126,7 @@ class TextGenerator(Closing):
                 self.method_name = "plain"
                 self._method = self._make("plain", self._open)
             if not self._fresh:
-                self._learned.resume(self._method)
+                self.learned.resume(self._method)
             self._resumed = True
         return self._session
 
@@ -207,7 +207,7 @@ class TextGenerator(Closing):
     def save(self) -> None:
         """Keeps what was learned so far; a failure is logged in one line."""
         if self._resumed and not self._fresh:
-            self._learned.keep(self._method)
+            self.learned.keep(self._method)
 
     def close(self) -> None:
         """Keeps what was learned, and frees the models."""

@@ -30,6 +30,7 @@ from edge_conflayers.cli.options import (
 )
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.streams import ArgumentText, read_input, read_text
+from edge_conflayers.cli.taught import show_taught
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.language_model import LanguageModel
     from edge_conflayers.engine.sampling import SamplerSettings
+    from edge_conflayers.text_generator import TextGenerator
 
 
 @click.command()
@@ -77,6 +79,12 @@ if TYPE_CHECKING:
     help="Colour the text by who drafted it, on a terminal.",
 )
 @fresh_option("Neither use nor keep what is learned about this model.")
+@click.option(
+    "--learn",
+    type=click.FloatRange(min=1, max=24 * 3600),
+    metavar="SECONDS",
+    help="After the text, teach the next-state head by it for so long; Ctrl-C ends that.",
+)
 @file_option("--stats-json", help="Write the statistics to a file.")
 def run(
     model: str,
@@ -97,6 +105,7 @@ def run(
     draft_model: str | None,
     show_draft: bool,
     fresh: bool,
+    learn: float | None,
     stats_json: Path | None,
     **sampling: Any,
 ) -> None:
@@ -106,6 +115,8 @@ def run(
     """
     if stats_json is not None:
         check_writable(stats_json, model, draft_model, prompt_file, grammar_file)
+    if learn is not None and fresh:
+        raise BadInput("--learn keeps what is learned and --fresh does not; choose one")
     text = _prompt(prompt, prompt_file)
     path = find_model(model)
 
@@ -137,8 +148,9 @@ def run(
         if writer.method_name != method:
             click.echo(f"note: {session.why_plain}", err=True)
         written = writer.generate(tokens, settings, max_tokens=max_tokens, stats=stats)
+        drawn: list[int] = []
         try:
-            _stream(writer.model, written, stats, colours)
+            _stream(writer.model, _noted(written, drawn), stats, colours)
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -154,6 +166,8 @@ def run(
         if stats_json is not None:
             about = {"model": str(path), "method": used, "seed": seed}
             write_json(stats_json, {**about, **stats.to_json()})
+        if learn is not None and not interrupted:
+            interrupted = _learn(writer, tokens, drawn, learn)
     if interrupted:
         sys.exit(130)
 
@@ -203,6 +217,31 @@ def _sampler_settings(
     if grammar_file is not None:
         grammar = read_text(grammar_file, "grammar file")
     return SamplerSettings(temperature=temp, grammar=grammar, json_schema=json_schema, **rest)
+
+
+def _noted(tokens: Generator[int, None, None], noted: list[int]) -> Generator[int, None, None]:
+    """The same tokens, which are added to a list."""
+    with closing(tokens):
+        for token in tokens:
+            noted.append(token)
+            yield token
+
+
+def _learn(writer: TextGenerator, prompt: list[int], text: list[int], seconds: float) -> bool:
+    """Teaches the next-state head by a text. Returns whether it was interrupted."""
+    from edge_conflayers.tune.after_text import learn_after_text
+
+    try:
+        taught = learn_after_text(
+            *(writer.model, writer.learned, prompt, text), seconds=seconds, threads=writer.threads
+        )
+    except KeyboardInterrupt:
+        return True
+    if taught is None:
+        click.echo("too little text to learn from; give a longer --learn", err=True)
+        return False
+    show_taught(taught, err=True)
+    return taught.interrupted
 
 
 def _stream(

@@ -21,13 +21,13 @@ from edge_conflayers.cli.options import (
     raw_option,
 )
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.taught import show_taught
 from edge_conflayers.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.layer_search.skip_sets import SkipSet
-    from edge_conflayers.tune.teaching import Taught
     from edge_conflayers.tune.tuning import Progress
 
 _TICKS = 10  # steps of a progress bar in a second
@@ -37,18 +37,25 @@ _LONGEST = 7 * 24 * 3600  # seconds
 @click.command()
 @model_argument
 @prompts_option(
-    help="JSON lines or text as for `bench`; each category is a kind.  [default: short ones of five"
-    " kinds]",
+    help="JSON lines or text as for `bench`: prompts to learn to answer. Each category is a kind"
+    " that layers are searched for.  [default: everyday tasks]",
+)
+@click.option(
+    "--texts",
+    "texts_path",
+    type=click.Path(path_type=Path),
+    help="A text file, or a folder of text or code, to learn from as well.",
 )
 @click.option(
     "--budget",
     type=click.FloatRange(min=1),
     default=300,
     show_default=True,
-    help="Seconds in all, besides measuring what steps cost. A half teaches the next-state head"
-    " (unless steps take so little that it would not pay), the rest searches for layers.",
+    help="Seconds in all, besides measuring what steps cost: a minute to a night. Four fifths teach"
+    " the next-state head (unless steps take so little that it would not pay), the rest searches"
+    " for layers.",
 )
-@count_option("--limit", default=3, help="Most prompts of a kind.")
+@count_option("--limit", default=3, help="Most prompts of a kind that layers are searched with.")
 @predict_option(96, least=32, help="Most tokens to write for each prompt.")
 @raw_option
 @fresh_option("Forget all that was learned about this model, its next-state head included.")
@@ -58,6 +65,7 @@ _LONGEST = 7 * 24 * 3600  # seconds
 def tune(
     model: str,
     prompts_file: Path | None,
+    texts_path: Path | None,
     budget: float,
     limit: int,
     predict: int,
@@ -68,20 +76,23 @@ def tune(
     kernels: KernelChoice | None,
     provider: str | None,
 ) -> None:
-    """Make MODEL faster: teach it to foresee tokens by texts that it writes itself, and search for
-    the layers that are best dropped in drafts, for each kind of prompts.
+    """Make MODEL faster: teach it to foresee its own tokens, by its answers to your prompts and to
+    everyday tasks, and search for the layers that are best dropped in drafts.
 
     What is found is kept for `run` on this machine. Ctrl-C keeps the best so far.
     """
     from edge_conflayers import machine
+    from edge_conflayers.bench import workloads
     from edge_conflayers.bench.runner import make_task
     from edge_conflayers.limits import check_number
     from edge_conflayers.onnx.opening import open_model
     from edge_conflayers.tune import tuning
+    from edge_conflayers.tune.user_texts import read_user_texts
 
     check_number("budget", budget, 1, _LONGEST)
     threads = machine.threads_to_use(threads)
-    kinds = _prompts(prompts_file, limit)
+    own = [] if prompts_file is None else workloads.load(prompts_file)
+    user_texts = [] if texts_path is None else read_user_texts(texts_path)
     path = find_model(model)
     with (
         open_model(
@@ -93,8 +104,10 @@ def tune(
             loaded,
             {
                 kind: [make_task(loaded, prompt, raw=raw).tokens for prompt in prompts]
-                for kind, prompts in kinds.items()
+                for kind, prompts in workloads.by_category(own or _default(), limit).items()
             },
+            to_teach=[make_task(loaded, prompt, raw=raw).tokens for prompt in own],
+            user_texts=[loaded.tokenize(text) for text in user_texts],
             budget=budget,
             max_tokens=predict,
             threads=threads,
@@ -105,7 +118,7 @@ def tune(
         click.echo(f"no next-state head: {tuned.no_head}", err=True)
     _show_sets(tuned.sets)
     if tuned.taught is not None:
-        _show_taught(tuned.taught)
+        show_taught(tuned.taught)
     for kind in tuned.without_text:
         click.echo(f"{kind}: too little text to search over; give longer or other prompts")
     if tuned.interrupted:
@@ -113,29 +126,16 @@ def tune(
         sys.exit(130)
 
 
-def _prompts(file: Path | None, limit: int) -> dict[str, list[Prompt]]:
-    """The user's prompts by category, or the default ones by kind."""
-    from edge_conflayers.bench import workloads
+def _default() -> list[Prompt]:
+    """Prompts to search layers with."""
+    from edge_conflayers.bench.workloads import Prompt
     from edge_conflayers.tune.prompts import DEFAULT_PROMPTS
 
-    if file is not None:
-        return workloads.by_category(workloads.load(file), limit)
-    return workloads.by_category(
-        [
-            workloads.Prompt(f"{kind} {i}", kind, text)
-            for kind, texts in DEFAULT_PROMPTS.items()
-            for i, text in enumerate(texts)
-        ],
-        limit,
-    )
-
-
-def _show_taught(taught: Taught) -> None:
-    first, among = taught.foreseen
-    click.echo(
-        f"next-state head: of the tokens after the next one it foresees {first:.0%} in one guess"
-        f" and {among:.0%} in four (texts of {taught.tokens} tokens)"
-    )
+    return [
+        Prompt(f"{kind} {i}", kind, text)
+        for kind, texts in DEFAULT_PROMPTS.items()
+        for i, text in enumerate(texts)
+    ]
 
 
 class _Bars:

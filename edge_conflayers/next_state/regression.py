@@ -1,89 +1,40 @@
-"""Teaches a next-state head in closed form: one pass over a few thousand tokens, numpy only.
-
-``W`` is the ridge regression
-
-    W = T A^-1,  A = sum(x x') + r * diag(sum(x x')) / n,  T = sum([h'; g'] x'),  x = [h; g; e(y)]
-"""
+"""A next-state head in closed form: the ridge regression that cross-entropy starts from."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
-from edge_conflayers.next_state.head import Floats, NextStateHead
+from edge_conflayers.next_state.head import Floats
+from edge_conflayers.next_state.training_data import Features
 
 _RIDGE = 800.0  # r, in tokens whose features say nothing; how it was chosen is not recorded
-_CHUNK = 256  # tokens of one matrix product; not tuned
-_LEAST_TOKENS = 1024  # not tuned
+_CHUNK = 2048  # tokens of one matrix product; not tuned
 
 
-class HeadRegression:
-    """The sums of the regression, over as many tokens as come.
+def ridge(features: Features) -> Floats:
+    """The map from ``features.inputs`` to ``features.targets`` with the least squared error,
 
-    They take 60 * n_embd^2 bytes, however many tokens there are.
+        W = A^-1 T,  A = sum(x x') + r * diag(sum(x x')) / n,  T = sum(x [h'; g']').
 
     Args:
-        n_embd: width of the model's hidden states.
+        features: at least one sample.
+
+    Returns:
+        float32 [3 * n_embd, 2 * n_embd].
     """
-
-    def __init__(self, n_embd: int) -> None:
-        self.n_embd = n_embd
-        self.written: Counter[int] = Counter()
-        self._inner = np.zeros((3 * n_embd, 3 * n_embd), dtype=np.float32)  # sum(x x')
-        self._cross = np.zeros((3 * n_embd, 2 * n_embd), dtype=np.float32)  # sum(x [h'; g']')
-        self._x: list[Floats] = []  # of the chunk that is being filled
-        self._next: list[Floats] = []
-        self._summed = 0  # tokens
-
-    def __len__(self) -> int:
-        """Tokens so far."""
-        return self._summed + len(self._x)
-
-    def add(self, states: Floats, token: int, embedding: Floats, next_state: Floats) -> None:
-        """Adds one token.
-
-        Args:
-            states: float32 [2 * n_embd], hidden and inner state at the position it was drawn from.
-            embedding: float32 [n_embd], the token's.
-            next_state: float32 [2 * n_embd], hidden and inner state of the step that read it.
-        """
-        self.written[token] += 1
-        self._x.append(np.concatenate([states, embedding]))
-        self._next.append(next_state)
-        if len(self._x) == _CHUNK:
-            self._sum()
-
-    def _sum(self) -> None:
-        if self._x:
-            x, after = np.stack(self._x), np.stack(self._next)
-            self._inner += x.T @ x
-            self._cross += x.T @ after
-            self._summed += len(x)
-            self._x.clear()
-            self._next.clear()
-
-    @property
-    def enough(self) -> bool:
-        """Whether there are tokens enough to solve it."""
-        return len(self) >= _LEAST_TOKENS
-
-    def solve(self) -> NextStateHead:
-        """The head that predicts these tokens' next states best.
-
-        Raises:
-            ValueError: there are fewer than 1024 tokens.
-        """
-        self._sum()
-        if not self.enough:
-            raise ValueError(f"{len(self)} tokens teach nothing")
-        squares = self._inner.diagonal()
-        # Each feature on its own scale; one that is always zero gets no weight.
-        scale = 1 / np.sqrt(np.maximum(squares, 1e-12 * squares.max()))
-        inner = self._inner * scale[:, None] * scale
-        inner[np.diag_indices_from(inner)] += _RIDGE / len(self)
-        solved = np.linalg.solve(inner, self._cross * scale[:, None])
-        return NextStateHead(
-            np.ascontiguousarray((solved * scale[:, None]).T, dtype=np.float32),
-            Counter(self.written),
-        )
+    n_embd, samples = features.n_embd, features.samples
+    inner = np.zeros((3 * n_embd, 3 * n_embd), dtype=np.float32)
+    cross = np.zeros((3 * n_embd, 2 * n_embd), dtype=np.float32)
+    for begin in range(0, len(samples), _CHUNK):
+        places = samples[begin : begin + _CHUNK]
+        x = features.inputs(places)
+        inner += x.T @ x
+        cross += x.T @ features.targets(places)
+    squares = inner.diagonal()
+    # Each feature on its own scale; one that is always zero gets no weight.
+    scale = 1 / np.sqrt(np.maximum(squares, 1e-12 * squares.max()))
+    inner = inner * scale[:, None] * scale
+    inner[np.diag_indices_from(inner)] += _RIDGE / len(samples)
+    solved: Floats = np.linalg.solve(inner, cross * scale[:, None])
+    solved *= scale[:, None]
+    return solved

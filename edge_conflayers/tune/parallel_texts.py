@@ -38,7 +38,7 @@ class Request:
 
     Attributes:
         prompt: tokens.
-        max_tokens: most tokens to generate.
+        max_tokens: most tokens to generate; 0 to read the prompt only.
         train_from: index of the first prompt token that is also used for training.
     """
 
@@ -151,13 +151,17 @@ class ParallelTexts(Closing):
         llama.llama_memory_clear(self.context.memory, True)
         while True:
             for sequence in range(self._n_parallel):
-                if sequence not in texts:
+                while sequence not in texts:
                     one = next((each for each in requests if self.fits(each.prompt)), None)
                     if one is None:
                         break
                     yield from self._read(sequence, one)
-                    state = self._state(-1)
-                    texts[sequence] = _Text(one, [self._draw(-1)], len(one.prompt), state)
+                    if one.max_tokens > 0:
+                        state = self._state(-1)
+                        texts[sequence] = _Text(one, [self._draw(-1)], len(one.prompt), state)
+                    else:
+                        llama.llama_memory_seq_rm(self.context.memory, sequence, -1, -1)
+                        yield FinishedText(one, [])
             if not texts:
                 return
             yield from self._step(texts)

@@ -1,53 +1,61 @@
-"""Teaches a model's next-state head with the user's prompts, prompts that the model makes up, and
-its answers to both."""
+"""Teaches a model's next-state head with the model's own answers and the user's texts."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from typing import Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from edge_conflayers.chat import chat_tokens, opening_tokens
+from edge_conflayers import machine
 from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.next_state import NAME
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session.next_state_head import (
+    lm_head_row,
     next_tokens,
     set_next_state,
     token_embedding,
 )
-from edge_conflayers.next_state.head import HEAD_VOCABULARY_SIZE, NextStateHead
-from edge_conflayers.next_state.regression import HeadRegression
-from edge_conflayers.tune.parallel_texts import (
-    FinishedText,
-    ParallelTexts,
-    Request,
-    TrainingToken,
-)
+from edge_conflayers.next_state import cross_entropy
+from edge_conflayers.next_state.head import HEAD_VOCABULARY_SIZE, Floats, NextStateHead
+from edge_conflayers.next_state.regression import ridge
+from edge_conflayers.tune.lessons import Lessons
+from edge_conflayers.tune.parallel_texts import ParallelTexts
 
-_PARALLEL = 16  # texts at once; not tuned
-_MAX_ANSWER = 160  # tokens; not tuned
-_MAX_MADE_UP_PROMPT = 48  # tokens; not tuned
-# Answers to one of the user's prompts. With some thirty prompts answered over and over, 45.5 % of
-# tokens were among four guesses; with new prompts all along and the inner layer 49.3 % (1.5B, 133
-# recorded Spec-Bench texts).
-_ANSWERS = 4
-_HELD_OUT = 16  # one answer of so many tests the head; not tuned
-_MAX_TESTS = 1024  # tokens; not tuned
+_PARALLEL = 24  # texts at once; 16 wrote as fast
+# Share of the time for writing. A token takes some 3 ms to write and 0.25 ms to learn from once
+# (0.5B); three passes and their tests take the rest.
+_WRITING = 0.75
+# Seconds after which what was written is learned from, and more is written: a night's texts do not
+# fit in memory. Not tuned.
+_ROUND = 1800.0
+_AGAIN = 0.5  # of the peak rate, for a head that was trained before; not tuned
+_LEAST_TOKENS = 1024  # not tuned
+_MAX_TESTS = 2048  # tokens that the chances are counted on; not tuned
 _GUESSES = 4
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far teaching is: seconds since it began, and tokens so far."""
+    """How far teaching is.
+
+    Attributes:
+        seconds: since it began.
+        tokens: written and read so far.
+        doing: what it is doing.
+        foreseen: share of the tokens of held-out texts that are among the first four guesses, as
+            far as that is known.
+    """
 
     seconds: float
     tokens: int
+    doing: Literal["writing", "learning"]
+    foreseen: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,23 +78,25 @@ class Taught:
 
 def teach(
     model: Model,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]] = (),
     *,
     seconds: float,
+    user_texts: Sequence[Sequence[int]] = (),
     known: NextStateHead | None = None,
     threads: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Taught | None:
-    """Generates texts for a time and teaches a head with them. An interrupt ends the texts; those
-    generated so far count.
+    """Writes texts and teaches a head with them.
 
     Args:
-        prompts: tokens of each; answered in turn with those that the model makes up. Those too long
-            for ``ParallelTexts`` are left out.
-        seconds: for generating; solving takes some seconds more.
-        known: an earlier head, which is returned if it guesses better.
+        prompts: tokens of the user's, which are answered in turn with everyday tasks.
+        seconds: in all. After an interrupt only what was learned so far is tested; if that is
+            nothing, what was written is learned from in closed form.
+        user_texts: tokens of texts that are read, too.
+        known: an earlier head; it is where learning starts if it is better than closed form, and is
+            returned if it stays the best.
         threads: CPU threads; None for the machine's physical cores.
-        on_progress: called after every token.
+        on_progress: called after every token and every step of learning.
 
     Returns:
         None if there was too little text.
@@ -94,121 +104,143 @@ def teach(
     Raises:
         BadInput: the model cannot be served by a next-state head.
     """
-    began = time.monotonic()
-    interrupted = False
-    with ParallelTexts(model, n_parallel=_PARALLEL, threads=threads) as texts:
+    threads = machine.threads_to_use(threads)
+    seed = 0 if known is None else known.written.total()  # so that it is not the same texts again
+    with (
+        ParallelTexts(model, n_parallel=_PARALLEL, threads=threads, seed=seed) as texts,
+        threadpool_limits(threads, user_api="blas"),
+    ):
         token_embedding(texts.context, 0, model.n_embd)  # refused here if it cannot be read
-        teacher = _Teacher(texts, prompts)
+        lessons = Lessons(texts, prompts, user_texts, seed=seed)
+        teacher = _Teacher(texts, lessons, known, on_progress)
+        rounds = max(1, round(seconds / _ROUND))
+        interrupted = False
         try:
-            for each in texts.write(teacher.requests()):
-                spent = time.monotonic() - began
-                teacher.take(each)
-                on_progress(Progress(spent, len(teacher.regression)))
-                if spent > seconds:
-                    break
+            for number in range(rounds):
+                end = seconds * (number + 1) / rounds
+                teacher.write(end - (1 - _WRITING) * seconds / rounds)
+                teacher.learn(end)
         except KeyboardInterrupt:
             interrupted = True
-        taught = teacher.finish(known) if teacher.regression.enough else None
+        taught = teacher.finish()
     if taught is None and interrupted:
         raise KeyboardInterrupt
     return None if taught is None else replace(taught, interrupted=interrupted)
 
 
 class _Teacher:
-    """Requests texts, and teaches a head with most of them and tests it with the rest."""
+    """Learns in rounds from what is written meanwhile."""
 
-    def __init__(self, texts: ParallelTexts, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        texts: ParallelTexts,
+        lessons: Lessons,
+        known: NextStateHead | None,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
         self._texts = texts
-        self._model = texts.model
-        self._prompts = [list(each) for each in prompts if texts.fits(each)]
-        self._opening = (
-            opening if (opening := opening_tokens(self._model)) and texts.fits(opening) else None
-        )
-        self._beginning = self._model.tokenize("") or self._model.tokenize("\n")
-        self._made_up: deque[list[int]] = deque()
-        self._making_up: set[Request] = set()
-        self._held_out: set[Request] = set()
-        self._answers = 0
-        self._tests: list[TrainingToken] = []
-        self.regression = HeadRegression(self._model.n_embd)
+        self._lessons = lessons
+        self._written = texts.write(lessons.requests())
+        self._known = known
+        self._on_progress = on_progress
+        self._n_embd = texts.model.n_embd
+        self._vocabulary = DraftVocabulary(texts.model)
+        self._weights: Floats | None = None  # the best so far
+        self._tokens_learned = 0
+        self._began = time.monotonic()
 
-    def requests(self) -> Iterator[Request]:
-        """The user's prompts, four times each, in turn with prompts that the model makes up; texts
-        from nothing where it has no chat template to make up prompts in."""
-        of_user = self._of_user()
-        while some := [each for each in (next(of_user, None), self._of_model()) if each]:
-            yield from some
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
 
-    def _of_user(self) -> Iterator[Request]:
-        for answers in range(_ANSWERS):
-            for prompt in self._prompts:
-                train_from = len(prompt) if answers else len(self._opening or ())
-                yield self._answer(prompt, train_from)
+    def write(self, until: float) -> None:
+        """Writes until so many seconds after the beginning."""
+        for each in self._written:
+            self._lessons.take(each)
+            self._on_progress(Progress(self._seconds, self._lessons.tokens, "writing"))
+            if self._seconds > until:
+                break
 
-    def _of_model(self) -> Request | None:
-        if self._opening is None:
-            fits = self._texts.fits(self._beginning)
-            return self._answer(self._beginning, len(self._beginning)) if fits else None
-        if self._made_up:
-            return self._answer(self._made_up.popleft(), len(self._opening))
-        request = Request(self._opening, _MAX_MADE_UP_PROMPT)
-        self._making_up.add(request)
-        return request
-
-    def _answer(self, prompt: Sequence[int], train_from: int) -> Request:
-        request = Request(prompt, _MAX_ANSWER, train_from)
-        self._answers += 1
-        if self._answers % _HELD_OUT == 0:
-            self._held_out.add(request)
-        return request
-
-    def take(self, each: TrainingToken | FinishedText) -> None:
-        """Takes in what ``ParallelTexts`` yields."""
-        if each.request in self._making_up:  # its tokens count when they are read as a prompt
-            if isinstance(each, FinishedText):
-                self._making_up.remove(each.request)
-                if text := self._model.text(each.tokens).strip():
-                    message = {"role": "user", "content": text}
-                    self._made_up.append(chat_tokens(self._model, [message]))
-        elif isinstance(each, FinishedText):
+    def learn(self, until: float) -> None:
+        """Learns from what was written, for so long at most."""
+        lessons = self._lessons
+        lessons.finish()
+        if len(lessons.learned) < _LEAST_TOKENS:
             return
-        elif each.request in self._held_out:
-            if each.generated:
-                self._tests.append(each)
-        else:
-            embedding = token_embedding(self._texts.context, each.token, self._model.n_embd)
-            self.regression.add(each.state, each.token, embedding, each.next_state)
+        features = lessons.learned.features(self._embedding)
+        held_out = lessons.held_out.features(self._embedding)
+        rows = self._lm_head_rows()
+        closed_form = features.unscaled(ridge(features))
+        self._tokens_learned += len(lessons.learned)
+        if not len(held_out.samples):
+            self._weights = closed_form
+            return
+        known = self._known.weights if self._known is not None else None
+        starts = [each for each in (closed_form, known, self._weights) if each is not None]
+        start = min(starts, key=lambda each: cross_entropy.foreseen(held_out, rows, each).loss)
+        self._weights = start
 
-    def finish(self, known: NextStateHead | None) -> Taught:
-        """Solves for the head, tests it and the known one on the held-out texts, and returns the
-        better."""
-        head = self.regression.solve()
-        vocabulary = DraftVocabulary(self._model)
-        vocabulary.expect(head.written)
-        self._texts.context.set_draft_vocabulary(vocabulary.tokens(HEAD_VOCABULARY_SIZE))
-        results = [self._tested(each) for each in (head, known) if each is not None]
+        def progress(of_training: cross_entropy.Progress) -> None:
+            self._on_progress(
+                Progress(self._seconds, lessons.tokens, "learning", of_training.foreseen.among)
+            )
+
+        try:
+            self._weights, _ = cross_entropy.train(
+                *(features, held_out, rows, start),
+                seconds=max(1.0, until - self._seconds),
+                peak_rate=cross_entropy.PEAK_RATE * (1 if start is closed_form else _AGAIN),
+                on_progress=progress,
+            )
+        except cross_entropy.Interrupted as interrupted:
+            self._weights = interrupted.weights
+            raise
+
+    def finish(self) -> Taught | None:
+        """Tests what was learned and the known head, and returns the better; None if there was too
+        little text."""
+        self._lessons.finish()
+        if self._weights is None:
+            if len(self._lessons.learned) < _LEAST_TOKENS:
+                return None
+            features = self._lessons.learned.features(self._embedding)
+            self._weights = features.unscaled(ridge(features))
+            self._tokens_learned = len(self._lessons.learned)
+        self._set_vocabulary()
+        head = NextStateHead(self._weights, self._lessons.learned.written)
+        results = [self._tested(each) for each in (head, self._known) if each is not None]
         return max(results, key=lambda each: each.foreseen[-1])
 
+    def _set_vocabulary(self) -> list[int]:
+        """The draft vocabulary of the texts so far."""
+        self._vocabulary = DraftVocabulary(self._texts.model)
+        self._vocabulary.expect(self._lessons.learned.written)
+        tokens = self._vocabulary.tokens(HEAD_VOCABULARY_SIZE)
+        self._texts.context.set_draft_vocabulary(tokens)
+        return tokens
+
+    def _lm_head_rows(self) -> Floats:
+        context = self._texts.context
+        return np.stack(
+            [lm_head_row(context, token, self._n_embd) for token in self._set_vocabulary()]
+        )
+
+    def _embedding(self, token: int) -> Floats:
+        return token_embedding(self._texts.context, token, self._n_embd)
+
     def _tested(self, head: NextStateHead) -> Taught:
+        """The head with its chances, as the library asks it, in 8 bits."""
         context = self._texts.context
         set_next_state(context, head.weights)
-        pairs = list(islice(self._followed(), _MAX_TESTS))
-        hits = np.zeros(_GUESSES)
+        hits, n = np.zeros(_GUESSES), 0
         chances = AcceptanceRates()
-        for token, follower in pairs:
-            guesses, probabilities = next_tokens(context, token.state, token.token, _GUESSES)
+        for state, token, follower in self._lessons.held_out.followed(_MAX_TESTS):
+            guesses, probabilities = next_tokens(context, state, token, _GUESSES)
             found = np.array(guesses) == follower
-            hits += found
+            hits[: len(found)] += found
+            n += 1
             for probability, right in zip(probabilities, found, strict=True):
                 chances.observe(NAME, probability, bool(right))
-        shares = hits.cumsum() / max(1, len(pairs))
+        shares = hits.cumsum() / max(1, n)
         head = replace(head, chances=chances.counts(NAME))
-        return Taught(head, len(self.regression), (float(shares[0]), float(shares[-1])))
-
-    def _followed(self) -> Iterator[tuple[TrainingToken, int]]:
-        """Each token of the held-out texts, and the one that came after it."""
-        before: dict[Request, TrainingToken] = {}
-        for token in self._tests:
-            if token.request in before:
-                yield before[token.request], token.token
-            before[token.request] = token
+        return Taught(head, self._tokens_learned, (float(shares[0]), float(shares[-1])))

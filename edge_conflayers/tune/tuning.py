@@ -3,7 +3,7 @@ sets, and saves each as soon as it is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,8 +20,11 @@ from edge_conflayers.tune import find_skip_sets, teaching
 from edge_conflayers.tune.find_skip_sets import Prompts, check_layers_can_be_dropped
 from edge_conflayers.tune.teaching import Taught
 
-_TEACHING = 0.5  # share of the budget; not tuned
+# Share of the budget for the head. Dropping layers brings little beside it, and what more texts
+# teach is felt for hours (README, "Tuning").
+_TEACHING = 0.8
 
+_Texts = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]  # prompts to answer; to read
 Stage = Literal["measuring", "teaching", "searching"]
 
 
@@ -65,6 +68,8 @@ def tune(
     model: LanguageModel,
     prompts: Prompts,
     *,
+    to_teach: Sequence[Sequence[int]] = (),
+    user_texts: Sequence[Sequence[int]] = (),
     budget: float,
     max_tokens: int,
     threads: int,
@@ -75,8 +80,10 @@ def tune(
 
     Args:
         model: the model.
-        prompts: at least one a kind; each with at least one token.
-        budget: seconds in all, besides measuring step costs. A half teaches the next-state head
+        prompts: to search with, at least one a kind; each with at least one token.
+        to_teach: the user's prompts, which the next-state head learns to answer.
+        user_texts: texts of the user's that it learns from as well; tokens of each.
+        budget: seconds in all, besides measuring step costs. Four fifths teach the next-state head
             (unless steps take so little that it would not pay), the rest searches for skip sets.
         max_tokens: most tokens of each text that sets are judged by.
         threads: CPU threads.
@@ -96,7 +103,8 @@ def tune(
     sets = learned.skip_sets()
     tuned = Tuned()
     try:
-        _tune(model, prompts, sets, learned, tuned, budget, max_tokens, threads, on_progress)
+        texts = (to_teach, user_texts)
+        _tune(model, prompts, texts, sets, learned, tuned, budget, max_tokens, threads, on_progress)
     except KeyboardInterrupt:
         tuned.interrupted = True
     tuned.sets = [each for each in sets if each.kind in prompts]
@@ -106,6 +114,7 @@ def tune(
 def _tune(
     model: LanguageModel,
     prompts: Prompts,
+    texts: _Texts,
     sets: SkipSets,
     learned: Learned,
     tuned: Tuned,
@@ -125,7 +134,7 @@ def _tune(
     if model.shows_states and sets.costs.t1(0) >= next_state.PAYS_FROM:
         seconds = budget * _TEACHING
         budget -= seconds
-        _teach(model, prompts, learned, tuned, seconds, threads, on_progress)
+        _teach(model, texts, learned, tuned, seconds, threads, on_progress)
         if tuned.taught is not None and tuned.taught.interrupted:
             raise KeyboardInterrupt
 
@@ -152,7 +161,7 @@ def _tune(
 
 def _teach(
     model: LanguageModel,
-    prompts: Prompts,
+    texts: _Texts,
     learned: Learned,
     tuned: Tuned,
     seconds: float,
@@ -161,17 +170,23 @@ def _teach(
 ) -> None:
     """Teaches the next-state head, and saves it unless the one that there was guesses better."""
     known = learned.load_head()
+    prompts, user_texts = texts
+
+    def taught(progress: teaching.Progress) -> None:
+        label = f"{progress.doing}, {progress.tokens} tokens"
+        if progress.foreseen is not None:
+            label += f", foresees {progress.foreseen:.0%}"
+        on_progress(Progress("teaching", progress.seconds, seconds, label))
+
     try:
         assert isinstance(model, Model)  # which shows states
         tuned.taught = teaching.teach(
-            model,
-            [tokens for some in prompts.values() for tokens in some],
+            *(model, prompts),
+            user_texts=user_texts,
             known=known,
             seconds=seconds,
             threads=threads,
-            on_progress=lambda progress: on_progress(
-                Progress("teaching", progress.seconds, seconds, f"{progress.tokens} tokens")
-            ),
+            on_progress=taught,
         )
     except BadInput as error:
         tuned.no_head = str(error)

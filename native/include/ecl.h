@@ -239,6 +239,9 @@ ECL_API int32_t ecl_inner_state(struct llama_context * ctx, int32_t i, float * s
 // A token's row of the embedding table: embedding[n_embd]. ECL_NO_NEXT_STATE if it cannot be read.
 ECL_API int32_t ecl_token_embedding(struct llama_context * ctx, llama_token token, float * embedding);
 
+// A token's row of the LM head: weights[n_embd]. ECL_NO_NEXT_STATE if it cannot be read.
+ECL_API int32_t ecl_lm_head_row(struct llama_context * ctx, llama_token token, float * weights);
+
 // The k tokens of the draft vocabulary that are likeliest to follow a token drawn from a state, by the
 // next-state head and the LM head, likeliest first, and their probabilities by a softmax over the draft
 // vocabulary: tokens[k], probabilities[k]. state: ecl_output_state's, then ecl_inner_state's, 2 * n_embd floats.

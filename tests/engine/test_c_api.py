@@ -87,6 +87,7 @@ def calls(session: Session) -> dict[str, tuple[Any, ...]]:
         "ecl_keep_inner_state": (handle, 1),
         "ecl_inner_state": (handle, -1, state),
         "ecl_token_embedding": (handle, 5, state),
+        "ecl_lm_head_row": (handle, 5, state),
         "ecl_next_tokens": (handle, state, 5, 3, some, probabilities),
         "ecl_probe": (handle, tokens, 3, 0, 1, floats(N_LAYER), floats(N_LAYER), N_LAYER),
         "ecl_probe_stream": (handle, 0, binding.AFTER_FFN, states, 300 * n_embd),

@@ -72,6 +72,17 @@ def token_embedding(context: Context, token: int, n_embd: int) -> npt.NDArray[np
     return embedding
 
 
+def lm_head_row(context: Context, token: int, n_embd: int) -> npt.NDArray[np.float32]:
+    """A token's row of the LM head: float32 [n_embd].
+
+    Raises:
+        BadInput: the rows cannot be read, or the vocabulary has no such token.
+    """
+    row = np.empty(n_embd, dtype=np.float32)
+    context.check(binding.ecl_lm_head_row(context.handle, token, floats(row)))
+    return row
+
+
 def next_tokens(
     context: Context, state: npt.NDArray[np.float32], token: int, k: int
 ) -> tuple[list[int], list[float]]:

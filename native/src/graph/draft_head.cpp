@@ -20,15 +20,8 @@ bool readable(const ggml_tensor * t) {
     return t->buffer != nullptr && t->buffer->iface.get_tensor != nullptr;
 }
 
-// Where the head's rows can be read. Some CPU buffers hold repacked rows that cannot be read back; a head
-// that is tied to the token embeddings is there a second time.
-const ggml_tensor * source_of(const llama_model & model, const ggml_tensor * head) {
-    const ggml_tensor * embd = model.tok_embd;
-    if (readable(head)) {
-        return head;
-    }
-    const bool tied = embd != nullptr && std::strcmp(embd->name, head->name) == 0 && embd->type == head->type;
-    return tied && readable(embd) ? embd : nullptr;
+const ggml_tensor * lm_head_of(const llama_model & model) {
+    return model.output != nullptr ? model.output : model.tok_embd;
 }
 
 bool can_multiply(ggml_context * ctx, ggml_tensor * rows) {
@@ -78,9 +71,21 @@ void set_width(ggml_tensor * t, int64_t width) {
 
 }  // namespace
 
+// Some CPU buffers hold repacked rows that cannot be read back; a head that is tied to the token embeddings is
+// there a second time.
+const ggml_tensor * readable_lm_head(const llama_model & model) {
+    const ggml_tensor * head = lm_head_of(model);
+    const ggml_tensor * embd = model.tok_embd;
+    if (head == nullptr || readable(head)) {
+        return head;
+    }
+    const bool tied = embd != nullptr && std::strcmp(embd->name, head->name) == 0 && embd->type == head->type;
+    return tied && readable(embd) ? embd : nullptr;
+}
+
 refusal make_draft_head(const llama_model & model, std::vector<int32_t> tokens, std::unique_ptr<draft_head> & made) {
-    const ggml_tensor * full   = model.output != nullptr ? model.output : model.tok_embd;
-    const ggml_tensor * source = full != nullptr ? source_of(model, full) : nullptr;
+    const ggml_tensor * full   = lm_head_of(model);
+    const ggml_tensor * source = readable_lm_head(model);
     if (source == nullptr || full->view_src != nullptr || ggml_n_dims(full) != 2) {
         return { ECL_NO_DRAFT_VOCABULARY,
                  "a draft vocabulary: " +

@@ -26,6 +26,9 @@ struct draft_head {
     const ggml_tensor *     full = nullptr;  // the LM head
 };
 
+// The LM head where its rows can be read; null: nowhere.
+const ggml_tensor * readable_lm_head(const llama_model & model);
+
 // Copies the rows of these tokens, in any order, at least one. Sets `made` unless it refuses.
 refusal make_draft_head(const llama_model & model, std::vector<int32_t> tokens, std::unique_ptr<draft_head> & made);
 

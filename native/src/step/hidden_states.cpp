@@ -3,6 +3,7 @@
 #include "ecl.h"
 #include "ggml-backend-impl.h"
 #include "ggml.h"
+#include "graph/draft_head.h"
 #include "llama-context.h"
 #include "llama-graph.h"
 #include "llama-model.h"
@@ -140,5 +141,22 @@ int32_t ecl_token_embedding(llama_context * ctx, llama_token token, float * embe
     return ecl::guarded(ctx, [&] {
         ecl::require(embedding != nullptr, "the embedding is a null pointer");
         return ecl::read_embedding(ctx, token, embedding), ECL_OK;
+    });
+}
+
+int32_t ecl_lm_head_row(llama_context * ctx, llama_token token, float * weights) {
+    return ecl::guarded(ctx, [&] {
+        ecl::require(weights != nullptr, "the weights are a null pointer");
+        if (token < 0 || token >= ecl::n_vocab_of(ctx)) {
+            throw ecl::error(ECL_BAD_ARGUMENT, "token " + std::to_string(token) + " is not in the vocabulary");
+        }
+        const ggml_tensor * head = ecl::readable_lm_head(ctx->get_model());
+        if (head == nullptr || head->ne[0] != ecl::n_embd_of(ctx) || !ecl::read_row(head, token, weights)) {
+            throw ecl::error(ECL_NO_NEXT_STATE,
+                             ecl::unsupported(ctx->get_model(),
+                                              std::string(ecl::for_next_state) +
+                                                  "its LM head cannot be read as rows of its width"));
+        }
+        return ECL_OK;
     });
 }
