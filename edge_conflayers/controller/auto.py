@@ -140,10 +140,10 @@ class AutoDrafter(Controller):
     def _begin_next_state(self, session: TextSession) -> NextStateSource | None:
         """The next-state source, if it pays and can serve this text."""
         source = self._next_state
-        if source is None or self.times.t1 < PAYS_FROM or not source.begin(session, self.times):
+        if source is None or self.times.t1 < PAYS_FROM:
             return None
         self.acceptance.expect(source.name, source.head.chances)
-        return source
+        return source if source.begin(session, self.times, self.acceptance) else None
 
     def _begin_search(self, session: TextSession) -> LayerMask:
         """The mask of the skip set for this text, if there is one."""
