@@ -110,6 +110,16 @@ class SteadyAuto(AutoDrafter):
         super().skipped(session, [self._steady(round) for round in rounds], woken)
 
 
+class ForeseeingAuto(SteadyAuto):
+    """The same with a next-state head for models of any vocabulary."""
+
+    def _begin_vocabulary(self, session: TextSession, prompt: Sequence[int], *rest: Any) -> None:
+        super()._begin_vocabulary(session, prompt, *rest)
+        if not session.draft_vocabulary:  # the usual size is more than all tokens
+            self._vocabulary.size = self._model.n_vocab // 2
+            self._vocabulary.begin(session, prompt)
+
+
 def partly_right(text: Sequence[int], n_vocab: int, seed: int = 0, longest: int = 9) -> Script:
     """Right for a random number of tokens, then random ones."""
     source = random.Random(seed)

@@ -280,9 +280,9 @@ MUTATIONS = {
         (TIMES,),
     ),
     "ask a head that does not pay": Mutation(
-        "drafters/next_state.py",
-        "if self._pays < 0:",
-        "if False:",
+        "drafters/asking.py",
+        "if self._wins >= 0:",
+        "if True:",
         (NEXT_STATE,),
     ),
     "propose by a state that is out of date": Mutation(

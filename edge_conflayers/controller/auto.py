@@ -116,14 +116,17 @@ class AutoDrafter(Controller):
     def line_up(self, session: TextSession, prompt: Sequence[int]) -> Lineup:
         """See ``Controller.line_up``."""
         self._context = len(session)
+        before = self.times.t1  # as it was in the last text
         self.times.begin_text(*self._step_times())
-        next_state = self._begin_next_state(session)
+        # Costs that were measured in a slow moment must not say who pays text after text.
+        t1 = min(before, self.times.t1)
+        next_state = self._begin_next_state(session, t1)
         mask = self._begin_search(session)
         if mask or next_state is not None:
             self._begin_vocabulary(session, prompt, mask, next_state)
         self._short = bool(session.draft_vocabulary)
         sources: list[CandidateSource] = [self._lookup]
-        if self.times.t1 >= _RECYCLING_PAYS_FROM or self.times.v(2) < _FREE:
+        if t1 >= _RECYCLING_PAYS_FROM or self.times.v(2) < _FREE:
             sources.append(self._recycling)
         policy = Policy()
         if next_state is not None and self._short:
@@ -137,13 +140,13 @@ class AutoDrafter(Controller):
         costs, context = self._costs, self._context
         return costs.t1(context), {n: costs.v(n, context) for n in _VERIFIED}
 
-    def _begin_next_state(self, session: TextSession) -> NextStateSource | None:
-        """The next-state source, if it pays and can serve this text."""
+    def _begin_next_state(self, session: TextSession, t1: float) -> NextStateSource | None:
+        """The next-state source, if it pays at this T1 and can serve this text."""
         source = self._next_state
-        if source is None or self.times.t1 < PAYS_FROM or not source.begin(session, self.times):
+        if source is None or t1 < PAYS_FROM:
             return None
         self.acceptance.expect(source.name, source.head.chances)
-        return source
+        return source if source.begin(session, self.times, self.acceptance) else None
 
     def _begin_search(self, session: TextSession) -> LayerMask:
         """The mask of the skip set for this text, if there is one."""

@@ -1,24 +1,22 @@
-"""Candidates by a next-state head: siblings that may follow the token just drawn."""
+"""Candidates by a next-state head: a tree of tokens that may follow the one just drawn."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from statistics import median
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.decoding.round import Round
+from edge_conflayers.drafters.asking import Asking, Rates, StepTimes, depth_of
 from edge_conflayers.drafters.native_source import GivenSource
 from edge_conflayers.engine.draft import NO_DRAFT, ROOT, Draft
 from edge_conflayers.engine.session import Session, TextSession
 from edge_conflayers.engine.session.next_state_head import (
     drawn_from,
     keep_inner_state,
-    next_tokens,
+    next_tree,
     set_next_state,
 )
 from edge_conflayers.errors import BadInput, EdgeConflayersError
@@ -29,33 +27,12 @@ PAYS_FROM = 0.007
 """Seconds of a one-token step from which on asking the head is worth its time. On Gemma (5.6 ms)
 and SmolLM2 (2.5 ms) it cost what it brought: 1.02 to 1.09 without, 2026-11-25."""
 
-_WIDTH = 8  # siblings; not tuned
-# Whether asking pays, in one-token steps a round: a running mean that starts with some trust. 0.2
-# is 2.6 steps spent on a head that is always wrong. Not tuned.
-_TRUST = 0.2
-_NEWEST = 0.03  # the last round's weight in that mean; not tuned
-_RECENT = 9  # times whose median is what asking takes; not tuned
-_RETRY_EVERY = 6  # rounds of which one asks while asking does not pay; not tuned
-
-
-class StepTimes(Protocol):
-    """What steps of the full model take."""
-
-    @property
-    def t1(self) -> float:
-        """Seconds of a one-token step."""
-        ...
-
-    def v(self, n: int) -> float:
-        """The time of a step over n tokens, in units of ``t1``."""
-        ...
-
 
 class NextStateSource(GivenSource):
     """Proposes the tokens that the head holds likeliest.
 
     Asking the head takes a few hundredths of a step. What it would bring is followed whether or
-    not its tokens are verified, and while it does not pay it is seldom asked.
+    not its tokens are verified, and while it does not pay it is seldom asked (``asking``).
 
     Args:
         head: of the sessions' model.
@@ -70,20 +47,20 @@ class NextStateSource(GivenSource):
         super().__init__(NAME)
         self.head = head
         self._clock = clock
-        self._pays = _TRUST
+        self._asking = Asking(NAME)
         self._session: Session | None = None
-        self._times: StepTimes | None = None
         self._state: npt.NDArray[np.float32] | None = None  # that the last token was drawn from
         self._follows = 0  # length of prompt and text with the token drawn from that state
         self._prompt = 0  # tokens before the text
         self._length = 0  # of prompt and text
         self._last = 0  # token of the text
         self._answer: Draft | None = None  # to the last question, if it still holds
-        self._seconds: deque[float] = deque(maxlen=_RECENT)  # of asking
-        self._slept = 0
 
-    def begin(self, session: TextSession, times: StepTimes) -> bool:
+    def begin(self, session: TextSession, times: StepTimes, rates: Rates) -> bool:
         """Starts a text, right after its prompt was read.
+
+        Args:
+            times, rates: of full-model steps, and of the tokens proposed here; kept up to date.
 
         Returns:
             Whether the session can be served; if not, the source must not be used for it.
@@ -97,7 +74,8 @@ class NextStateSource(GivenSource):
         except BadInput:
             self._session = None
             return False
-        self._session, self._times, self._prompt = session, times, len(session)
+        self._session, self._prompt = session, len(session)
+        self._asking.begin_text(times, rates)
         self._state = None  # reading a prompt keeps no inner state
         self._forget_answer()
         return True
@@ -114,31 +92,30 @@ class NextStateSource(GivenSource):
         if self._answer is not None or self._state is None or self._follows != self._length:
             return 0.0
         self._answer, seconds = self._ask(self._state)
-        self.give(self._answer)
+        self.give(self._answer or NO_DRAFT)
         return seconds
 
-    def _ask(self, state: npt.NDArray[np.float32]) -> tuple[Draft, float]:
-        """Its tokens, and the seconds that it took."""
-        if self._pays < 0:
-            self._slept += 1
-            if self._slept % _RETRY_EVERY:
-                return NO_DRAFT, 0.0
+    def _ask(self, state: npt.NDArray[np.float32]) -> tuple[Draft | None, float]:
+        """Its tokens, and the seconds that it took; None for tokens if it was not asked."""
+        if not self._asking.due:
+            return None, 0.0
         assert self._session is not None
         began = self._clock()
         try:
-            tokens, probabilities = next_tokens(self._session.context, state, self._last, _WIDTH)
+            tokens, probabilities, parents = next_tree(
+                self._session.context, state, self._last, self._asking.options()
+            )
         except BadInput:  # no draft vocabulary, or no memory for one
-            return NO_DRAFT, 0.0
+            return None, 0.0
         seconds = self._clock() - began
-        self._seconds.append(seconds)
-        n = sum(each > 0 for each in probabilities)  # some may be too small for a float
-        tokens, probabilities = tokens[:n], probabilities[:n]
-        return Draft(tuple(tokens), tuple(probabilities), (ROOT,) * n, (NAME,) * n), seconds
+        answer = Draft(tuple(tokens), tuple(probabilities), tuple(parents), (NAME,) * len(tokens))
+        self._asking.asked(seconds, depth_of(answer))
+        return answer, seconds
 
     def learn(self, session: TextSession, round: Round) -> None:
         """See ``CandidateSource.learn``."""
-        if self._answer is not None and self._answer.tokens:
-            self._judge(self._answer, round.drawn[0])
+        if self._answer is not None:
+            self._asking.learn(self._answer, round.drawn)
         node = round.path[-1] if round.path else ROOT
         self._remember(session, len(round.pending) + node)
         self._follows = self._prompt + round.generated
@@ -156,19 +133,3 @@ class NextStateSource(GivenSource):
         if self._answer is not None:
             self._answer = None
             self.give(NO_DRAFT)
-
-    def _judge(self, answer: Draft, drawn: int) -> None:
-        """Takes in whether the best few siblings would have won more than asking and verifying
-        them takes."""
-        times = self._times
-        assert times is not None
-        n = best_width(answer.probabilities, times)
-        asking = median(self._seconds) / times.t1
-        won = (drawn in answer.tokens[:n]) - (times.v(1 + n) - 1) - asking
-        self._pays += _NEWEST * (won - self._pays)
-
-
-def best_width(probabilities: Sequence[float], times: StepTimes) -> int:
-    """The number of siblings that are worth verifying together, if nothing else is verified."""
-    gains = [sum(probabilities[:n]) - (times.v(1 + n) - 1) for n in range(len(probabilities) + 1)]
-    return max(range(len(gains)), key=gains.__getitem__)

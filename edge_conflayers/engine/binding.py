@@ -44,7 +44,7 @@ NO_OUTPUT = -10
 NO_TOKEN = -11
 FORBIDDEN = -12
 
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 """ECL_ABI_VERSION of ecl.h."""
 
 
@@ -150,6 +150,27 @@ ecl_inner_state = _declare("ecl_inner_state", _int, _context, _int, _floats)
 ecl_token_embedding = _declare("ecl_token_embedding", _int, _context, _int, _floats)
 ecl_lm_head_row = _declare("ecl_lm_head_row", _int, _context, _int, _floats)
 ecl_next_tokens = _declare("ecl_next_tokens", _int, _context, _floats, _int, _int, _tokens, _floats)
+
+
+class NextTreeOptions(ctypes.Structure):
+    """``ecl_next_tree_options`` of ecl.h."""
+
+    _fields_ = (
+        ("max_depth", ctypes.c_int32),
+        ("max_nodes", ctypes.c_int32),
+        ("n_bins", ctypes.c_int32),
+        ("min_path", ctypes.c_double),
+        ("min_expand", ctypes.c_double),
+        ("min_join", ctypes.c_double),
+        ("chances", _doubles),
+    )
+
+
+ecl_next_tree = _declare(
+    "ecl_next_tree",
+    _int,
+    *(_context, _floats, _int, ctypes.POINTER(NextTreeOptions), _tokens, _floats, _tokens),
+)
 ecl_probe = _declare("ecl_probe", _int, _context, _tokens, _int, _int, _int, _floats, _floats, _int)
 ecl_probe_stream = _declare("ecl_probe_stream", _int, _context, _int, _int, _floats, _int)
 ecl_draft_exit = _declare(
@@ -252,7 +273,14 @@ PATCHED = ecl_step is not None
 
 _abi_version = _declare("ecl_abi_version", _int)
 _struct_layout = _declare("ecl_struct_layout", _int, _int, ctypes.POINTER(_int), _int)
-_STRUCTS: tuple[type[ctypes.Structure], ...] = (Samplers, Stretch, DraftOptions, Terms, Choice)
+_STRUCTS: tuple[type[ctypes.Structure], ...] = (
+    Samplers,
+    Stretch,
+    DraftOptions,
+    Terms,
+    Choice,
+    NextTreeOptions,
+)
 """In the order of ``ecl_struct`` of ecl.h."""
 
 

@@ -38,7 +38,7 @@ extern "C" {
 // ---- The library itself ----
 
 // Changes whenever a function, a struct or a code changes its meaning.
-#define ECL_ABI_VERSION 1
+#define ECL_ABI_VERSION 2
 
 // The ECL_ABI_VERSION that the library was built with.
 ECL_API int32_t ecl_abi_version(void);
@@ -50,6 +50,7 @@ enum ecl_struct {
     ECL_STRUCT_DRAFT_OPTIONS = 2,  // ecl_draft_options
     ECL_STRUCT_TERMS         = 3,  // ecl_terms (ecl_sources.h)
     ECL_STRUCT_CHOICE        = 4,  // ecl_choice (ecl_sources.h)
+    ECL_STRUCT_NEXT_TREE     = 5,  // ecl_next_tree_options
 };
 
 // Writes a struct's size in bytes, then each field's offset in the order of its declaration, as far as
@@ -249,6 +250,25 @@ ECL_API int32_t ecl_lm_head_row(struct llama_context * ctx, llama_token token, f
 // draft vocabulary, or the LM head is not in memory that the CPU computes in.
 ECL_API int32_t ecl_next_tokens(struct llama_context * ctx, const float * state, llama_token token, int32_t k,
                                 llama_token * tokens, float * probabilities);
+
+// How far ecl_next_tree goes.
+struct ecl_next_tree_options {
+    int32_t        max_depth;   // most levels, at most ECL_MAX_TREE
+    int32_t        max_nodes;   // most tokens; the likeliest are kept
+    int32_t        n_bins;      // of chances; 0: the chance of a token is its probability
+    double         min_path;    // a token that is accepted together with its ancestors with less chance is left out
+    double         min_expand;  // the least such chance of a level's likeliest token for asking another level
+    double         min_join;    // the least such chance of the others of a level to be asked about together with it
+    const double * chances;     // n_bins pairs (a, b): a token of the probability p in bin floor(p * n_bins) is
+                                // accepted with the chance a + b * p
+};
+
+// As ecl_next_tokens, several levels of tokens: the head goes on from its own predictions, at most 4 of a level.
+// Writes tokens, probabilities (of a token given its ancestors) and parents (an earlier index; -1: it follows
+// `token`), max_nodes of each, likeliest path first. Returns how many were written.
+ECL_API int32_t ecl_next_tree(struct llama_context * ctx, const float * state, llama_token token,
+                              const struct ecl_next_tree_options * options, llama_token * tokens,
+                              float * probabilities, int32_t * parents);
 
 // ---- Searches for skip sets ----
 

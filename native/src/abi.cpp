@@ -89,6 +89,19 @@ int32_t ecl_struct_layout(ecl_struct which, int32_t * layout, int32_t n) {
             };
             return write(found, layout, n);
         }
+        case ECL_STRUCT_NEXT_TREE: {
+            const int32_t found[] = {
+                sizeof(ecl_next_tree_options),
+                ECL_AT(ecl_next_tree_options, max_depth),
+                ECL_AT(ecl_next_tree_options, max_nodes),
+                ECL_AT(ecl_next_tree_options, n_bins),
+                ECL_AT(ecl_next_tree_options, min_path),
+                ECL_AT(ecl_next_tree_options, min_expand),
+                ECL_AT(ecl_next_tree_options, min_join),
+                ECL_AT(ecl_next_tree_options, chances),
+            };
+            return write(found, layout, n);
+        }
     }
     return ECL_BAD_ARGUMENT;
 }

@@ -9,6 +9,8 @@ import pytest
 from scripted import SteadyAuto
 from steps import Tiny, random_tokens
 
+from edge_conflayers.controller.auto import AutoDrafter
+from edge_conflayers.costs.model import Measurement, StepCosts
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
@@ -128,3 +130,19 @@ def test_a_text_that_repeats_itself_is_drafted(
     assert state is not None
     expected, accepted = state["others"]["auto"]["calibration"]["trusted"]["lookup"]
     assert accepted > 0.8 * expected > 10
+
+
+def test_who_pays_is_not_decided_by_a_slow_moment_for_ever(model: Model) -> None:
+    """Costs of a second a step, measured while the machine did something else."""
+    costs = StepCosts((Measurement(1, 1.0, attention=0.0, mlp=0.0, v={2: 1.1, 8: 1.4}),))
+    drafter = AutoDrafter(model, SkipSets(model.n_layer, costs=costs))
+    names = []
+    for _ in range(2):
+        with Session(model, n_ctx=512, threads=1) as session:
+            sampler = Sampler(model, SamplerSettings())
+            prompt = random_tokens(model, 30)
+            for _ in generate(session, prompt, sampler, drafter=drafter, max_tokens=30):
+                pass
+            sampler.close()
+        names.append([source.name for source in drafter._sources])
+    assert names == [["lookup", "recycling"], ["lookup"]]

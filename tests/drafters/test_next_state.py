@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from steps import Tiny, open_session, random_tokens
 
+from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.controller.step_times import StepTimes
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters import next_state as module
-from edge_conflayers.drafters.next_state import NextStateSource, best_width
+from edge_conflayers.drafters.next_state import NextStateSource
 from edge_conflayers.engine.draft import ROOT, Draft
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import Session
@@ -23,6 +24,7 @@ from edge_conflayers.next_state.head import NextStateHead
 
 V = {2: 1.05, 4: 1.1, 8: 1.3}
 LIKELIHOODS = (0.5, 0.2, 0.1, 0.05)
+Tree = tuple[list[int], list[float], list[int]]
 
 
 @pytest.fixture
@@ -35,11 +37,11 @@ def foreseen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Makes every head foresee tokens 10, 11, 12, 13; what was asked: token and state's size."""
     asked = []
 
-    def tokens(context: Any, state: Any, token: int, k: int) -> tuple[list[int], list[float]]:
+    def tree(context: Any, state: Any, token: int, options: Any) -> Tree:
         asked.append((token, len(state)))
-        return [10, 11, 12, 13], list(LIKELIHOODS)
+        return [10, 11, 12, 13], list(LIKELIHOODS), [-1] * 4
 
-    monkeypatch.setattr(module, "next_tokens", tokens)
+    monkeypatch.setattr(module, "next_tree", tree)
     return asked
 
 
@@ -59,7 +61,7 @@ def begun(model: Model, clock: Any = lambda: 0.0) -> Iterator[tuple[Session, Nex
     with open_session(model) as session:
         session.read(random_tokens(model, 9))
         source = source_of(model, clock)
-        assert source.begin(session, StepTimes(1.0, V))
+        assert source.begin(session, StepTimes(1.0, V), AcceptanceRates())
         source.observe(session, [4])
         assert foreseen_by(source, 8).tokens == ()  # prompts keep no state
         session.step([4])
@@ -109,14 +111,17 @@ def test_a_state_holds_for_the_token_drawn_from_it_only(
 def test_after_a_branch_it_is_the_branchs_state(model: Model, monkeypatch: Any) -> None:
     """Of a tree's nodes the one that the last token was drawn from."""
     states = []
-    monkeypatch.setattr(
-        module, "next_tokens", lambda context, state, *rest: (states.append(state), ([1], [0.5]))[1]
-    )
+
+    def tree(context: Any, state: Any, *rest: Any) -> Tree:
+        states.append(state)
+        return [1], [0.5], [-1]
+
+    monkeypatch.setattr(module, "next_tree", tree)
     prompt, (a, b, c, d) = random_tokens(model, 9), random_tokens(model, 4, 1)
     with open_session(model) as session:
         session.read(prompt)
         source = source_of(model)
-        source.begin(session, StepTimes(1.0, V))
+        source.begin(session, StepTimes(1.0, V), AcceptanceRates())
         draft = Draft((b, c), (0.5, 0.5), (ROOT, ROOT))
         session.verify([a], draft)
         session.rollback(len(prompt) + 1)
@@ -132,11 +137,14 @@ def test_after_a_branch_it_is_the_branchs_state(model: Model, monkeypatch: Any) 
     assert (states[0] == states[1]).all()
 
 
-def test_tokens_without_any_chance_are_left_out(model: Model, monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "next_tokens", lambda *rest: ([7, 8, 9], [1.0, 0.0, 0.0]))
+def test_deeper_tokens_follow_their_parents(model: Model, monkeypatch: Any) -> None:
+    tree = [10, 20, 11, 30], [0.6, 0.5, 0.2, 0.1], [-1, 0, -1, 1]
+    monkeypatch.setattr(module, "next_tree", lambda *rest: tree)
     with begun(model) as (session, source):
         source.observe(session, [3])
-        assert foreseen_by(source, 8).tokens == (7,)
+        draft = foreseen_by(source, 8)
+        assert draft.tokens == (10, 20, 30, 11) and draft.parents == (ROOT, 0, 1, ROOT)
+        assert draft.probabilities == (0.6, 0.5, 0.1, 0.2)
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -161,7 +169,7 @@ def test_a_source_that_pays_again_is_asked_again(
 
 def source_again(source: NextStateSource, session: Session) -> NextStateSource:
     """The same source at the begin of another text."""
-    source.begin(session, StepTimes(1.0, V))
+    source.begin(session, StepTimes(1.0, V), AcceptanceRates())
     return source
 
 
@@ -171,19 +179,10 @@ def test_what_cannot_be_served_is_not_used(model: Model, monkeypatch: pytest.Mon
 
     with open_session(model) as session:
         session.read(random_tokens(model, 9))
-        monkeypatch.setattr(module, "next_tokens", refused)
+        monkeypatch.setattr(module, "next_tree", refused)
         source = source_of(model)
-        assert source.begin(session, StepTimes(1.0, V))
+        assert source.begin(session, StepTimes(1.0, V), AcceptanceRates())
         source.observe(session, [3])
         assert foreseen_by(source, 4).tokens == ()
         monkeypatch.setattr(module, "set_next_state", refused)
-        assert not source_of(model).begin(session, StepTimes(1.0, V))
-
-
-def test_the_best_width_is_that_of_the_most_gain() -> None:
-    times = StepTimes(1.0, V)
-    for probabilities in ([0.5, 0.2, 0.04, 0.01], [0.04], [], [0.1] * 8, [0.03, 0.03, 0.02]):
-        gains = {
-            n: sum(probabilities[:n]) - (times.v(1 + n) - 1) for n in range(len(probabilities) + 1)
-        }
-        assert gains[best_width(probabilities, times)] == max(gains.values())
+        assert not source_of(model).begin(session, StepTimes(1.0, V), AcceptanceRates())

@@ -67,6 +67,7 @@ def calls(session: Session) -> dict[str, tuple[Any, ...]]:
     )
     options = binding.ecl_draft_default_options()
     options.max_draft, options.n_runners_up = 3, 2
+    tree = ctypes.byref(binding.NextTreeOptions(max_depth=3, max_nodes=20))
     last, every = binding.OUTPUTS_LAST, binding.OUTPUTS_ALL
     number = ctypes.byref(ctypes.c_int32())
     many = ctypes.byref(ctypes.c_int64())
@@ -89,6 +90,7 @@ def calls(session: Session) -> dict[str, tuple[Any, ...]]:
         "ecl_token_embedding": (handle, 5, state),
         "ecl_lm_head_row": (handle, 5, state),
         "ecl_next_tokens": (handle, state, 5, 3, some, probabilities),
+        "ecl_next_tree": (handle, state, 5, tree, some, probabilities, ints(*[0] * 20)),
         "ecl_probe": (handle, tokens, 3, 0, 1, floats(N_LAYER), floats(N_LAYER), N_LAYER),
         "ecl_probe_stream": (handle, 0, binding.AFTER_FFN, states, 300 * n_embd),
         "ecl_draft_exit": (handle, 2, one, 1, pos, 0, 3, 0.0, some, probabilities, states),
@@ -285,6 +287,25 @@ def test_a_head_of_another_size(session: Session) -> None:
         set_next_state(session.context, weights)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_depth": -1},
+        {"max_depth": LARGEST},
+        {"max_nodes": SMALLEST},
+        {"n_bins": -1},
+        {"n_bins": 8},  # without chances
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_options_of_a_tree_that_cannot_be(session: Session, change: dict[str, int]) -> None:
+    _, *arguments = calls(session)["ecl_next_tree"]
+    arguments[2] = ctypes.byref(
+        binding.NextTreeOptions(**{"max_depth": 2, "max_nodes": 9} | change)
+    )
+    assert binding.ecl_next_tree(session.handle, *arguments) == binding.BAD_ARGUMENT
+
+
 # Of every function on a source: arguments that can be, by the kind of the source.
 SOURCE_CALLS: dict[str, Callable[[Any, Any], tuple[Any, ...]]] = {
     "ecl_lookup_new": lambda lookup, recycling: (100,),
@@ -412,7 +433,7 @@ def test_terms_that_cannot_be(change: dict[str, Any]) -> None:
 def test_a_library_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     binding._check_abi()
     monkeypatch.setattr(binding, "_ABI_VERSION", binding._ABI_VERSION + 1)
-    with pytest.raises(EdgeConflayersError, match="has ABI version 1, this package needs 2"):
+    with pytest.raises(EdgeConflayersError, match="has ABI version 2, this package needs 3"):
         binding._check_abi()
 
 

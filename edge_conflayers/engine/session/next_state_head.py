@@ -101,3 +101,34 @@ def next_tokens(
         binding.ecl_next_tokens(context.handle, floats(state), token, k, tokens, probabilities)
     )
     return tokens[:n], probabilities[:n]
+
+
+def next_tree(
+    context: Context,
+    state: npt.NDArray[np.float32],
+    token: int,
+    options: binding.NextTreeOptions,
+) -> tuple[list[int], list[float], list[int]]:
+    """The tokens of the draft vocabulary that are likeliest to follow a token, several levels deep,
+    by the next-state head.
+
+    Args:
+        state: as ``drawn_from`` gives it.
+
+    Returns:
+        Tokens, their probabilities given their ancestors, and the index of each one's parent, which
+        comes before it; -1 if that is ``token``. The likeliest path comes first.
+
+    Raises:
+        BadInput: as for ``next_tokens``.
+    """
+    most = options.max_nodes
+    tokens, parents = (ctypes.c_int32 * most)(), (ctypes.c_int32 * most)()
+    probabilities = (ctypes.c_float * most)()
+    n = context.check(
+        binding.ecl_next_tree(
+            *(context.handle, floats(state), token, ctypes.byref(options)),
+            *(tokens, probabilities, parents),
+        )
+    )
+    return tokens[:n], probabilities[:n], parents[:n]

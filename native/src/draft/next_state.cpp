@@ -8,25 +8,51 @@
 
 namespace ecl {
 
-std::unique_ptr<next_state_head> next_state_head::make(const float * weights, int64_t n_embd) {
+namespace {
+
+float * place_of(const ggml_tensor * t, int32_t place) {
+    return reinterpret_cast<float *>(static_cast<char *>(t->data) + place * t->nb[1]);
+}
+
+}  // namespace
+
+std::unique_ptr<next_state_head> next_state_head::make(const float * weights, int64_t n_embd,
+                                                       ggml_backend_buffer_type_t preferred) {
     auto head = std::make_unique<next_state_head>();
     head->backend.reset(ggml_backend_cpu_init());
-    head->weights_meta.reset(ggml_init({ ggml_tensor_overhead(), nullptr, true }));
-    if (head->backend == nullptr || head->weights_meta == nullptr) {
+    if (head->backend == nullptr || !((preferred != nullptr && head->allocate(n_embd, preferred)) ||
+                                      head->allocate(n_embd, ggml_backend_cpu_buffer_type()))) {
         return nullptr;
     }
-    const int64_t   width = 3 * n_embd;
-    const ggml_type type  = width % ggml_blck_size(GGML_TYPE_Q8_0) == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
-    head->weights         = ggml_new_tensor_2d(head->weights_meta.get(), type, width, 2 * n_embd);
-    head->weights_buffer.reset(ggml_backend_alloc_ctx_tensors(head->weights_meta.get(), head->backend.get()));
-    if (head->weights_buffer == nullptr) {
-        return nullptr;
-    }
-    const ggml_from_float_t store = ggml_get_type_traits_cpu(type)->from_float;
-    for (int64_t row = 0; row < 2 * n_embd; ++row) {
-        store(weights + row * width, static_cast<char *>(head->weights->data) + row * head->weights->nb[1], width);
+    for (ggml_tensor * matrix : { head->to_hidden, head->to_inner }) {
+        const ggml_from_float_t store = ggml_get_type_traits_cpu(matrix->type)->from_float;
+        std::vector<char>       bytes(ggml_nbytes(matrix));
+        for (int64_t row = 0; row < matrix->ne[1]; ++row, weights += matrix->ne[0]) {
+            store(weights, bytes.data() + row * matrix->nb[1], matrix->ne[0]);
+        }
+        ggml_backend_tensor_set(matrix, bytes.data(), 0, bytes.size());
     }
     return head;
+}
+
+// Makes room for the weights in a buffer of this type; false without memory and where the CPU has no kernel for it.
+bool next_state_head::allocate(int64_t n_embd, ggml_backend_buffer_type_t type) {
+    if (!ggml_backend_supports_buft(backend.get(), type)) {
+        return false;
+    }
+    weights_meta.reset(ggml_init({ 4 * ggml_tensor_overhead(), nullptr, true }));
+    ggml_context * ctx = weights_meta.get();
+    if (ctx == nullptr) {
+        return false;
+    }
+    const int64_t   width = 3 * n_embd;
+    const ggml_type kept  = width % ggml_blck_size(GGML_TYPE_Q8_0) == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
+    to_hidden             = ggml_new_tensor_2d(ctx, kept, width, n_embd);
+    to_inner              = ggml_new_tensor_2d(ctx, kept, width, n_embd);
+    weights_buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx, type));
+    return weights_buffer != nullptr &&
+           ggml_backend_supports_op(backend.get(),
+                                    ggml_mul_mat(ctx, to_hidden, ggml_new_tensor_1d(ctx, GGML_TYPE_F32, width)));
 }
 
 const char * next_state_head::prepare(const draft_head & head, uint64_t wanted) {
@@ -38,38 +64,73 @@ const char * next_state_head::prepare(const draft_head & head, uint64_t wanted) 
     if (!ggml_backend_supports_buft(backend.get(), ggml_backend_buffer_get_type(head.rows->buffer))) {
         return "its LM head is not in memory that the CPU computes in";
     }
-    graph_meta.reset(ggml_init({ 5 * ggml_tensor_overhead() + ggml_graph_overhead_custom(8, false), nullptr, true }));
+    graph_meta.reset(ggml_init({ (1 + 4 * max_places) * ggml_tensor_overhead() + 2 * max_places * ggml_graph_overhead_custom(8, false),
+                                 nullptr, true }));
     ggml_context * ctx = graph_meta.get();
     if (ctx == nullptr) {
         return "there is no memory for it";
     }
-    ggml_tensor * hidden = ggml_view_2d(ctx, weights, weights->ne[0], weights->ne[1] / 2, weights->nb[1], 0);
-    input                = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, weights->ne[0]);
-    output               = ggml_mul_mat(ctx, head.rows, ggml_mul_mat(ctx, hidden, input));
-    graph  = ggml_new_graph_custom(ctx, 8, false);
-    ggml_build_forward_expand(graph, output);
-    if (!ggml_backend_supports_op(backend.get(), output)) {
+    inputs = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, to_hidden->ne[0], max_places);
+    for (int32_t n = 1; n <= max_places; ++n) {
+        of_places[n - 1] = build(head, n);
+    }
+    if (!ggml_backend_supports_op(backend.get(), of_places[0].logits)) {
         return "its LM head cannot be multiplied on the CPU";
     }
     graph_buffer.reset(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));
     if (graph_buffer == nullptr) {
         return "there is no memory for it";
     }
-    found.resize(head.tokens.size());  // the rows after them are zeros
-    number = wanted;
+    n_logits = static_cast<int32_t>(head.tokens.size());
+    number   = wanted;
     return nullptr;
 }
 
-const std::vector<float> * next_state_head::logits(const float * state, const float * embedding, int32_t n_threads) {
-    const size_t size = weights->ne[1] / 2 * sizeof(float);
-    ggml_backend_tensor_set(input, state, 0, 2 * size);
-    ggml_backend_tensor_set(input, embedding, 2 * size, size);
+next_state_head::graphs next_state_head::build(const draft_head & head, int32_t n_places) const {
+    ggml_context * ctx    = graph_meta.get();
+    ggml_tensor *  places = ggml_view_2d(ctx, inputs, inputs->ne[0], n_places, inputs->nb[1], 0);
+    const auto graph_of = [&](ggml_tensor * result) {
+        ggml_cgraph * graph = ggml_new_graph_custom(ctx, 8, false);
+        ggml_build_forward_expand(graph, result);
+        return graph;
+    };
+    graphs built;
+    built.hidden   = ggml_mul_mat(ctx, to_hidden, places);
+    built.inner    = ggml_mul_mat(ctx, to_inner, places);
+    built.logits   = ggml_mul_mat(ctx, head.rows, built.hidden);
+    built.ask      = graph_of(built.logits);
+    built.roll_out = graph_of(built.inner);
+    return built;
+}
+
+bool next_state_head::compute(ggml_cgraph * graph, int32_t n_threads) {
     ggml_backend_cpu_set_n_threads(backend.get(), n_threads);
-    if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
-        return nullptr;
-    }
-    ggml_backend_tensor_get(output, found.data(), 0, found.size() * sizeof(float));
-    return &found;
+    return ggml_backend_graph_compute(backend.get(), graph) == GGML_STATUS_SUCCESS;
+}
+
+bool next_state_head::ask(int32_t n, int32_t n_threads) {
+    last = &of_places[n - 1];
+    return compute(last->ask, n_threads);
+}
+
+bool next_state_head::roll_out(int32_t n_threads) {
+    return compute(last->roll_out, n_threads);
+}
+
+float * next_state_head::input(int32_t place) {
+    return place_of(inputs, place);
+}
+
+const float * next_state_head::hidden(int32_t place) const {
+    return place_of(last->hidden, place);
+}
+
+const float * next_state_head::inner(int32_t place) const {
+    return place_of(last->inner, place);
+}
+
+const float * next_state_head::logits(int32_t place) const {
+    return place_of(last->logits, place);
 }
 
 }  // namespace ecl
