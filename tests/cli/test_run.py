@@ -149,3 +149,14 @@ def test_draft_models_are_checked(tiny: Path, tmp_path: Path) -> None:
         done = run(tiny, *arguments)
         assert isinstance(done.exception, BadInput), done.output
         assert what in str(done.exception)
+
+
+def test_a_head_learns_after_the_text(tiny: Path, tmp_path: Path) -> None:
+    plain = run(tiny)
+    done = run(tiny, "--learn", 3)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == plain.stdout
+    assert re.search(r"foresees \d+% in one guess", done.stderr)
+    assert list((tmp_path / "data" / "profiles").glob("*.next-state"))
+    contrary = run(tiny, "--learn", 3, "--fresh")
+    assert isinstance(contrary.exception, BadInput) and "choose one" in str(contrary.exception)

@@ -24,6 +24,7 @@ from edge_conflayers.learned import Learned
 from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileStore
 from edge_conflayers.tune import teaching, tuning
+from edge_conflayers.tune.lessons import Lessons
 
 N_LAYER = 6
 # The modules: as attributes of the package the names may also be the commands.
@@ -162,16 +163,16 @@ def test_a_damaged_head_is_put_aside_with_one_warning(
 def test_an_interrupt_while_teaching_keeps_what_was_taught(
     tiny: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = teaching._Teacher.take
+    take = Lessons.take
 
-    def interrupted(self: Any, *arguments: Any) -> None:
-        learn(self, *arguments)
-        if len(self.regression) == 1100:
+    def interrupted(self: Lessons, *arguments: Any) -> None:
+        take(self, *arguments)
+        if self.tokens == 1300:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(teaching._Teacher, "take", interrupted)
+    monkeypatch.setattr(Lessons, "take", interrupted)
     done = tune(tiny, prompts, "--budget", 60)
-    assert done.exit_code == 130 and "texts of 1100 tokens" in done.stdout
+    assert done.exit_code == 130 and re.search(r"texts of 1\d\d\d tokens", done.stdout)
     with Model(tiny) as model:
         assert Learned(model, 1).load_head() is not None
     assert "code" not in done.stdout
@@ -292,9 +293,30 @@ def test_layers_are_shown_as_ranges(layers: tuple[int, ...], shown: str) -> None
 
 
 def test_default_prompts() -> None:
-    kinds = command._prompts(None, 2)
-    assert list(kinds) == ["code", "summary", "questions", "translation", "chat"]
-    assert all(len(prompts) == 2 for prompts in kinds.values())
+    kinds = {each.category for each in command._default()}
+    assert kinds == {"code", "summary", "questions", "translation", "chat"}
+
+
+@pytest.mark.usefixtures("steps_take_long", "steady_costs")
+def test_all_prompts_and_texts_of_the_user_teach(
+    tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the --limit of those that layers are searched with."""
+    given: list[Any] = []
+
+    def teach(model: Model, prompts: Any, **options: Any) -> None:
+        given.extend([prompts, options["user_texts"]])
+
+    monkeypatch.setattr(teaching, "teach", teach)
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "one.md").write_text("One text.")
+    (texts / "two.py").write_text("two = 2")
+    done = tune(tiny, prompts, "--texts", texts, "--limit", 1, "--budget", 1)
+    assert done.exit_code == 0, done.output
+    assert [len(each) for each in given] == [3, 2]
+    done = tune(tiny, prompts, "--texts", tmp_path / "nowhere")
+    assert done.exit_code == 2 and "cannot be read" in done.stderr
 
 
 def test_fresh_forgets_the_head_too(tiny: Path, prompts: Path) -> None:
