@@ -65,20 +65,6 @@ def chat_tokens(model: Vocabulary, messages: Sequence[Message]) -> list[int]:
     return _with_one_bos(special, _tokens(model, special, rendered, messages))
 
 
-def opening_tokens(model: Vocabulary) -> list[int] | None:
-    """How a conversation begins, up to the user's first word; None without a template, or where
-    that cannot be told."""
-    if model.chat_template is None:
-        return None
-    special = SpecialTokens(model)
-    rendered = _template(model, special).render([{"role": "user", "content": "x"}])
-    if rendered.contents is None or len(rendered.contents) != 1:
-        return None
-    before = rendered.text[: rendered.contents[0][0]]
-    tokens = model.tokenize(before, add_special=False, parse_special=True)
-    return _with_one_bos(special, tokens)
-
-
 def _template(model: Vocabulary, special: SpecialTokens) -> ChatTemplate:
     if model.chat_template is None:
         raise BadInput(f"{model.path} has no chat template; use --raw to give the prompt as it is")

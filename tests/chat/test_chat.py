@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from steps import RealModel, Tiny
 
-from edge_conflayers.chat import _tokens_apart, chat_tokens, opening_tokens, prompt_tokens
+from edge_conflayers.chat import _tokens_apart, chat_tokens, prompt_tokens
 from edge_conflayers.chat.template import ChatTemplate
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.special_tokens import SpecialTokens
@@ -144,7 +144,6 @@ def test_a_system_message_needs_a_template(
     with pytest.raises(BadInput, match="no chat template, so that a system message"):
         prompt_tokens(tiny_model, "a", system="s")
     assert prompt_tokens(tiny_model, "a") == tiny_model.tokenize("a")
-    assert opening_tokens(tiny_model) is None
     with pytest.raises(BadInput, match="no chat template; use --raw"):
         chat_tokens(tiny_model, user("a"))
 
@@ -152,10 +151,3 @@ def test_a_system_message_needs_a_template(
 def test_half_a_character_is_refused(tiny_model: Model) -> None:
     with pytest.raises(BadInput, match=r"half a character \(U\+D83D\)"):
         prompt_tokens(tiny_model, "\ud83d", raw=True)
-
-
-def test_the_opening_is_what_comes_before_the_prompt(tiny_model: Model) -> None:
-    template(tiny_model, "</s>user: {{ messages[0].content }}!")
-    assert opening_tokens(tiny_model) == [1, *parsed(tiny_model, "</s>user: ")]
-    template(tiny_model, "{{ messages[0].content }}{{ messages[0].content }}")
-    assert opening_tokens(tiny_model) is None
