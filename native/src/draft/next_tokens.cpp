@@ -17,7 +17,7 @@ namespace ecl {
 namespace {
 
 // A head that can be asked about the context's draft vocabulary, and that vocabulary. Its input of the first
-// place is the text's end: the states that a token was drawn from, 2 * n_embd floats, and the token.
+// place is set: the states that a token was drawn from, and the token.
 struct asked {
     next_state_head &            head;
     const std::vector<int32_t> & vocabulary;
@@ -25,11 +25,8 @@ struct asked {
 };
 
 asked ask_about(llama_context * ctx, const float * state, llama_token token) {
-    const llama_model & model  = ctx->get_model();
-    const int32_t       n_embd = n_embd_of(ctx);
-    std::vector<float>  embedding(n_embd);
-    read_embedding(ctx, token, embedding.data());
-    next_state_head * next = drafts_of(ctx).next_state.get();
+    const llama_model & model = ctx->get_model();
+    next_state_head *   next  = drafts_of(ctx).next_state.get();
     if (next == nullptr) {
         throw error(ECL_NO_NEXT_STATE, "there is no next-state head");
     }
@@ -40,9 +37,9 @@ asked ask_about(llama_context * ctx, const float * state, llama_token token) {
     if (const char * why = next->prepare(*head, ctx->ecl.n_heads); why != nullptr) {
         throw error(ECL_NO_NEXT_STATE, unsupported(model, std::string(for_next_state) + why));
     }
-    float * input = next->input(0);
-    std::copy_n(state, 2 * n_embd, input);
-    std::copy_n(embedding.data(), n_embd, input + 2 * n_embd);
+    const int32_t n_embd = n_embd_of(ctx);
+    std::copy_n(state, 2 * n_embd, next->input(0));
+    read_embedding(ctx, token, next->input(0) + 2 * n_embd);
     return { *next, head->tokens, n_embd, static_cast<int32_t>(ctx->n_threads()) };
 }
 
@@ -70,7 +67,8 @@ int32_t next_tree_of(llama_context * ctx, const float * state, llama_token token
     require(options->max_depth >= 0 && options->max_depth <= ECL_MAX_TREE, "a tree has 0 to 32 levels");
     const asked about = ask_about(ctx, state, token);
     next_tree   tree(about.head, about.vocabulary, *options, about.n_threads);
-    const auto  nodes = tree.grow(about.n_embd, [ctx](llama_token each, float * out) { read_embedding(ctx, each, out); });
+    const auto  nodes =
+        tree.grow(about.n_embd, [ctx](llama_token each, float * embedding) { read_embedding(ctx, each, embedding); });
     for (size_t i = 0; i < nodes.size(); ++i) {
         tokens[i]        = nodes[i].token;
         probabilities[i] = nodes[i].probability;
