@@ -20,7 +20,7 @@ MAX_DEPTH = 4
 # is 2.6 steps spent on a head that is always wrong. Not tuned.
 _TRUST = 0.2
 _NEWEST = 0.03  # the last round's weight in running means; not tuned
-_RECENT = 9  # times whose median is what asking takes; not tuned
+_RECENT = 9  # times whose median is what asking for a level takes; not tuned
 _RETRY_EVERY = 6  # rounds of which one asks while asking does not pay; not tuned
 # How often the likeliest token after a proposed one that came true comes true as well: at first,
 # and the least that is assumed, so that it is tried again after sure tokens. Not tuned.
@@ -73,8 +73,7 @@ class Asking:
         self._times: StepTimes | None = None
         self._rates: Rates | None = None
         self._slept = 0
-        self._first: deque[float] = deque(maxlen=_RECENT)  # seconds of asking for one level
-        self._further: deque[float] = deque(maxlen=_RECENT)  # seconds of one more level
+        self._seconds: deque[float] = deque(maxlen=_RECENT)  # of asking, by level
         self._options = binding.NextTreeOptions(max_depth=MAX_DEPTH, max_nodes=MAX_CANDIDATES)
 
     def begin_text(self, times: StepTimes, rates: Rates) -> None:
@@ -102,18 +101,20 @@ class Asking:
         options, times = self._options, self._times
         assert times is not None
         verifying = _VERIFYING_PRICE * (times.v(8) - 1) / 7  # of one more token
-        another = _LEVEL_PRICE * max(0.0, _median(self._further or self._first)) / times.t1
+        another = _LEVEL_PRICE * self._level_seconds / times.t1
         options.min_path = verifying / 2  # may be another source's candidate as well
         options.min_join = verifying / self._goes_on
         options.min_expand = (verifying + another) / self._goes_on
         return options
 
     def asked(self, seconds: float, depth: int) -> None:
-        """Takes in the seconds of asking for this many levels."""
-        if depth == 1 or not self._first:
-            self._first.append(seconds / depth)
-        else:
-            self._further.append((seconds - _median(self._first)) / (depth - 1))
+        """Takes in the seconds of asking for this many levels, which take about the same each."""
+        self._seconds.append(seconds / depth)
+
+    @property
+    def _level_seconds(self) -> float:
+        """What asking for one level takes, but for hold-ups."""
+        return median(self._seconds) if self._seconds else 0.0
 
     def learn(self, answer: Draft, drawn: Sequence[int]) -> None:
         """Takes in an answer, likeliest tokens first, and the tokens that followed the text."""
@@ -130,7 +131,7 @@ class Asking:
             if child is None:
                 break
             node, accepted = child, accepted + 1
-        asking = self._usual_seconds(answer) / self._times.t1
+        asking = depth_of(answer) * self._level_seconds / self._times.t1
         won = accepted - (self._times.v(1 + len(best.tokens)) - 1) - asking
         self._wins += _NEWEST * (won - self._wins)
 
@@ -143,11 +144,6 @@ class Asking:
             before = 1.0 if answer.parent(i) == ROOT else chances[answer.parent(i)]
             chances.append(before * rates.rate(self._name, probability))
         return chances
-
-    def _usual_seconds(self, answer: Draft) -> float:
-        """What asking for an answer takes, but for hold-ups."""
-        first, further = _median(self._first), _median(self._further)
-        return first + (depth_of(answer) - 1) * further
 
 
 def depth_of(tree: Draft) -> int:
@@ -168,7 +164,3 @@ def best_size(chances: Sequence[float], times: StepTimes) -> int:
         total - (times.v(1 + n) - 1) for n, total in enumerate(accumulate(chances, initial=0.0))
     ]
     return max(range(len(gains)), key=gains.__getitem__)
-
-
-def _median(values: Sequence[float]) -> float:
-    return median(values) if values else 0.0

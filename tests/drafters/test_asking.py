@@ -31,10 +31,10 @@ def test_the_dearer_the_fewer_are_asked_about() -> None:
     assert 0 < cheap.min_path < cheap.min_join < cheap.min_expand < 1
     assert verifying.min_path > cheap.min_path and verifying.min_expand > cheap.min_expand
     assert asking.min_path == cheap.min_path and asking.min_expand > cheap.min_expand
-    # Another level that costs less than the first is worth asking sooner.
-    again = begun()
-    again.asked(0.025, 2)
-    assert again.options().min_expand < cheap.min_expand
+    deep = Asking(NAME)  # as much for a level of three
+    deep.begin_text(StepTimes(1.0, V), AcceptanceRates())
+    deep.asked(0.06, 3)
+    assert deep.options().min_expand == pytest.approx(cheap.min_expand)
 
 
 @pytest.mark.parametrize("right", [True, False])
