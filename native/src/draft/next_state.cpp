@@ -4,7 +4,7 @@
 #include "ggml.h"
 #include "graph/draft_head.h"
 
-#include <utility>
+#include <cstddef>
 
 namespace ecl {
 
@@ -64,8 +64,10 @@ const char * next_state_head::prepare(const draft_head & head, uint64_t wanted) 
     if (!ggml_backend_supports_buft(backend.get(), ggml_backend_buffer_get_type(head.rows->buffer))) {
         return "its LM head is not in memory that the CPU computes in";
     }
-    graph_meta.reset(ggml_init({ (1 + 4 * max_places) * ggml_tensor_overhead() + 2 * max_places * ggml_graph_overhead_custom(8, false),
-                                 nullptr, true }));
+    constexpr size_t n_tensors = 1 + 4 * max_places, n_graphs = 2 * max_places;
+    graph_meta.reset(
+        ggml_init({ n_tensors * ggml_tensor_overhead() + n_graphs * ggml_graph_overhead_custom(8, false), nullptr,
+                    true }));
     ggml_context * ctx = graph_meta.get();
     if (ctx == nullptr) {
         return "there is no memory for it";
