@@ -43,6 +43,7 @@ NO_TREE = -9
 NO_OUTPUT = -10
 NO_TOKEN = -11
 FORBIDDEN = -12
+NO_EXITS = -13
 
 _ABI_VERSION = 2
 """ECL_ABI_VERSION of ecl.h."""
@@ -183,6 +184,17 @@ ecl_verify_exit = _declare(
     _int,
     *(_context, _int, _tokens, _floats, _int, _int, _int, ctypes.POINTER(_int)),
 )
+ecl_set_taught_exits = _declare(
+    "ecl_set_taught_exits", _int, _context, _tokens, _int, _floats, _floats
+)
+ecl_draft_taught = _declare(
+    "ecl_draft_taught",
+    _int,
+    *(_context, _floats, _int, _tokens, _int, _int, _int, _int),
+    *(_tokens, _floats, _tokens, _floats, ctypes.POINTER(_int)),
+)
+ecl_keep_streams = _declare("ecl_keep_streams", _int, _context, ctypes.c_bool)
+ecl_kept_stream = _declare("ecl_kept_stream", _int, _context, _int, _int, _floats)
 ecl_branches = _declare(
     "ecl_branches",
     _int,

@@ -215,6 +215,38 @@ ECL_API int32_t ecl_verify_exit(struct llama_context * ctx, int32_t exit_layer, 
                                 const float * states, int32_t n, llama_pos pos, llama_seq_id seq,
                                 int32_t * reused);
 
+// ---- Taught early exits ----
+
+// Sets n taught exits (DSSD, arXiv 2407.21082), after layers[0] < layers[1] < ... layers, from 1 to n_layer - 1.
+// Exit k takes the residual stream there, divided by its root mean square, times norms[k * n_embd + j], by
+// the matrix weights[k * n_embd * n_embd], row by row, to the last hidden state, and that by the rows of the LM
+// head that the draft vocabulary has to logits. n = 0: none. ECL_NO_MASK if the model's residual stream cannot be
+// handed from step to step.
+ECL_API int32_t ecl_set_taught_exits(struct llama_context * ctx, const int32_t * layers, int32_t n,
+                                     const float * norms, const float * weights);
+
+// Drafts what follows n_pending tokens at positions pos, pos + 1, ... by the taught exits: each token by the first
+// whose distribution has an entropy, in nats, of at most its threshold; a token that none is sure of ends the
+// draft, as does an end-of-text token. thresholds[n_exits], one for each taught exit; one below 0 is not asked.
+// n_pending + max_draft is at most n_ubatch. Writes tokens[max_draft], their probabilities[max_draft] and the
+// exits' layers[max_draft]. The cache is as it was. Returns the number of drafted tokens.
+// reached becomes the layers that all pending and drafted tokens were run through, and states[(n_pending +
+// max_draft) * n_embd] what leaves them: ecl_verify_exit goes on from there, with reached as its exit_layer. 0: it
+// cannot. ECL_NO_EXITS if there are none or no draft vocabulary, or the LM head is not in memory that the CPU
+// computes in.
+ECL_API int32_t ecl_draft_taught(struct llama_context * ctx, const float * thresholds, int32_t n_exits,
+                                 const llama_token * pending, int32_t n_pending, llama_pos pos, llama_seq_id seq,
+                                 int32_t max_draft, llama_token * tokens, float * probabilities, int32_t * layers,
+                                 float * states, int32_t * reached);
+
+// Steps from now on keep what enters each layer, for ecl_kept_stream, or no longer; they keep no inner state
+// meanwhile. ECL_NO_MASK of such a step where the graph does not show it.
+ECL_API int32_t ecl_keep_streams(struct llama_context * ctx, bool keep);
+
+// What entered a layer at the token whose logits are output i of the last step, divided by its root mean square:
+// state[n_embd]. ECL_NO_OUTPUT as ecl_inner_state.
+ECL_API int32_t ecl_kept_stream(struct llama_context * ctx, int32_t layer, int32_t i, float * state);
+
 // ---- The next-state head ----
 
 // Sets a next-state head: a matrix of 2 * n_embd rows and 3 * n_embd columns, n_weights in all, row by row. It

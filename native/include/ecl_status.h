@@ -22,6 +22,7 @@ enum ecl_status {
     ECL_NO_OUTPUT           = -10,  // the last step kept nothing for this output or place
     ECL_NO_TOKEN            = -11,  // the sampler selects no token
     ECL_FORBIDDEN           = -12,  // the grammar allows no token here
+    ECL_NO_EXITS            = -13,  // there are no taught exits, or the model cannot be served by them
 };
 
 #ifdef __cplusplus

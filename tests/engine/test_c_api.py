@@ -95,6 +95,13 @@ def calls(session: Session) -> dict[str, tuple[Any, ...]]:
         "ecl_probe_stream": (handle, 0, binding.AFTER_FFN, states, 300 * n_embd),
         "ecl_draft_exit": (handle, 2, one, 1, pos, 0, 3, 0.0, some, probabilities, states),
         "ecl_verify_exit": (handle, 2, one, states, 1, pos, 0, number),
+        "ecl_set_taught_exits": (handle, ints(1, 3), 2, floats(2 * n_embd), floats(2 * n_embd**2)),
+        "ecl_draft_taught": (
+            *(handle, floats(2), 2, one, 1, pos, 0, 3, some, probabilities, ints(0, 0, 0)),
+            *(states, number),
+        ),
+        "ecl_keep_streams": (handle, True),
+        "ecl_kept_stream": (handle, 1, -1, state),
         "ecl_branches": (handle, mask, N_LAYER, one, None, 1, 2, pos, 0, 0, every, states),
         "ecl_graph_stats": (handle, many, many, number),
     }

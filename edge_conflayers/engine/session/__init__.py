@@ -7,7 +7,7 @@
 - ``kv_cache``, ``context``: the cache's size, and llama.cpp's context
 - ``exact_batch``: tokens that can be verified at once without a change of bits
 - beside the text: ``probe`` (confidences of sub-layers), ``replay`` (a masked model's tokens along
-  the text), ``branches`` (steps from given hidden states), ``next_state_head``
+  the text), ``branches`` (steps from given hidden states), ``next_state_head``, ``taught_exits``
 """
 
 from edge_conflayers.engine.session.cached_text import CachedText

@@ -17,6 +17,7 @@ _ADVICE = {
     binding.NO_MASK: "; use --method plain",
     binding.NO_DRAFT_VOCABULARY: "; draft without one",
     binding.NO_NEXT_STATE: "; draft without a next-state head",
+    binding.NO_EXITS: "; use another method",
     binding.FORBIDDEN: "; check that it can be completed",
 }
 

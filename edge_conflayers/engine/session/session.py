@@ -32,15 +32,16 @@ class Session(CachedText):
     Attributes:
         draft_vocabulary: the tokens that drafts choose among, ascending; empty for all tokens.
         exits_reused: verifications that went on from the hidden states of an early exit.
+        last_exit: hidden states of the last draft by an early exit.
     """
 
     draft_vocabulary: tuple[int, ...] = ()
     exits_reused = 0
-    _exit: ExitStates | None = None  # hidden states of the last draft by an early exit
+    last_exit: ExitStates | None = None
 
     def clear(self) -> None:
         super().clear()
-        self._exit = None
+        self.last_exit = None
 
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
         """See ``TextSession.verify``.
@@ -53,7 +54,7 @@ class Session(CachedText):
             EdgeConflayersError: a tree where ``verifies_trees`` is false, or one of more than 32
                 tokens together with the pending ones.
         """
-        if draft.exit is not None and draft.exit is self._exit:
+        if draft.exit is not None and draft.exit is self.last_exit:
             self._verify_exit([*pending, *draft.tokens], draft.exit)
             return
         tokens = [*pending, *draft.tokens]
@@ -252,8 +253,8 @@ class Session(CachedText):
             return Draft()
         if n < 0:
             self.context.fail(n)
-        self._exit = ExitStates(exit_layer, states[: len(pending) + n])
-        return Draft(tuple(tokens[:n]), tuple(probabilities[:n]), exit=self._exit)
+        self.last_exit = ExitStates(exit_layer, states[: len(pending) + n])
+        return Draft(tuple(tokens[:n]), tuple(probabilities[:n]), exit=self.last_exit)
 
     def _verify_exit(self, tokens: Sequence[int], exit: ExitStates) -> None:
         """Verifies from the hidden states that an early exit left, where they can be used."""

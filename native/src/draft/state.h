@@ -1,10 +1,11 @@
 // What drafts keep from one call to the next, in a context.
 //
-// draft/ proposes tokens by the model itself: some of its layers, its first layers, or a next-state head.
+// draft/ proposes tokens by the model itself: some of its layers, its first layers, taught exits, or a next-state head.
 // It uses step/, graph/ and logits/; nothing uses it.
 #pragma once
 
 #include "draft/next_state.h"
+#include "draft/taught_exits.h"
 #include "ecl_status.h"
 #include "llama.h"
 
@@ -26,9 +27,10 @@ struct exit_draft {
 };
 
 struct draft_state {
-    exit_draft                       exit;
-    std::unique_ptr<next_state_head> next_state;  // null: there is none
-    std::vector<float>               logits;      // of a draft step in the draft vocabulary, by row of its head
+    exit_draft                                exit;
+    std::vector<std::unique_ptr<taught_exit>> taught;      // by depth; empty: there are none
+    std::unique_ptr<next_state_head>          next_state;  // null: there is none
+    std::vector<float>                        logits;  // of a draft step in the draft vocabulary, by row of its head
 };
 
 // A context's; made when it is first asked for.

@@ -65,6 +65,17 @@ void divide_by_root_mean_square(float * state, int32_t n) {
     std::for_each(state, state + n, [&](float & each) { each *= scale; });
 }
 
+// Writes a kept stream's state at the token whose logits are output i, divided by its root mean square.
+void read_kept(llama_context * ctx, const ggml_tensor * states, int32_t i, float * state) {
+    // Outputs are of all of a step's tokens or of the last ones.
+    const int64_t token = states != nullptr ? row_of_output(ctx, i, states->ne[1]) : -1;
+    if (!has_row(ctx, states, token)) {
+        throw error(ECL_NO_OUTPUT, "the last step kept no inner state");
+    }
+    read_state(states, token, state);
+    divide_by_root_mean_square(state, n_embd_of(ctx));
+}
+
 const std::string no_embeddings = std::string(for_next_state) + "its token embeddings cannot be read as rows of its"
                                                                 " width";
 
@@ -124,15 +135,27 @@ int32_t ecl_inner_state(llama_context * ctx, int32_t i, float * state) {
     return ecl::guarded(ctx, [&] {
         ecl::require(state != nullptr, "the state is a null pointer");
         ecl::logits_of(ctx, i);
-        const llm_graph_result * run    = ctx->ecl.graphs.last_run();
-        const ggml_tensor *      states = run != nullptr ? run->ecl.inner : nullptr;
-        // Outputs are of all of a step's tokens or of the last ones.
-        const int64_t token = states != nullptr ? ecl::row_of_output(ctx, i, states->ne[1]) : -1;
-        if (!ecl::has_row(ctx, states, token)) {
-            throw ecl::error(ECL_NO_OUTPUT, "the last step kept no inner state");
-        }
-        ecl::read_state(states, token, state);
-        ecl::divide_by_root_mean_square(state, ecl::n_embd_of(ctx));
+        const llm_graph_result * run = ctx->ecl.graphs.last_run();
+        ecl::read_kept(ctx, run != nullptr ? run->ecl.inner : nullptr, i, state);
+        return ECL_OK;
+    });
+}
+
+int32_t ecl_keep_streams(llama_context * ctx, bool keep) {
+    return ecl::guarded(ctx, [&] {
+        ctx->ecl.options.stream_layer = keep ? ecl::graph_options::all_layers : ecl::graph_options::no_layer;
+        return ECL_OK;
+    });
+}
+
+int32_t ecl_kept_stream(llama_context * ctx, int32_t layer, int32_t i, float * state) {
+    return ecl::guarded(ctx, [&] {
+        ecl::require(state != nullptr, "the state is a null pointer");
+        ecl::require(layer >= 0 && layer < ecl::n_layer_of(ctx), "there is no such layer");
+        ecl::logits_of(ctx, i);
+        const llm_graph_result * run  = ctx->ecl.graphs.last_run();
+        const bool               kept = run != nullptr && static_cast<size_t>(layer) < run->ecl.streams.size();
+        ecl::read_kept(ctx, kept ? run->ecl.streams[layer] : nullptr, i, state);
         return ECL_OK;
     });
 }

@@ -1,0 +1,2 @@
+"""Taught early exits (DSSD, arXiv 2407.21082): what they are, how sure they must be, and how they
+are taught."""
