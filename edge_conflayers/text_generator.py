@@ -19,7 +19,15 @@ from edge_conflayers.engine.session.kv_cache import context_for
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.learned import Learned
 from edge_conflayers.limits import check_number
-from edge_conflayers.methods import Method, MethodOptions, check_draft_model, make_method, uses_head
+from edge_conflayers.methods import (
+    Method,
+    MethodOptions,
+    check_draft_model,
+    check_epsilon,
+    make_method,
+    uses_exits,
+    uses_head,
+)
 from edge_conflayers.onnx.opening import open_draft_model, open_model
 from edge_conflayers.profiles import ProfileStore
 
@@ -40,12 +48,13 @@ class TextGenerator(Closing):
         kernels: the CPU kernels, as for ``Model``.
         provider: what runs an exported folder, of ``onnx.providers``; None for the CPU.
         draft_model: a second model's .gguf file or folder, for the methods that draft with one.
-        fresh: neither use nor keep what is learned.
+        epsilon: the accuracy that the method dssd calibrates its exits for; None for its own choice.
+        fresh: neither use nor keep what is learned, but for the exits that dssd cannot do without.
         profiles: where it is kept; None for the user's own.
 
     Raises:
         BadInput: a model that cannot be loaded, an unknown method, a draft model that the method
-            needs and lacks or has no use for.
+            needs and lacks or has no use for, exits that it needs and that are not taught.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class TextGenerator(Closing):
         kernels: KernelChoice | None = None,
         provider: str | None = None,
         draft_model: str | Path | None = None,
+        epsilon: float | None = None,
         fresh: bool = False,
         profiles: ProfileStore | None = None,
     ) -> None:
@@ -71,6 +81,7 @@ class TextGenerator(Closing):
         self._resumed = False  # whether the method goes on from what was learned
         self._closed = False
         check_draft_model((method,), given=draft_model is not None)
+        check_epsilon((method,), epsilon)
         with ExitStack() as stack:
             self.model = stack.enter_context(
                 open_model(
@@ -96,7 +107,8 @@ class TextGenerator(Closing):
                 else None
             )
             head = self.learned.load_head() if uses_head((method,)) and not fresh else None
-            self._options = MethodOptions(second, head)
+            exits = self.learned.load_exits() if uses_exits((method,)) else None
+            self._options = MethodOptions(second, head, exits, epsilon)
             self._method = self._make(method, stack)
             self._open = stack.pop_all()
 

@@ -1,12 +1,14 @@
-"""LayerSkip, DEL, CLaSp and KnapSpec in the loop: plain decoding's text, and their searches on a
+"""LayerSkip, DEL, DSSD, CLaSp and KnapSpec in the loop: plain decoding's text, and their searches on a
 model."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from steps import RealModel, Tiny, assert_same_bits, decode, open_session, random_tokens
@@ -15,6 +17,7 @@ from test_identity import SAMPLERS, write
 from edge_conflayers.costs.by_weights import costs_by_weights
 from edge_conflayers.costs.model import CostsAtContext, Measurement, StepCosts
 from edge_conflayers.decoding.drafter import Drafter
+from edge_conflayers.drafters.dssd import DssdDrafter, DssdSettings
 from edge_conflayers.drafters.dynamic_exit import DelDrafter, DelSettings
 from edge_conflayers.drafters.early_exit import LayerSkipDrafter, LayerSkipSettings
 from edge_conflayers.drafters.layers import LayersDrafter, PacedLayersDrafter
@@ -22,11 +25,12 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.engine.session.branches import branches
 from edge_conflayers.errors import BadInput
+from edge_conflayers.exits.taught_exits import TaughtExits, exit_layers
 from edge_conflayers.layer_search.published.clasp import ClaspSearch, ClaspSettings
 from edge_conflayers.layer_search.published.knapspec import KnapSpecSearch, KnapSpecSettings
 from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
 from edge_conflayers.layer_search.published.similar_paths import States
-from edge_conflayers.methods import make_method
+from edge_conflayers.methods import MethodOptions, make_method
 
 # Costs at which drafting always pays, so that it is tried.
 CHEAP = StepCosts((Measurement(1, 1.0, 0.08, 0.08, {2: 1.0}),))
@@ -39,6 +43,25 @@ def layerskip(model: Model) -> Drafter:
 def eager_del(model: Model) -> Drafter:
     settings = DelSettings(shadow_interval=2, shadow_tokens=5, max_draft=6, first_threshold=0.01)
     return DelDrafter(model.n_layer, settings, cost=lambda layer, gamma: 1.0 + 0.01 * layer)
+
+
+def own_exits(model: Model) -> TaughtExits:
+    """Exits that are taught nothing: the model's own norm, and no map. Each is sure of about a half
+    of the tokens."""
+    layers = exit_layers(model.n_layer)
+    tensors = {each.name: each for each in gguf.GGUFReader(model.path).tensors}
+    norm = np.array(tensors["output_norm.weight"].data, dtype=np.float32)
+    n = len(layers)
+    weights = np.eye(model.n_embd, dtype=np.float32)
+    entropies = np.tile([0.0, 0.35 * np.log(model.n_vocab), 9.0], (n, 1)).astype(np.float32)
+    right = np.tile([True, True, False], (n, 1))
+    return TaughtExits(
+        layers, np.tile(norm, (n, 1)), np.tile(weights, (n, 1, 1)), Counter(), entropies, right
+    )
+
+
+def dssd(model: Model) -> Drafter:
+    return DssdDrafter(model, own_exits(model), DssdSettings(epsilon=0.9, max_draft=6))
 
 
 def clasp(model: Model) -> Drafter:
@@ -56,6 +79,7 @@ def knapspec(model: Model) -> Drafter:
 DRAFTERS: dict[str, Callable[[Model], Drafter]] = {
     "layerskip": layerskip,
     "del": eager_del,
+    "dssd": dssd,
     "clasp": clasp,
     "knapspec": knapspec,
 }
@@ -102,20 +126,41 @@ def test_where_a_window_slides(tiny: Tiny, prompt: int) -> None:
     check(model, random_tokens(model, prompt), SAMPLERS["sampled"], 60, batch=64)
 
 
+@pytest.mark.parametrize("sampler", ["greedy", "sampled", "penalties"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma3"])
+def test_tokens_of_taught_exits_are_accepted(tiny: Tiny, arch: str, sampler: str) -> None:
+    """In models whose layers hardly matter, by each of the exits."""
+    model = tiny(arch, n_layer=8, layer_gain=0.03)
+    prompt = random_tokens(model, 20)
+    accepted: Counter[int] = Counter()
+    for epsilon in (0.0, 0.6, 0.9):
+        drafter = DssdDrafter(model, own_exits(model), DssdSettings(epsilon))
+        plain, _ = write(model, prompt, SAMPLERS[sampler], 60, None)
+        found, stats = write(model, prompt, SAMPLERS[sampler], 60, drafter)
+        assert found == plain
+        for each in stats.drafter["exits"]:
+            assert each["accepted"] <= each["drafted"]
+            accepted[each["layer"]] += each["accepted"]
+        assert stats.accepted == sum(each["accepted"] for each in stats.drafter["exits"])
+    assert accepted[2] > 0 and accepted.total() >= 20
+
+
 @pytest.mark.model
 def test_a_real_model(real_model: RealModel) -> None:
     model = real_model("smollm2-135m")
     prompt = model.tokenize("The first ten prime numbers are 2, 3, 5,")
     plain, _ = write(model, prompt, SAMPLERS["sampled"], 24, None)
     for name in DRAFTERS:
-        drafter = make_method(name, model).drafter
+        exits = own_exits(model) if name == "dssd" else None
+        drafter = make_method(name, model, MethodOptions(exits=exits)).drafter
         assert write(model, prompt, SAMPLERS["sampled"], 24, drafter)[0] == plain, name
 
 
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_methods_go_on_from_their_state(tiny: Tiny, name: str) -> None:
     model = tiny("llama", n_layer=6, layer_gain=0.2)
-    method = make_method(name, model)
+    exits = own_exits(model) if name == "dssd" else None
+    method = make_method(name, model, MethodOptions(exits=exits))
     assert method.settings()["method"] == name
     json.dumps(method.settings())
     write(model, random_tokens(model, 20), {}, 30, method.drafter)
@@ -126,6 +171,14 @@ def test_methods_go_on_from_their_state(tiny: Tiny, name: str) -> None:
         assert other.state() == state
         with pytest.raises(BadInput, match="cannot be used"):
             make_method(name, tiny("llama", n_layer=9)).resume(state)
+
+
+def test_dssd_asks_for_exits_that_are_taught(tiny: Tiny) -> None:
+    with pytest.raises(BadInput, match=r"tune .*--exits"):
+        make_method("dssd", tiny("llama", n_layer=6))
+    for settings in ({"epsilon": -0.1}, {"epsilon": 1.5}, {"max_draft": 0}):
+        with pytest.raises(BadInput, match="makes no sense"):
+            DssdSettings(**settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["layerskip", "clasp", "knapspec", "del"])

@@ -16,6 +16,7 @@ from edge_conflayers.cli.options import (
     context_options,
     count_option,
     draft_model_option,
+    epsilon_option,
     file_option,
     find_draft_model,
     fresh_option,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     " are given over `plain`.",
 )
 @draft_model_option
+@epsilon_option
 @count_option("--limit", help="Most prompts, spread evenly over their categories.  [default: all]")
 @predict_option(128, help="Most tokens to write for each prompt.")
 @count_option("--repeat", default=1, help="Runs of everything; medians are reported.")
@@ -81,6 +83,7 @@ def bench(
     prompts_file: Path,
     methods: str,
     draft_model: str | None,
+    epsilon: float | None,
     limit: int | None,
     predict: int,
     repeat: int,
@@ -111,10 +114,17 @@ def bench(
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.learned import Learned
-    from edge_conflayers.methods import TUNED_METHODS, MethodOptions, uses_head
+    from edge_conflayers.methods import (
+        TUNED_METHODS,
+        MethodOptions,
+        check_epsilon,
+        uses_exits,
+        uses_head,
+    )
     from edge_conflayers.onnx.opening import open_draft_model, open_model
 
     names = _method_names(methods)
+    check_epsilon(names, epsilon)
     of_upstream = {reports.UPSTREAM, reports.UPSTREAM_LOOKUP}
     if of_upstream & set(names) and Path(model).is_dir():
         raise BadInput(f"upstream's library runs .gguf files, not {model}; leave out those methods")
@@ -141,6 +151,8 @@ def bench(
             if draft_path is not None
             else None,
             next_state=learned.load_head() if tuned and uses_head(names) else None,
+            exits=learned.load_exits() if uses_exits(names) else None,
+            epsilon=epsilon,
         )
         tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
         n_ctx = context_for(loaded, tasks, predict, ctx)

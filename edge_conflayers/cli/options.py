@@ -10,6 +10,7 @@ import click
 
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.errors import EdgeConflayersError
+from edge_conflayers.exits.calibration import DEFAULT_EPSILON
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice
@@ -166,6 +167,14 @@ draft_model_option = click.option(
     metavar="MODEL",
     help="Second model that drafts in the methods draft-model and auto-draft-model: a .gguf file,"
     " or any other MODEL that `run` takes.",
+)
+
+
+epsilon_option = click.option(
+    "--epsilon",
+    type=click.FloatRange(0.0, 1.0),
+    help="Accuracy that the method dssd asks of its exits: the share of drafted tokens that are to be"
+    f" right. Less drafts more, with more errors.  [default: {DEFAULT_EPSILON}]",
 )
 
 

@@ -17,6 +17,7 @@ from edge_conflayers.cli.options import (
     MethodChoice,
     context_options,
     draft_model_option,
+    epsilon_option,
     file_option,
     find_draft_model,
     fresh_option,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     " token. On the CPU the text is the same.",
 )
 @draft_model_option
+@epsilon_option
 @click.option(
     "--show-draft",
     is_flag=True,
@@ -103,6 +105,7 @@ def run(
     special: bool,
     method: str,
     draft_model: str | None,
+    epsilon: float | None,
     show_draft: bool,
     fresh: bool,
     learn: float | None,
@@ -139,6 +142,7 @@ def run(
         kernels=kernels,
         provider=provider,
         draft_model=find_draft_model(draft_model, (method,)),
+        epsilon=epsilon,
         fresh=fresh,
     ) as writer:
         tokens = prompt_tokens(writer.model, text, system=system, raw=raw, parse_special=special)

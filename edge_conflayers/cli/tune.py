@@ -23,11 +23,13 @@ from edge_conflayers.cli.options import (
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.taught import show_taught
 from edge_conflayers.cli.terminal import print_table
+from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.layer_search.skip_sets import SkipSet
+    from edge_conflayers.tune.teach_exits import TaughtResult
     from edge_conflayers.tune.tuning import Progress
 
 _TICKS = 10  # steps of a progress bar in a second
@@ -58,7 +60,14 @@ _LONGEST = 7 * 24 * 3600  # seconds
 @count_option("--limit", default=3, help="Most prompts of a kind that layers are searched with.")
 @predict_option(96, least=32, help="Most tokens to write for each prompt.")
 @raw_option
-@fresh_option("Forget all that was learned about this model, its next-state head included.")
+@click.option(
+    "--exits",
+    is_flag=True,
+    help="Teach the early exits of the method dssd with the whole budget, and do nothing else.",
+)
+@fresh_option(
+    "Forget all that was learned about this model, its next-state head and taught exits included."
+)
 @device_options
 @kernels_option
 @provider_option
@@ -70,6 +79,7 @@ def tune(
     limit: int,
     predict: int,
     raw: bool,
+    exits: bool,
     fresh: bool,
     threads: int | None,
     gpu_layers: int,
@@ -100,12 +110,19 @@ def tune(
         ) as loaded,
         _Bars() as bars,
     ):
+        tasks = {
+            kind: [make_task(loaded, prompt, raw=raw).tokens for prompt in prompts]
+            for kind, prompts in workloads.by_category(own or _default(), limit).items()
+        }
+        if exits:
+            result = tuning.tune_exits(
+                loaded, tasks, budget=budget, threads=threads, fresh=fresh, on_progress=bars.show
+            )
+            _show_exits(result)
+            return
         tuned = tuning.tune(
             loaded,
-            {
-                kind: [make_task(loaded, prompt, raw=raw).tokens for prompt in prompts]
-                for kind, prompts in workloads.by_category(own or _default(), limit).items()
-            },
+            tasks,
             to_teach=[make_task(loaded, prompt, raw=raw).tokens for prompt in own],
             user_texts=[loaded.tokenize(text) for text in user_texts],
             budget=budget,
@@ -136,6 +153,17 @@ def _default() -> list[Prompt]:
         for kind, texts in DEFAULT_PROMPTS.items()
         for i, text in enumerate(texts)
     ]
+
+
+def _show_exits(result: TaughtResult | None) -> None:
+    if result is None:
+        raise BadInput("too little text to teach exits; give a larger --budget")
+    for layer, share in zip(result.exits.layers, result.foreseen, strict=True):
+        click.echo(f"exit after {layer} layers: foresees {share:.0%} of the next tokens")
+    click.echo(f"taught with texts of {result.tokens} tokens; use it by --method dssd")
+    if result.interrupted:
+        click.echo("interrupted: what was learned so far is kept", err=True)
+        sys.exit(130)
 
 
 class _Bars:

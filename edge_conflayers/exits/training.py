@@ -56,11 +56,11 @@ class ExitMaps:
     norms: Floats
     weights: Floats
 
-    def logits(self, samples: ExitSamples, rows: Floats, exit: int) -> Iterator[Floats]:
-        """One exit's logits over the draft vocabulary, some tokens at a time."""
-        for begin in range(0, len(samples), _CHUNK):
-            features = samples.streams[exit, begin : begin + _CHUNK] * self.norms[exit]
-            yield features @ self.weights[exit].T @ rows.T
+    def logits(self, samples: ExitSamples, rows: Floats, exit: int, part: slice) -> Floats:
+        """One exit's logits over the draft vocabulary at some of the tokens."""
+        features = samples.streams[exit, part] * self.norms[exit]
+        logits: Floats = features @ self.weights[exit].T @ rows.T
+        return logits
 
 
 def solve(samples: ExitSamples) -> ExitMaps:
@@ -71,10 +71,10 @@ def solve(samples: ExitSamples) -> ExitMaps:
     for k, stream in enumerate(samples.streams):
         inner = np.zeros((n_embd, n_embd), dtype=np.float32)  # sum(x x')
         cross = np.zeros((n_embd, n_embd), dtype=np.float32)  # sum(x h')
-        for begin in range(0, n, _CHUNK):
-            x = stream[begin : begin + _CHUNK].astype(np.float32)
+        for part in _chunks(n):
+            x = stream[part].astype(np.float32)
             inner += x.T @ x
-            cross += x.T @ samples.states[begin : begin + _CHUNK].astype(np.float32)
+            cross += x.T @ samples.states[part].astype(np.float32)
         squares = inner.diagonal()
         # Each feature on its own scale; one that is always zero gets no weight.
         norms[k] = 1 / np.sqrt(np.maximum(squares, 1e-12 * squares.max()) / n)
@@ -84,76 +84,108 @@ def solve(samples: ExitSamples) -> ExitMaps:
     return ExitMaps(norms, weights)
 
 
-def entropies_and_hits(
+def judge(
     maps: ExitMaps, samples: ExitSamples, rows: Floats, vocabulary: npt.NDArray[np.int32]
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """What exits say of tokens: the entropies of their distributions over the draft vocabulary, in
-    nats, float32 [exits, tokens], and whether their likeliest token is the full model's, bool
-    [exits, tokens]."""
+    """What exits say of tokens.
+
+    Args:
+        rows: float32 [draft vocabulary, n_embd], of the LM head.
+        vocabulary: int32, the tokens of these rows.
+
+    Returns:
+        The entropies of their distributions over the draft vocabulary, in nats, float32 [exits,
+        tokens], and whether their likeliest token is the full model's, bool [exits, tokens].
+    """
     entropies = np.empty((samples.n_exits, len(samples)), dtype=np.float32)
     right = np.empty((samples.n_exits, len(samples)), dtype=bool)
-    for k in range(samples.n_exits):
-        begin = 0
-        for logits in maps.logits(samples, rows, k):
-            end = begin + len(logits)
-            right[k, begin:end] = vocabulary[logits.argmax(-1)] == samples.best[begin:end]
+    for part in _chunks(len(samples)):
+        for k in range(samples.n_exits):
+            logits = maps.logits(samples, rows, k, part)
+            right[k, part] = vocabulary[logits.argmax(-1)] == samples.best[part]
             logits -= logits.max(-1, keepdims=True)
             parts = np.exp(logits)
             total = parts.sum(-1)
-            entropies[k, begin:end] = np.log(total) - (parts * logits).sum(-1) / total
-            begin = end
+            entropies[k, part] = np.log(total) - (parts * logits).sum(-1) / total
     return np.maximum(entropies, 0.0), right
 
 
 def train(
     maps: ExitMaps,
     samples: ExitSamples,
+    held_out: ExitSamples,
     rows: Floats,
     *,
     passes: int,
     deadline: float = math.inf,
     seed: int = 0,
-    on_progress: Callable[[float], None] = lambda share: None,
+    on_pass: Callable[[int], None] = lambda done: None,
 ) -> ExitMaps:
-    """Goes on from maps by cross-entropy, all exits at once.
+    """Goes on from maps by cross-entropy, all exits at once. A KeyboardInterrupt ends it.
 
     Args:
         maps: of ``solve``.
         samples: to learn from.
+        held_out: say after each pass which of an exit's maps so far is best, and is kept.
         rows: float32 [draft vocabulary, n_embd], of the LM head.
         passes: over the samples.
         deadline: by ``time.monotonic``, at which it ends; the rate then falls as fast as time goes.
         seed: of the order of the samples.
-        on_progress: called after each batch with the share that is done.
+        on_pass: called after each pass with how many there were.
     """
-    norms, weights = maps.norms, maps.weights.copy()
+    weights = maps.weights.copy()
+    best, losses = maps.weights.copy(), _losses(maps, held_out, rows)
     first, second = np.zeros_like(weights), np.zeros_like(weights)
     random = np.random.default_rng(seed)
-    steps = max(1, passes * (len(samples) // _BATCH))
     began = time.monotonic()
+    steps = max(1, passes * (len(samples) // _BATCH))
     step = 0
-    for _ in range(passes):
+    ended = len(samples) < _BATCH
+    for number in range(1, passes + 1):
+        if ended:
+            break
         order = random.permutation(len(samples))
-        for begin in range(0, len(order) - _BATCH + 1, _BATCH):
-            done = max(step / steps, (time.monotonic() - began) / (deadline - began))
-            if done >= 1:
-                return ExitMaps(norms, weights)
-            batch = np.sort(order[begin : begin + _BATCH])
-            states = samples.states[batch].astype(np.float32)
-            wanted = _softmax(states @ rows.T)
-            step += 1
-            rate = _PEAK_RATE * min(1.0, step / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2
-            for k in range(samples.n_exits):
-                x = samples.streams[k, batch] * norms[k]
-                error = _softmax(x @ weights[k].T @ rows.T)
-                error -= wanted
-                gradient = (error @ rows).T @ x / len(batch)
-                _adam(weights[k], gradient, first[k], second[k], step, rate)
-            on_progress(done)
-    return ExitMaps(norms, weights)
+        try:
+            for begin in range(0, len(order) - _BATCH + 1, _BATCH):
+                now = time.monotonic()
+                if ended := now >= deadline:
+                    break
+                done = max(step / steps, (now - began) / (deadline - began))
+                step += 1
+                rate = _PEAK_RATE * min(1.0, step / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2
+                batch = np.sort(order[begin : begin + _BATCH])
+                wanted = _softmax(samples.states[batch].astype(np.float32) @ rows.T)
+                for k in range(samples.n_exits):
+                    x = samples.streams[k, batch] * maps.norms[k]
+                    error = _softmax(x @ weights[k].T @ rows.T) - wanted
+                    gradient = (error @ rows).T @ x / len(batch)
+                    _adam(weights[k], gradient, first[k], second[k], step, rate)
+        except KeyboardInterrupt:
+            ended = True
+        found = _losses(ExitMaps(maps.norms, weights), held_out, rows)
+        better = found < losses
+        best[better], losses[better] = weights[better], found[better]
+        on_pass(number)
+    return ExitMaps(maps.norms, best)
+
+
+def _losses(maps: ExitMaps, samples: ExitSamples, rows: Floats) -> npt.NDArray[np.float64]:
+    """Each exit's cross-entropy to the full model's distribution, in nats a token: [exits]."""
+    sums = np.zeros(samples.n_exits)
+    for part in _chunks(len(samples)):
+        wanted = _softmax(samples.states[part].astype(np.float32) @ rows.T)
+        for k in range(samples.n_exits):
+            said = _softmax(maps.logits(samples, rows, k, part))
+            sums[k] -= float((wanted * np.log(said + 1e-12)).sum())
+    return sums / max(1, len(samples))
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    return (slice(begin, min(n, begin + _CHUNK)) for begin in range(0, n, _CHUNK))
 
 
 def _softmax(logits: Floats) -> Floats:
+    """In place."""
     logits -= logits.max(-1, keepdims=True)
     np.exp(logits, out=logits)
     logits /= logits.sum(-1, keepdims=True)

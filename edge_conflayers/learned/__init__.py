@@ -9,6 +9,7 @@ from typing import Any
 from edge_conflayers.engine.build import library_build
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.errors import BadInput
+from edge_conflayers.exits.taught_exits import TaughtExits
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets, merge_skip_sets
 from edge_conflayers.learned.exact_batches import remember_in
 from edge_conflayers.methods import Method
@@ -20,7 +21,7 @@ _State = dict[str, Any]
 
 class Learned:
     """What was learned about a model, for a number of threads, its kernels and this build
-    of the library. A next-state head is the model's, wherever it was taught.
+    of the library. A next-state head and taught exits are the model's, wherever they were taught.
 
     Two programs may learn at the same time: each adds what it has changed to what is on disk.
     Nothing here fails: what cannot be read or written is logged in one line and done without.
@@ -100,17 +101,41 @@ class Learned:
         """Replaces the model's next-state head."""
         self._store.save_bytes(self.head_name, head.to_bytes())
 
+    def load_exits(self) -> TaughtExits | None:
+        """The model's taught exits; None if there are none that can be used."""
+        model = self._model
+        if not model.shows_states:
+            return None
+        data = self._store.load_bytes(self.exits_name)
+        if data is None:
+            return None
+        try:
+            return TaughtExits.from_bytes(data, model.n_layer, model.n_embd, model.n_vocab)
+        except BadInput as error:
+            self._store.put_aside(self.exits_name, str(error))
+            return None
+
+    def save_exits(self, exits: TaughtExits) -> None:
+        """Replaces the model's taught exits."""
+        self._store.save_bytes(self.exits_name, exits.to_bytes())
+
     def forget(self) -> None:
         """Removes skip sets, costs and what methods have learned, for any number of threads and
-        any kernels, and the next-state head."""
+        any kernels, the next-state head and the taught exits."""
         for name in self._store.profiles_of(self.key(SKIP_SETS_PROFILE).model):
             self._store.remove(name)
         self._store.remove(self.head_name)
+        self._store.remove(self.exits_name)
 
     @functools.cached_property
     def head_name(self) -> str:
         """The name of the head's file in the store."""
         return f"{model_fingerprint(self._model.path)[:32]}.next-state"
+
+    @functools.cached_property
+    def exits_name(self) -> str:
+        """The name of the exits' file in the store."""
+        return f"{model_fingerprint(self._model.path)[:32]}.exits"
 
     def key(self, settings: Mapping[str, Any]) -> ProfileKey:
         """The key of what was learned under these settings (``Method.settings``)."""

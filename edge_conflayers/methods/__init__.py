@@ -11,13 +11,16 @@ from edge_conflayers.methods.method import Method, MethodOptions
 
 __all__ = [
     "DRAFT_MODEL_METHODS",
+    "EXITS_METHODS",
     "METHODS",
     "STATES_METHODS",
     "TUNED_METHODS",
     "Method",
     "MethodOptions",
     "check_draft_model",
+    "check_epsilon",
     "make_method",
+    "uses_exits",
     "uses_head",
 ]
 
@@ -31,6 +34,7 @@ METHODS: dict[str, Callable[[LanguageModel, MethodOptions], Method]] = {
     "knapspec": published.knapspec,
     "layerskip": published.layerskip,
     "del": published.del_,
+    "dssd": published.dssd,
     "lookup": published.lookup,
     "recycling": published.recycling,
     "draft-model": published.draft_model,
@@ -43,7 +47,10 @@ DRAFT_MODEL_METHODS = ("draft-model", "auto-draft-model")
 TUNED_METHODS = ("auto", "auto-draft-model", "measured")
 """Methods whose state is the profile that ``tune`` writes."""
 
-STATES_METHODS = ("clasp", "knapspec")
+EXITS_METHODS = ("dssd",)
+"""Methods that draft by the exits that ``tune --exits`` teaches."""
+
+STATES_METHODS = ("clasp", "knapspec", *EXITS_METHODS)
 """Methods that look at hidden states."""
 
 _HEAD_METHODS = ("auto", "auto-draft-model")
@@ -70,6 +77,23 @@ def make_method(name: str, model: LanguageModel, options: MethodOptions | None =
 def uses_head(names: Iterable[str]) -> bool:
     """Whether one of these methods asks a next-state head."""
     return not set(_HEAD_METHODS).isdisjoint(names)
+
+
+def uses_exits(names: Iterable[str]) -> bool:
+    """Whether one of these methods drafts by taught exits."""
+    return not set(EXITS_METHODS).isdisjoint(names)
+
+
+def check_epsilon(names: Iterable[str], epsilon: float | None) -> None:
+    """Refuses an accuracy of taught exits that none of these methods uses.
+
+    Raises:
+        BadInput: one is given, and none uses it.
+    """
+    if epsilon is not None and not uses_exits(names):
+        raise BadInput(
+            f"--epsilon is of use to the method {' and '.join(EXITS_METHODS)} only; choose it"
+        )
 
 
 def check_draft_model(names: Iterable[str], *, given: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from edge_conflayers.decoding.drafter import Drafter
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.session import TextSession
+from edge_conflayers.exits.taught_exits import TaughtExits
 from edge_conflayers.next_state.head import NextStateHead
 
 State = Mapping[str, Any]
@@ -56,10 +57,14 @@ class MethodOptions:
     Attributes:
         draft_model: drafts in the methods named after it; stays open as long as they do.
         next_state: the head that `tune` has taught; drafts in ``auto``.
+        exits: those that `tune --exits` has taught; draft in ``dssd``.
+        epsilon: the accuracy that ``dssd`` calibrates them for; None for its own choice.
     """
 
     draft_model: LanguageModel | None = None
     next_state: NextStateHead | None = None
+    exits: TaughtExits | None = None
+    epsilon: float | None = None
 
 
 class Stateless:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from edge_conflayers.costs.by_weights import costs_by_weights
 from edge_conflayers.decoding.drafter import Drafter
 from edge_conflayers.drafters.draft_model import DraftModelDrafter
+from edge_conflayers.drafters.dssd import DssdDrafter, DssdSettings
 from edge_conflayers.drafters.dynamic_exit import DelDrafter, DelSettings
 from edge_conflayers.drafters.early_exit import LayerSkipDrafter, LayerSkipSettings
 from edge_conflayers.drafters.free import FreeDrafter
@@ -137,6 +138,18 @@ def del_(model: LanguageModel, options: MethodOptions) -> Method:
         return drafter, drafter
 
     return Resumable({"method": "del", **asdict(settings)}, make)
+
+
+def dssd(model: LanguageModel, options: MethodOptions) -> Method:
+    """Drafts by taught exits, each token by the first that is sure of it, and verifies from there
+    (DSSD, arXiv 2407.21082)."""
+    if options.exits is None:
+        raise BadInput(
+            f"method 'dssd' needs exits that are taught for {model.path}; run"
+            f" `edge-conflayers tune {model.path} --exits` first"
+        )
+    settings = DssdSettings() if options.epsilon is None else DssdSettings(options.epsilon)
+    return Stateless(DssdDrafter(model, options.exits, settings), {"method": "dssd"})
 
 
 def _layers(

@@ -18,6 +18,7 @@ from edge_conflayers.learned import Learned
 from edge_conflayers.limits import check_number
 from edge_conflayers.tune import find_skip_sets, teaching
 from edge_conflayers.tune.find_skip_sets import Prompts, check_layers_can_be_dropped
+from edge_conflayers.tune.teach_exits import TaughtResult, teach_exits
 from edge_conflayers.tune.teaching import Taught
 
 # Share of the budget for the head. Dropping layers brings little beside it, and what more texts
@@ -109,6 +110,43 @@ def tune(
         tuned.interrupted = True
     tuned.sets = [each for each in sets if each.kind in prompts]
     return tuned
+
+
+def tune_exits(
+    model: LanguageModel,
+    prompts: Prompts,
+    *,
+    budget: float,
+    threads: int,
+    fresh: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> TaughtResult | None:
+    """Teaches the exits of the method ``dssd``, and saves them. Arguments are those of ``tune``.
+
+    Returns:
+        None if there was too little text.
+
+    Raises:
+        BadInput: the model cannot be served by taught exits.
+    """
+    check_layers_can_be_dropped(model)
+    if not isinstance(model, Model):
+        raise BadInput(f"{model.path} does not show the hidden states that teach exits")
+    learned = Learned(model, threads)
+    if fresh:
+        learned.forget()
+    result = teach_exits(
+        model,
+        [tokens for some in prompts.values() for tokens in some],
+        seconds=budget,
+        threads=threads,
+        on_progress=lambda progress: on_progress(
+            Progress("teaching", progress.seconds, budget, progress.label)
+        ),
+    )
+    if result is not None:
+        learned.save_exits(result.exits)
+    return result
 
 
 def _tune(
