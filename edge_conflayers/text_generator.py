@@ -48,7 +48,7 @@ class TextGenerator(Closing):
         kernels: the CPU kernels, as for ``Model``.
         provider: what runs an exported folder, of ``onnx.providers``; None for the CPU.
         draft_model: a second model's .gguf file or folder, for the methods that draft with one.
-        epsilon: the accuracy that the method dssd calibrates its exits for; None for its own choice.
+        epsilon: the accuracy that dssd calibrates its exits for; None for its own choice.
         fresh: neither use nor keep what is learned, but for the exits that dssd cannot do without.
         profiles: where it is kept; None for the user's own.
 

@@ -1,5 +1,5 @@
-"""LayerSkip, DEL, DSSD, CLaSp and KnapSpec in the loop: plain decoding's text, and their searches on a
-model."""
+"""LayerSkip, DEL, DSSD, CLaSp and KnapSpec in the loop: plain decoding's text, and their searches
+on a model."""
 
 from __future__ import annotations
 

@@ -173,8 +173,8 @@ draft_model_option = click.option(
 epsilon_option = click.option(
     "--epsilon",
     type=click.FloatRange(0.0, 1.0),
-    help="Accuracy that the method dssd asks of its exits: the share of drafted tokens that are to be"
-    f" right. Less drafts more, with more errors.  [default: {DEFAULT_EPSILON}]",
+    help="Accuracy that the method dssd asks of its exits: the share of drafted tokens that are to"
+    f" be right. Less drafts more, with more errors.  [default: {DEFAULT_EPSILON}]",
 )
 
 

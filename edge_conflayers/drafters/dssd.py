@@ -1,4 +1,4 @@
-"""DSSD (arXiv 2407.21082): drafts by taught exits, each token by the first exit that is sure of it."""
+"""DSSD (arXiv 2407.21082): drafts by taught exits, each token by the first that is sure of it."""
 
 from __future__ import annotations
 
@@ -104,4 +104,3 @@ class DssdDrafter:
                 for layer, threshold in zip(self.exits.layers, self.thresholds, strict=True)
             ],
         }
-

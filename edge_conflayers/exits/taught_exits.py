@@ -1,9 +1,9 @@
 """Taught exits: what they are, and their file.
 
-An exit after some of the layers is a norm and a linear map: the residual stream ``x`` there, divided
-by its root mean square and scaled feature by feature, is mapped to the last hidden state, and the
-model's own LM head says which token may come next. In the paper (DSSD, arXiv 2407.21082) the map goes
-to the vocabulary itself; through the LM head an exit takes ``n_embd ** 2`` weights instead of
+An exit after some of the layers is a norm and a linear map: the residual stream there, divided by
+its root mean square and scaled feature by feature, is mapped to the last hidden state, and the
+model's own LM head says which token may come next. In the paper (DSSD, arXiv 2407.21082) the map
+goes to the vocabulary itself; through the LM head an exit takes ``n_embd ** 2`` weights instead of
 ``n_vocab * n_embd``, and the draft vocabulary can change from text to text.
 """
 
@@ -21,8 +21,8 @@ from edge_conflayers.exits.calibration import calibrate
 
 Floats = npt.NDArray[np.float32]
 
-EXIT_VOCABULARY_SIZE = 4096
-"""Tokens of the draft vocabulary that exits choose among; as the next-state head's, not tuned."""
+EXIT_VOCABULARY_SIZE = 8192
+"""Tokens of the draft vocabulary that exits choose among; as the default of drafts, not tuned."""
 
 
 def exit_layers(n_layer: int) -> tuple[int, ...]:

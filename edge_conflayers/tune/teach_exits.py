@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,17 @@ import numpy.typing as npt
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session.next_state_head import output_state, token_embedding
-from edge_conflayers.engine.session.taught_exits import keep_streams, kept_stream
+from edge_conflayers.engine.session.next_state_head import output_state
+from edge_conflayers.engine.session.taught_exits import keep_streams, kept_stream, lm_head_rows
 from edge_conflayers.exits.taught_exits import EXIT_VOCABULARY_SIZE, TaughtExits, exit_layers
 from edge_conflayers.exits.training import ExitSamples, judge, solve, train
-from edge_conflayers.tune.parallel_texts import FinishedText, ParallelTexts, State, TrainingToken
+from edge_conflayers.tune.parallel_texts import (
+    FinishedText,
+    ParallelTexts,
+    Request,
+    State,
+    TrainingToken,
+)
 from edge_conflayers.tune.teaching import _Teacher as Teacher
 
 _WRITING = 0.6  # share of the time for writing texts, the rest for training; not tuned
@@ -78,7 +84,7 @@ def teach_exits(
     layers = exit_layers(model.n_layer)
     interrupted = False
     with _TextsWithStreams(model, layers, threads=threads) as texts:
-        token_embedding(texts.context, 0, model.n_embd)  # refused here if it cannot be read
+        lm_head_rows(texts.context, [0], model.n_embd)  # refused here if they cannot be read
         collector = _Collector(texts, prompts)
         try:
             for each in texts.write(collector.requests()):
@@ -97,7 +103,7 @@ def teach_exits(
         vocabulary = DraftVocabulary(model, size=EXIT_VOCABULARY_SIZE)
         vocabulary.expect(written)
         tokens = vocabulary.tokens(EXIT_VOCABULARY_SIZE)
-        rows = np.stack([token_embedding(texts.context, each, model.n_embd) for each in tokens])
+        rows = lm_head_rows(texts.context, tokens, model.n_embd)
     maps = solve(samples)
     if not interrupted:
         maps = train(
@@ -138,11 +144,13 @@ class _TextsWithStreams(ParallelTexts):
         )
 
 
-class _Collector(Teacher):
-    """Requests texts, and keeps what the model's layers say at their tokens."""
+class _Collector:
+    """Keeps what the model's layers say at the tokens of texts, which are those that teach a
+    next-state head."""
 
     def __init__(self, texts: _TextsWithStreams, prompts: Sequence[Sequence[int]]) -> None:
-        super().__init__(texts, prompts)
+        self._texts = Teacher(texts, prompts)
+        self._n_embd = texts.model.n_embd
         self._learned: list[npt.NDArray[np.float16]] = []
         self._tested: list[npt.NDArray[np.float16]] = []
         self._best: dict[bool, list[int]] = {False: [], True: []}  # by whether it is held out
@@ -157,11 +165,16 @@ class _Collector(Teacher):
         """Whether no more tokens fit in memory."""
         return len(self) > 0 and len(self) * self._learned[0].nbytes >= _MOST_BYTES
 
+    def requests(self) -> Iterator[Request]:
+        """See ``teaching``."""
+        return self._texts.requests()
+
     def take(self, each: TrainingToken | FinishedText) -> None:
-        if isinstance(each, FinishedText) or each.request in self._making_up:
-            super().take(each)
+        """Takes in what ``ParallelTexts`` yields."""
+        if isinstance(each, FinishedText) or each.request in self._texts._making_up:
+            self._texts.take(each)
             return
-        held_out = each.request in self._held_out
+        held_out = each.request in self._texts._held_out
         if held_out and not each.generated:
             return
         states = self._tested if held_out else self._learned
@@ -176,15 +189,16 @@ class _Collector(Teacher):
             n = max(1, len(self._learned) // 8)
             self._tested, self._learned = self._learned[-n:], self._learned[:-n]
             self._best = {False: self._best[False][:-n], True: self._best[False][-n:]}
-        n_embd = self._model.n_embd
         return (
-            _samples(self._learned, self._best[False], n_embd),
-            _samples(self._tested, self._best[True], n_embd),
+            _samples(self._learned, self._best[False], self._n_embd),
+            _samples(self._tested, self._best[True], self._n_embd),
             self._written,
         )
 
 
-def _samples(states: list[npt.NDArray[np.float16]], best: Sequence[int], n_embd: int) -> ExitSamples:
+def _samples(
+    states: list[npt.NDArray[np.float16]], best: Sequence[int], n_embd: int
+) -> ExitSamples:
     """Takes the states out of the list, row by row."""
     n_exits = len(states[0]) // n_embd - 1
     streams = np.empty((n_exits, len(states), n_embd), dtype=np.float16)

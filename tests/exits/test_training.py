@@ -89,9 +89,7 @@ def test_it_ends_when_time_is_up(rows: Floats) -> None:
     maps = solve(learned)
     passes: list[int] = []
     began = time.monotonic()
-    train(
-        maps, learned, learned, rows, passes=10**6, deadline=began + 0.3, on_pass=passes.append
-    )
+    train(maps, learned, learned, rows, passes=10**6, deadline=began + 0.3, on_pass=passes.append)
     assert time.monotonic() - began < 20 and len(passes) < 10**6
 
 
@@ -109,6 +107,4 @@ def test_an_interrupt_keeps_the_best(rows: Floats, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(training, "_adam", interrupted)
     kept = train(maps, learned, learned, rows, passes=3)
     assert next(calls) == 6
-    assert (
-        training._losses(kept, learned, rows) <= training._losses(maps, learned, rows)
-    ).all()
+    assert (training._losses(kept, learned, rows) <= training._losses(maps, learned, rows)).all()

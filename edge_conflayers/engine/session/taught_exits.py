@@ -98,8 +98,8 @@ def exit_name(layer: int) -> str:
 
 
 def keep_streams(context: Context, keep: bool) -> None:
-    """Steps from now on keep what enters each layer, for ``kept_stream``, or no longer. They keep no
-    inner state meanwhile."""
+    """Steps from now on keep what enters each layer, for ``kept_stream``, or no longer. They keep
+    no inner state meanwhile."""
     context.check(binding.ecl_keep_streams(context.handle, keep))
 
 
