@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
+from own_exits import own_exits
 from steps import RealModel, Tiny, assert_same_bits, decode, open_session, random_tokens
 from test_identity import SAMPLERS, write
 
@@ -25,7 +25,6 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.engine.session.branches import branches
 from edge_conflayers.errors import BadInput
-from edge_conflayers.exits.taught_exits import TaughtExits, exit_layers
 from edge_conflayers.layer_search.published.clasp import ClaspSearch, ClaspSettings
 from edge_conflayers.layer_search.published.knapspec import KnapSpecSearch, KnapSpecSettings
 from edge_conflayers.layer_search.published.layer_runner import LayerRunner, NoRoom
@@ -43,21 +42,6 @@ def layerskip(model: Model) -> Drafter:
 def eager_del(model: Model) -> Drafter:
     settings = DelSettings(shadow_interval=2, shadow_tokens=5, max_draft=6, first_threshold=0.01)
     return DelDrafter(model.n_layer, settings, cost=lambda layer, gamma: 1.0 + 0.01 * layer)
-
-
-def own_exits(model: Model) -> TaughtExits:
-    """Exits that are taught nothing: the model's own norm, and no map. Each is sure of about a half
-    of the tokens."""
-    layers = exit_layers(model.n_layer)
-    tensors = {each.name: each for each in gguf.GGUFReader(model.path).tensors}
-    norm = np.array(tensors["output_norm.weight"].data, dtype=np.float32)
-    n = len(layers)
-    weights = np.eye(model.n_embd, dtype=np.float32)
-    entropies = np.tile([0.0, 0.35 * np.log(model.n_vocab), 9.0], (n, 1)).astype(np.float32)
-    right = np.tile([True, True, False], (n, 1))
-    return TaughtExits(
-        layers, np.tile(norm, (n, 1)), np.tile(weights, (n, 1, 1)), Counter(), entropies, right
-    )
 
 
 def dssd(model: Model) -> Drafter:

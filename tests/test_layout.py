@@ -24,6 +24,7 @@ FOLDERS = (
     "drafters",
     "layer_search",
     "next_state",
+    "exits",
     "costs",
     "decoding",
     "onnx",

@@ -10,7 +10,7 @@ import click
 
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.errors import EdgeConflayersError
-from edge_conflayers.exits.calibration import DEFAULT_EPSILON
+from edge_conflayers.exits import DEFAULT_EPSILON
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice

@@ -19,7 +19,7 @@ from edge_conflayers.engine.session.taught_exits import (
     set_taught_exits,
 )
 from edge_conflayers.errors import BadInput
-from edge_conflayers.exits.calibration import DEFAULT_EPSILON
+from edge_conflayers.exits import DEFAULT_EPSILON
 from edge_conflayers.exits.taught_exits import EXIT_VOCABULARY_SIZE, TaughtExits
 
 

@@ -8,9 +8,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-DEFAULT_EPSILON = 0.8
-"""The accuracy that thresholds are calibrated for. Not tuned."""
-
 NEVER = -1.0
 """The threshold of an exit that is not sure enough of anything: no entropy is under it."""
 

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
+from own_exits import own_exits
 
 from edge_conflayers import methods
 from edge_conflayers.drafters.draft_model import DraftModelDrafter
+from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import Session
 from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.learned import Learned
 
 # The module: as an attribute of the package the name may also be the command.
 command = importlib.import_module("edge_conflayers.cli.run")
@@ -45,6 +48,8 @@ def run(model: Path, *arguments: object) -> Result:
 
 
 def test_every_method_writes_the_same_text(tiny: Path) -> None:
+    with Model(tiny) as model:
+        Learned(model, 1).save_exits(own_exits(model))
     plain = run(tiny)
     assert plain.exit_code == 0 and plain.stdout.strip()
     for method in methods.METHODS:
@@ -54,7 +59,14 @@ def test_every_method_writes_the_same_text(tiny: Path) -> None:
             assert done.exit_code == 0, done.output
             assert done.stdout == plain.stdout
             assert done.stderr.startswith(f"{method}: ")
-            drops = method not in ("plain", "lookup", "recycling", "draft-model", "layerskip")
+            drops = method not in (
+                "plain",
+                "lookup",
+                "recycling",
+                "draft-model",
+                "layerskip",
+                "dssd",
+            )
             assert drops or "layers dropped" not in done.stderr
 
 

@@ -23,7 +23,7 @@ from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.learned import Learned
 from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import DATA_VARIABLE, ProfileStore
-from edge_conflayers.tune import teaching, tuning
+from edge_conflayers.tune import teach_exits, teaching, tuning
 from edge_conflayers.tune.lessons import Lessons
 
 N_LAYER = 6
@@ -328,3 +328,50 @@ def test_fresh_forgets_the_head_too(tiny: Path, prompts: Path) -> None:
         assert learned.load_head() is not None
         assert tune(tiny, prompts, "--budget", 1, "--fresh").exit_code == 0
         assert learned.load_head() is None
+
+
+def test_exits_are_taught_kept_and_used(
+    tiny: Path, prompts: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("run", tiny, "-p", "def mean(values):", "--raw", "-n", 24, "-t", 1)
+    missing = call(*asked, "--method", "dssd")
+    assert missing.exit_code == 2 and "--exits" in missing.output
+    monkeypatch.setattr(teach_exits._Collector, "full", property(lambda self: len(self) >= 700))
+    result = tune(tiny, prompts, "--exits", "--budget", 100)
+    assert result.exit_code == 0, result.output
+    assert len(re.findall(r"exit after \d layers: foresees \d+%", result.output)) == 3
+    assert "taught with texts of 700 tokens" in result.output
+    plain = call(*asked, "--method", "plain")
+    for epsilon in ("0", "0.5", "1"):
+        stats = data / f"{epsilon}.json"
+        found = call(*asked, "--method", "dssd", "--epsilon", epsilon, "--stats-json", stats)
+        assert found.exit_code == 0 and found.stdout == plain.stdout
+        report = json.loads(stats.read_text())
+        assert report["drafter"]["epsilon"] == float(epsilon)
+        assert [each["layer"] for each in report["drafter"]["exits"]] == [2, 3, 4]
+        assert report["drafted"] > 0 or epsilon != "0"
+    fresh = call(*asked, "--method", "dssd", "--fresh")
+    assert fresh.exit_code == 0 and fresh.stdout == plain.stdout
+    compared = call(
+        *("bench", tiny, "--prompts", prompts, "--methods", "plain,dssd", "-n", 12, "-t", 1),
+        *("--raw", "--epsilon", "0"),
+    )
+    assert compared.exit_code == 0, compared.output
+    assert "dssd" in compared.stdout
+    useless = call(*asked, "--epsilon", "0.5")
+    assert useless.exit_code == 2 and "dssd" in useless.output
+    with Model(tiny) as loaded:
+        learned = Learned(loaded, 1)
+        assert learned.load_exits() is not None
+        learned.forget()
+        assert learned.load_exits() is None
+
+
+def test_damaged_exits_are_put_aside(tiny: Path, data: Path) -> None:
+    with Model(tiny) as loaded:
+        learned = Learned(loaded, 1)
+        file = data / "profiles" / learned.exits_name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"PK nonsense")
+        assert learned.load_exits() is None
+        assert not file.exists() and file.with_suffix(".corrupt").exists()
