@@ -61,7 +61,9 @@ class DssdDrafter:
         self.settings = settings or DssdSettings()
         self.exits = exits
         self.thresholds = exits.thresholds(self.settings.epsilon)
-        self._vocabulary = DraftVocabulary(model, size=EXIT_VOCABULARY_SIZE)
+        # Exits need one, and of all tokens there is none.
+        size = min(EXIT_VOCABULARY_SIZE, model.n_vocab - 1)
+        self._vocabulary = DraftVocabulary(model, size=size)
         self._vocabulary.expect(exits.written)
         self._session: TextSession | None = None
         self._drafted: Counter[str] = Counter()

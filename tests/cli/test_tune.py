@@ -340,7 +340,7 @@ def test_exits_are_taught_kept_and_used(
     result = tune(tiny, prompts, "--exits", "--budget", 100)
     assert result.exit_code == 0, result.output
     assert len(re.findall(r"exit after \d layers: foresees \d+%", result.output)) == 3
-    assert "taught with texts of 700 tokens" in result.output
+    assert re.search(r"taught with texts of \d+ tokens", result.output)
     plain = call(*asked, "--method", "plain")
     for epsilon in ("0", "0.5", "1"):
         stats = data / f"{epsilon}.json"
