@@ -12,8 +12,8 @@ from edge_conflayers.exits.taught_exits import TaughtExits, exit_layers
 
 
 def own_exits(model: Model) -> TaughtExits:
-    """A model's own norm at each exit, and no map. With an accuracy over a half, each exit is sure of
-    what it has an entropy of at most 0.78 of the largest possible for."""
+    """A model's own norm at each exit, and no map. With an accuracy over a half, each exit is sure
+    of what it has an entropy of at most 0.78 of the largest possible for."""
     layers = exit_layers(model.n_layer)
     tensors = {each.name: each for each in gguf.GGUFReader(model.path).tensors}
     norm = np.array(tensors["output_norm.weight"].data, dtype=np.float32)

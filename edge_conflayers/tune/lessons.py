@@ -110,6 +110,10 @@ class Lessons:
             self._for_tests.add(request)
         return request
 
+    def is_held_out(self, request: Request) -> bool:
+        """Whether a text that has not ended is to test with."""
+        return request in self._for_tests
+
     def take(self, each: TrainingToken | FinishedText) -> None:
         """Takes in what ``ParallelTexts.write`` yields."""
         if isinstance(each, FinishedText):

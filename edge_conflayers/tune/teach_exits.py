@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
+from edge_conflayers import machine
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.model import Model
-from edge_conflayers.engine.session.next_state_head import output_state
-from edge_conflayers.engine.session.taught_exits import keep_streams, kept_stream, lm_head_rows
+from edge_conflayers.engine.session.next_state_head import lm_head_row, output_state
+from edge_conflayers.engine.session.taught_exits import keep_streams, kept_stream
 from edge_conflayers.exits.taught_exits import EXIT_VOCABULARY_SIZE, TaughtExits, exit_layers
 from edge_conflayers.exits.training import ExitSamples, judge, solve, train
+from edge_conflayers.tune.lessons import Lessons
 from edge_conflayers.tune.parallel_texts import (
     FinishedText,
     ParallelTexts,
@@ -24,7 +27,6 @@ from edge_conflayers.tune.parallel_texts import (
     State,
     TrainingToken,
 )
-from edge_conflayers.tune.teaching import _Teacher as Teacher
 
 _WRITING = 0.6  # share of the time for writing texts, the rest for training; not tuned
 _LEAST_TOKENS = 512  # not tuned
@@ -69,7 +71,7 @@ def teach_exits(
     generated so far count.
 
     Args:
-        prompts: tokens of each; answered in turn with those that the model makes up.
+        prompts: tokens of each; answered in turn with everyday tasks.
         seconds: for generating texts and for training.
         threads: CPU threads; None for the machine's physical cores.
         on_progress: called after every token and every pass of training.
@@ -84,7 +86,7 @@ def teach_exits(
     layers = exit_layers(model.n_layer)
     interrupted = False
     with _TextsWithStreams(model, layers, threads=threads) as texts:
-        lm_head_rows(texts.context, [0], model.n_embd)  # refused here if they cannot be read
+        lm_head_row(texts.context, 0, model.n_embd)  # refused here if it cannot be read
         collector = _Collector(texts, prompts)
         try:
             for each in texts.write(collector.requests()):
@@ -103,21 +105,19 @@ def teach_exits(
         vocabulary = DraftVocabulary(model, size=EXIT_VOCABULARY_SIZE)
         vocabulary.expect(written)
         tokens = vocabulary.tokens(EXIT_VOCABULARY_SIZE)
-        rows = lm_head_rows(texts.context, tokens, model.n_embd)
-    maps = solve(samples)
-    if not interrupted:
-        maps = train(
-            maps,
-            samples,
-            held_out,
-            rows,
-            passes=_PASSES,
-            deadline=began + seconds,
-            on_pass=lambda done: on_progress(
-                Progress(time.monotonic() - began, f"{len(samples)} tokens, {done} times")
-            ),
-        )
-    entropies, right = judge(maps, held_out, rows, np.array(tokens, dtype=np.int32))
+        rows = np.stack([lm_head_row(texts.context, each, model.n_embd) for each in tokens])
+    with threadpool_limits(machine.threads_to_use(threads)):
+        maps = solve(samples)
+        if not interrupted:
+            maps = train(
+                *(maps, samples, held_out, rows),
+                passes=_PASSES,
+                deadline=began + seconds,
+                on_pass=lambda done: on_progress(
+                    Progress(time.monotonic() - began, f"{len(samples)} tokens, {done} times")
+                ),
+            )
+        entropies, right = judge(maps, held_out, rows, np.array(tokens, dtype=np.int32))
     exits = TaughtExits(layers, maps.norms, maps.weights, written, entropies, right)
     foreseen = tuple(float(share) for share in right.mean(-1))
     return TaughtResult(exits, len(samples), foreseen, interrupted)
@@ -145,11 +145,11 @@ class _TextsWithStreams(ParallelTexts):
 
 
 class _Collector:
-    """Keeps what the model's layers say at the tokens of texts, which are those that teach a
-    next-state head."""
+    """Requests the texts that teach a next-state head, and keeps what the model's layers say at
+    their tokens."""
 
     def __init__(self, texts: _TextsWithStreams, prompts: Sequence[Sequence[int]]) -> None:
-        self._texts = Teacher(texts, prompts)
+        self._lessons = Lessons(texts, prompts)
         self._n_embd = texts.model.n_embd
         self._learned: list[npt.NDArray[np.float16]] = []
         self._tested: list[npt.NDArray[np.float16]] = []
@@ -166,15 +166,15 @@ class _Collector:
         return len(self) > 0 and len(self) * self._learned[0].nbytes >= _MOST_BYTES
 
     def requests(self) -> Iterator[Request]:
-        """See ``teaching``."""
-        return self._texts.requests()
+        """See ``Lessons.requests``."""
+        return self._lessons.requests()
 
     def take(self, each: TrainingToken | FinishedText) -> None:
-        """Takes in what ``ParallelTexts`` yields."""
-        if isinstance(each, FinishedText) or each.request in self._texts._making_up:
-            self._texts.take(each)
+        """Takes in what ``ParallelTexts.write`` yields."""
+        if isinstance(each, FinishedText):
+            self._lessons.take(each)
             return
-        held_out = each.request in self._texts._held_out
+        held_out = self._lessons.is_held_out(each.request)
         if held_out and not each.generated:
             return
         states = self._tested if held_out else self._learned
