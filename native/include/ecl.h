@@ -240,7 +240,7 @@ ECL_API int32_t ecl_draft_taught(struct llama_context * ctx, const float * thres
                                  float * states, int32_t * reached);
 
 // Steps from now on keep what enters each layer, for ecl_kept_stream, or no longer; they keep no inner state
-// meanwhile. ECL_NO_MASK of such a step where the graph does not show it.
+// meanwhile. ECL_NO_MASK, here or of such a step, if the architecture does not show it.
 ECL_API int32_t ecl_keep_streams(struct llama_context * ctx, bool keep);
 
 // What entered a layer at the token whose logits are output i of the last step, divided by its root mean square:

@@ -99,7 +99,11 @@ def exit_name(layer: int) -> str:
 
 def keep_streams(context: Context, keep: bool) -> None:
     """Steps from now on keep what enters each layer, for ``kept_stream``, or no longer. They keep
-    no inner state meanwhile."""
+    no inner state meanwhile.
+
+    Raises:
+        BadInput: the architecture does not show it.
+    """
     context.check(binding.ecl_keep_streams(context.handle, keep))
 
 

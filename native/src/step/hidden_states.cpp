@@ -8,6 +8,7 @@
 #include "llama-graph.h"
 #include "llama-model.h"
 #include "step/guard.h"
+#include "step/states.h"
 
 #include <algorithm>
 #include <cmath>
@@ -143,6 +144,9 @@ int32_t ecl_inner_state(llama_context * ctx, int32_t i, float * state) {
 
 int32_t ecl_keep_streams(llama_context * ctx, bool keep) {
     return ecl::guarded(ctx, [&] {
+        if (keep) {
+            ecl::require_states(ctx);
+        }
         ctx->ecl.options.stream_layer = keep ? ecl::graph_options::all_layers : ecl::graph_options::no_layer;
         return ECL_OK;
     });
