@@ -19,7 +19,14 @@ from edge_conflayers.engine.session.kv_cache import context_for
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.learned import Learned
 from edge_conflayers.limits import check_number
-from edge_conflayers.methods import Method, MethodOptions, check_draft_model, make_method, uses_head
+from edge_conflayers.methods import (
+    Method,
+    MethodOptions,
+    check_draft_model,
+    make_method,
+    uses_bridges,
+    uses_head,
+)
 from edge_conflayers.onnx.opening import open_draft_model, open_model
 from edge_conflayers.profiles import ProfileStore
 
@@ -96,7 +103,9 @@ class TextGenerator(Closing):
                 else None
             )
             head = self.learned.load_head() if uses_head((method,)) and not fresh else None
-            self._options = MethodOptions(second, head)
+            known = uses_bridges((method,)) and not fresh
+            bridges = self.learned.load_bridges() if known else None
+            self._options = MethodOptions(second, head, bridges)
             self._method = self._make(method, stack)
             self._open = stack.pop_all()
 

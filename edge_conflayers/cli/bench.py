@@ -111,7 +111,7 @@ def bench(
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.learned import Learned
-    from edge_conflayers.methods import TUNED_METHODS, MethodOptions, uses_head
+    from edge_conflayers.methods import TUNED_METHODS, MethodOptions, uses_bridges, uses_head
     from edge_conflayers.onnx.opening import open_draft_model, open_model
 
     names = _method_names(methods)
@@ -141,6 +141,7 @@ def bench(
             if draft_path is not None
             else None,
             next_state=learned.load_head() if tuned and uses_head(names) else None,
+            bridges=learned.load_bridges() if tuned and uses_bridges(names) else None,
         )
         tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
         n_ctx = context_for(loaded, tasks, predict, ctx)

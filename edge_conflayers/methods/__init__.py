@@ -18,6 +18,7 @@ __all__ = [
     "MethodOptions",
     "check_draft_model",
     "make_method",
+    "uses_bridges",
     "uses_head",
 ]
 
@@ -27,6 +28,7 @@ METHODS: dict[str, Callable[[LanguageModel, MethodOptions], Method]] = {
     "conflayers": published.conflayers,
     "swift": published.swift,
     "measured": tuned.Measured,
+    "bridged": tuned.bridged,
     "clasp": published.clasp,
     "knapspec": published.knapspec,
     "layerskip": published.layerskip,
@@ -70,6 +72,11 @@ def make_method(name: str, model: LanguageModel, options: MethodOptions | None =
 def uses_head(names: Iterable[str]) -> bool:
     """Whether one of these methods asks a next-state head."""
     return not set(_HEAD_METHODS).isdisjoint(names)
+
+
+def uses_bridges(names: Iterable[str]) -> bool:
+    """Whether one of these methods drafts over bridges."""
+    return "bridged" in names
 
 
 def check_draft_model(names: Iterable[str], *, given: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edge_conflayers.bridges.bridge import Bridges
 from edge_conflayers.decoding.drafter import Drafter
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.session import TextSession
@@ -56,10 +57,12 @@ class MethodOptions:
     Attributes:
         draft_model: drafts in the methods named after it; stays open as long as they do.
         next_state: the head that `tune` has taught; drafts in ``auto``.
+        bridges: what `tune` has taught over dropped layers; draft in ``bridged``.
     """
 
     draft_model: LanguageModel | None = None
     next_state: NextStateHead | None = None
+    bridges: Bridges | None = None
 
 
 class Stateless:
