@@ -34,7 +34,9 @@ def bridges(model: Model, speed: float = 1.5) -> Bridges:
     return Bridges((Bridge(1, 3, weights),), prediction, 128, Counter({7: 2}))
 
 
-def write(model: Model, drafter: BridgedDrafter | None, session: Session) -> tuple[list[int], Stats]:
+def write(
+    model: Model, drafter: BridgedDrafter | None, session: Session
+) -> tuple[list[int], Stats]:
     stats = Stats()
     session.clear()
     with closing(Sampler(model, SamplerSettings())) as sampler:

@@ -14,7 +14,7 @@ from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.engine.session.branches import branches
 from edge_conflayers.engine.session.bridges import bridge_states, draft_beside, set_bridges
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.errors import BadInput
 
 Floats = npt.NDArray[np.float32]
 
@@ -134,7 +134,7 @@ def test_a_draft_goes_on_from_what_the_maps_say(tiny: Tiny, arch: str) -> None:
         with open_session(model, n_ctx=256, flash_attention=False) as other:
             other.read(tokens)
             for i in range(4):
-                # Layers after the block attend to the draft's own keys and values: one step over all.
+                # Layers after the block attend to the draft's own keys and values.
                 place, first = len(tokens) + i, LayerMask.layers(range(begin, model.n_layer))
                 other.rollback(len(tokens))
                 entering = branches(
@@ -209,9 +209,7 @@ def test_what_cannot_be_is_refused(tiny: Tiny) -> None:
         read_to(session, random_tokens(model, 24))
         before = bridge_states(session, [3], 1)
         with pytest.raises(BadInput, match="keeps a layer"):
-            session.draft(
-                LayerMask.layers({1}), [5], limit=2, stop_probability=0.0, before=before
-            )
+            session.draft(LayerMask.layers({1}), [5], limit=2, stop_probability=0.0, before=before)
         set_bridges(session, [])
         with pytest.raises(BadInput, match="no bridges to draft over"):
             session.draft(
