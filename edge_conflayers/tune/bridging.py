@@ -73,7 +73,7 @@ def teach_bridges(
     vocabulary.expect(written)
     vocabulary.size = typical_size(savings, vocabulary, costs, 0)
     with ExitStack() as stack:
-        tests = _tests(model, texts, vocabulary, threads, stack)
+        tests = _tests(model, texts, vocabulary, threads, stack) if texts else []
         layers = boundaries(model.n_layer)
         until = time.monotonic() + _READING * (began + seconds - time.monotonic())
         streams = _read(model, texts, layers, threads, until)
