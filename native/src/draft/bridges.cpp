@@ -30,7 +30,7 @@ bool read_rows(const llama_context * ctx, const std::vector<ggml_tensor *> & ten
 }
 
 void set_bridges(llama_context * ctx, const int32_t * layers, const float * weights, int32_t n) {
-    require(n >= 0, "the number of bridges is negative");
+    require(n >= 0 && n < n_layer_of(ctx), "there are more bridges than layers, or less than none");
     require(n == 0 || (layers != nullptr && weights != nullptr), "an array is a null pointer");
     context_state & state = ctx->ecl;
     ctx->synchronize();
@@ -50,6 +50,7 @@ void set_bridges(llama_context * ctx, const int32_t * layers, const float * weig
 }
 
 void bridge_states(llama_context * ctx, const int32_t * rows, int32_t n_rows, float * states) {
+    require(n_rows <= static_cast<int32_t>(live_graphs::max_tokens), "steps over so many tokens keep no states");
     require(n_rows >= 0 && (n_rows == 0 || (rows != nullptr && states != nullptr)), "an array is a null pointer");
     if (ctx->ecl.bridges == nullptr) {
         throw error(ECL_BAD_ARGUMENT, "there are no bridges");
