@@ -25,6 +25,7 @@ from edge_conflayers.methods import (
     check_draft_model,
     check_epsilon,
     make_method,
+    uses_bridges,
     uses_exits,
     uses_head,
 )
@@ -108,7 +109,9 @@ class TextGenerator(Closing):
             )
             head = self.learned.load_head() if uses_head((method,)) and not fresh else None
             exits = self.learned.load_exits() if uses_exits((method,)) else None
-            self._options = MethodOptions(second, head, exits, epsilon)
+            known = uses_bridges((method,)) and not fresh
+            bridges = self.learned.load_bridges() if known else None
+            self._options = MethodOptions(second, head, exits, epsilon, bridges)
             self._method = self._make(method, stack)
             self._open = stack.pop_all()
 

@@ -22,6 +22,7 @@ from scripted import (
 )
 from steps import RealModel, Tiny, random_tokens
 
+from edge_conflayers.bridges.bridge import Bridge, Bridges
 from edge_conflayers.controller.auto import AutoDrafter
 from edge_conflayers.controller.loss_budget import BudgetSettings
 from edge_conflayers.controller.policy import Policy
@@ -30,6 +31,7 @@ from edge_conflayers.decoding.drafter import Drafter
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.drafters.bridged import BridgedDrafter
 from edge_conflayers.drafters.free import FreeDrafter
 from edge_conflayers.drafters.layers import LayersDrafter
 from edge_conflayers.drafters.lookup import LookupSource
@@ -169,6 +171,18 @@ def foreseeing(model: LanguageModel, text: Sequence[int], prompt: int) -> Forese
     )
 
 
+def bridged(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
+    """Drafts over bridges with maps that know nothing, and leaves beside them."""
+    rng = np.random.default_rng(prompt)
+    shape = (model.n_embd, 3 * model.n_embd + 1)
+    maps = [
+        Bridge(*block, (0.001 * rng.normal(size=shape)).astype(np.float32))
+        for block in ((1, 2), (3, model.n_layer - 2))
+    ]
+    promised = Prediction(2.0, 0.1, max_draft=6, acceptance=0.9, tokens_per_round=5.0)
+    return BridgedDrafter(Bridges(tuple(maps), promised), leaf_probability=0.01)
+
+
 def trees(model: LanguageModel, text: Sequence[int], prompt: int) -> Drafter:
     """Random trees with the text in some branch."""
     return TreeDrafter(text, prompt, seed=prompt)
@@ -186,6 +200,7 @@ DRAFTERS: dict[str, Callable[[LanguageModel, Sequence[int], int], Drafter]] = {
     "auto": auto,
     "steady": steady,
     "foreseeing": foreseeing,
+    "bridged": bridged,
     "trees": trees,
 }
 SEARCHES = ("swift", "measured")
@@ -276,7 +291,7 @@ COOL: dict[str, Any] = {"temperature": 0.3, "seed": 7}
 
 # "auto" goes by the clock, and may find that nothing pays here; "steady" is the same without one.
 # At most half of what is accepted on x86: other kernels round differently and write other texts.
-BY_LAYERS: Least = {"conflayers": 6, "eager": 10, "random": 10, "steady": 6}
+BY_LAYERS: Least = {"conflayers": 6, "eager": 10, "random": 10, "steady": 6, "bridged": 6}
 GREEDILY: Least = {**BY_LAYERS, "lookup": 1, "recycling": 1, "foreseeing": 9}
 IN_LETTERS: Least = {"lookup": 8, "steady": 5, "foreseeing": 8}
 
@@ -386,7 +401,7 @@ def test_real_models(real_model: RealModel, name: str, sampler: str) -> None:
     number = tuple(SAMPLERS).index(sampler)
     prompt = model.tokenize(PROMPTS[number])
     others = ("scripted", "lookup", "recycling", *SEARCHES)
-    drafters = ("conflayers", "auto", "steady", "foreseeing", "trees", others[number])
+    drafters = ("conflayers", "auto", "steady", "foreseeing", "bridged", "trees", others[number])
     check(model, prompt, SAMPLERS[sampler], 48, drafters, {})
 
 
@@ -416,7 +431,7 @@ def test_twenty_prompts(real_model: RealModel, name: str, number: int) -> None:
     model = real_model(name)
     prompt = model.tokenize(PROMPTS[number])
     other = tuple(SAMPLERS)[1 + number % (len(SAMPLERS) - 1)]
-    greedily = ("conflayers", "random", "lookup", "measured", "foreseeing")
+    greedily = ("conflayers", "random", "lookup", "measured", "foreseeing", "bridged")
     drafters = ("conflayers", "auto", "eager", "scripted", "trees", "recycling", "swift")
     check(model, prompt, {}, 128, greedily, {})
     check(model, prompt, SAMPLERS[other], 128, drafters, {})

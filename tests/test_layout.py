@@ -22,6 +22,7 @@ FOLDERS = (
     "chat",
     "controller",
     "drafters",
+    "bridges",
     "layer_search",
     "next_state",
     "exits",

@@ -118,6 +118,7 @@ def bench(
         TUNED_METHODS,
         MethodOptions,
         check_epsilon,
+        uses_bridges,
         uses_exits,
         uses_head,
     )
@@ -153,6 +154,7 @@ def bench(
             next_state=learned.load_head() if tuned and uses_head(names) else None,
             exits=learned.load_exits() if uses_exits(names) else None,
             epsilon=epsilon,
+            bridges=learned.load_bridges() if tuned and uses_bridges(names) else None,
         )
         tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
         n_ctx = context_for(loaded, tasks, predict, ctx)

@@ -27,6 +27,7 @@ from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
+    from edge_conflayers.bridges.bridge import Bridges
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.layer_search.skip_sets import SkipSet
     from edge_conflayers.tune.teach_exits import TaughtResult
@@ -136,11 +137,18 @@ def tune(
     _show_sets(tuned.sets)
     if tuned.taught is not None:
         show_taught(tuned.taught)
+    if tuned.bridges is not None:
+        _show_bridges(tuned.bridges)
     for kind in tuned.without_text:
         click.echo(f"{kind}: too little text to search over; give longer or other prompts")
     if tuned.interrupted:
         click.echo("interrupted: what was found so far is kept", err=True)
         sys.exit(130)
+
+
+def _show_bridges(bridges: Bridges) -> None:
+    (begin, end), speed = bridges.blocks[0], bridges.prediction.speed
+    click.echo(f"bridge: layers {begin} to {end - 1} replaced, predicted {speed:.2f} over plain")
 
 
 def _default() -> list[Prompt]:

@@ -133,6 +133,7 @@ class DraftOptions(ctypes.Structure):
         ("full_vocabulary", ctypes.c_bool),
         ("keep_cells", ctypes.c_bool),
         ("n_runners_up", ctypes.c_int32),
+        ("before", _floats),
     )
 
 
@@ -144,6 +145,8 @@ ecl_draft = _declare(
     *(ctypes.POINTER(DraftOptions), _tokens, _floats),
 )
 ecl_set_draft_vocabulary = _declare("ecl_set_draft_vocabulary", _int, _context, _tokens, _int)
+ecl_set_bridges = _declare("ecl_set_bridges", _int, _context, _tokens, _floats, _int)
+ecl_bridge_states = _declare("ecl_bridge_states", _int, _context, _tokens, _int, _floats)
 ecl_set_next_state = _declare("ecl_set_next_state", _int, _context, _floats, ctypes.c_int64)
 ecl_output_state = _declare("ecl_output_state", _int, _context, _int, _floats)
 ecl_keep_inner_state = _declare("ecl_keep_inner_state", _int, _context, _int)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from edge_conflayers.bridges.bridge import Bridges
 from edge_conflayers.engine.build import library_build
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.errors import BadInput
@@ -119,13 +120,32 @@ class Learned:
         """Replaces the model's taught exits."""
         self._store.save_bytes(self.exits_name, exits.to_bytes())
 
+    def load_bridges(self) -> Bridges | None:
+        """The model's bridges over dropped layers; None if there are none that can be used."""
+        if not self._model.shows_states:
+            return None
+        data = self._store.load_bytes(self.bridges_name)
+        if data is None:
+            return None
+        model = self._model
+        try:
+            return Bridges.from_bytes(data, model.n_embd, model.n_layer, model.n_vocab)
+        except BadInput as error:
+            self._store.put_aside(self.bridges_name, str(error))
+            return None
+
+    def save_bridges(self, bridges: Bridges) -> None:
+        """Replaces the model's bridges."""
+        self._store.save_bytes(self.bridges_name, bridges.to_bytes())
+
     def forget(self) -> None:
         """Removes skip sets, costs and what methods have learned, for any number of threads and
-        any kernels, the next-state head and the taught exits."""
+        any kernels, the next-state head, the taught exits and the bridges."""
         for name in self._store.profiles_of(self.key(SKIP_SETS_PROFILE).model):
             self._store.remove(name)
         self._store.remove(self.head_name)
         self._store.remove(self.exits_name)
+        self._store.remove(self.bridges_name)
 
     @functools.cached_property
     def head_name(self) -> str:
@@ -136,6 +156,11 @@ class Learned:
     def exits_name(self) -> str:
         """The name of the exits' file in the store."""
         return f"{model_fingerprint(self._model.path)[:32]}.exits"
+
+    @functools.cached_property
+    def bridges_name(self) -> str:
+        """The name of the bridges' file in the store."""
+        return f"{model_fingerprint(self._model.path)[:32]}.bridges"
 
     def key(self, settings: Mapping[str, Any]) -> ProfileKey:
         """The key of what was learned under these settings (``Method.settings``)."""

@@ -20,6 +20,7 @@ __all__ = [
     "check_draft_model",
     "check_epsilon",
     "make_method",
+    "uses_bridges",
     "uses_exits",
     "uses_head",
 ]
@@ -30,6 +31,7 @@ METHODS: dict[str, Callable[[LanguageModel, MethodOptions], Method]] = {
     "conflayers": published.conflayers,
     "swift": published.swift,
     "measured": tuned.Measured,
+    "bridged": tuned.bridged,
     "clasp": published.clasp,
     "knapspec": published.knapspec,
     "layerskip": published.layerskip,
@@ -94,6 +96,11 @@ def check_epsilon(names: Iterable[str], epsilon: float | None) -> None:
         raise BadInput(
             f"--epsilon is of use to the method {' and '.join(EXITS_METHODS)} only; choose it"
         )
+
+
+def uses_bridges(names: Iterable[str]) -> bool:
+    """Whether one of these methods drafts over bridges."""
+    return "bridged" in names
 
 
 def check_draft_model(names: Iterable[str], *, given: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edge_conflayers.bridges.bridge import Bridges
 from edge_conflayers.decoding.drafter import Drafter
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.session import TextSession
@@ -59,12 +60,14 @@ class MethodOptions:
         next_state: the head that `tune` has taught; drafts in ``auto``.
         exits: those that `tune --exits` has taught; draft in ``dssd``.
         epsilon: the accuracy that ``dssd`` calibrates them for; None for its own choice.
+        bridges: what `tune` has taught over dropped layers; draft in ``bridged``.
     """
 
     draft_model: LanguageModel | None = None
     next_state: NextStateHead | None = None
     exits: TaughtExits | None = None
     epsilon: float | None = None
+    bridges: Bridges | None = None
 
 
 class Stateless:

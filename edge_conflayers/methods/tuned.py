@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from edge_conflayers.controller.auto import AutoDrafter
 from edge_conflayers.costs.by_weights import costs_by_weights
 from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
 from edge_conflayers.costs.model import CostsAtContext
+from edge_conflayers.drafters.bridged import BridgedDrafter
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
 from edge_conflayers.drafters.measured_layers import MeasuredDrafter
 from edge_conflayers.engine.language_model import LanguageModel
@@ -16,10 +18,11 @@ from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.layer_search.measured import MeasuredSettings
 from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
-from edge_conflayers.methods.method import MethodOptions, State
+from edge_conflayers.methods.method import Method, MethodOptions, State, Stateless
 from edge_conflayers.methods.published import required_draft_model
 
 _AUTO = "auto"  # the name of its state in the profile, with a second model or without
+_log = logging.getLogger(__name__)
 _QUICK_REPEAT = 3  # of each draft vocabulary's size, before the first text; not tuned
 
 
@@ -133,3 +136,16 @@ class Measured:
 
     def close(self) -> None:
         """There is nothing to free."""
+
+
+def bridged(model: LanguageModel, options: MethodOptions) -> Method:
+    """Drafts with a taught map in the place of half of the layers; decodes plainly until `tune` has
+    taught one that is predicted to pay."""
+    bridges, settings = options.bridges, {"method": "bridged"}
+    if bridges is None or bridges.prediction.speed <= 1.0:
+        why = "no bridge was taught" if bridges is None else "no bridge is faster here"
+        _log.warning("%s: decoding plainly; teach one: edge-conflayers tune MODEL", why)
+        return Stateless(None, settings)
+    vocabulary = DraftVocabulary(model, size=bridges.vocabulary_size)
+    vocabulary.expect(bridges.written)
+    return Stateless(BridgedDrafter(bridges, vocabulary), settings)

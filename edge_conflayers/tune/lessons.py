@@ -64,6 +64,7 @@ class Lessons:
         self._answered: dict[Request, Callable[[str], None]] = {}
         self._parts: dict[Request, _Part] = {}
         self._for_tests: set[Request] = set()
+        self.texts: list[FinishedText] = []
         self.learned = TrainingData(self._model.n_embd)
         self.held_out = TrainingData(self._model.n_embd)
         self.tokens = 0
@@ -117,6 +118,8 @@ class Lessons:
     def take(self, each: TrainingToken | FinishedText) -> None:
         """Takes in what ``ParallelTexts.write`` yields."""
         if isinstance(each, FinishedText):
+            if each.request not in self._for_tests:
+                self.texts.append(each)
             self._keep(each.request)
             answered = self._answered.pop(each.request, None)
             if answered is not None and (text := self._model.text(each.tokens).strip()):

@@ -25,7 +25,7 @@ from edge_conflayers.next_state import cross_entropy
 from edge_conflayers.next_state.head import HEAD_VOCABULARY_SIZE, Floats, NextStateHead
 from edge_conflayers.next_state.regression import ridge
 from edge_conflayers.tune.lessons import Lessons
-from edge_conflayers.tune.parallel_texts import ParallelTexts
+from edge_conflayers.tune.parallel_texts import FinishedText, ParallelTexts
 
 _PARALLEL = 24  # texts at once; 16 wrote as fast
 # Share of the time for writing. A token takes some 3 ms to write and 0.25 ms to learn from once
@@ -68,12 +68,14 @@ class Taught:
         foreseen: share of the tokens of held-out texts that were its first guess, and one of its
             first four.
         interrupted: whether teaching was cut short.
+        texts: those that it was taught with, all but the held-out ones.
     """
 
     head: NextStateHead
     tokens: int
     foreseen: tuple[float, float]
     interrupted: bool = False
+    texts: Sequence[FinishedText] = ()
 
 
 def teach(
@@ -125,7 +127,9 @@ def teach(
         taught = teacher.finish()
     if taught is None and interrupted:
         raise KeyboardInterrupt
-    return None if taught is None else replace(taught, interrupted=interrupted)
+    if taught is None:
+        return None
+    return replace(taught, interrupted=interrupted, texts=lessons.texts)
 
 
 class _Teacher:

@@ -3,10 +3,13 @@ sets, and saves each as soon as it is there."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edge_conflayers.bridges.bridge import Bridges
+from edge_conflayers.bridges.search import Judged
 from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
 from edge_conflayers.drafters import next_state
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
@@ -16,7 +19,7 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.skip_sets import SkipSet, SkipSets
 from edge_conflayers.learned import Learned
 from edge_conflayers.limits import check_number
-from edge_conflayers.tune import find_skip_sets, teaching
+from edge_conflayers.tune import bridging, find_skip_sets, teaching
 from edge_conflayers.tune.find_skip_sets import Prompts, check_layers_can_be_dropped
 from edge_conflayers.tune.teach_exits import TaughtResult, teach_exits
 from edge_conflayers.tune.teaching import Taught
@@ -24,9 +27,10 @@ from edge_conflayers.tune.teaching import Taught
 # Share of the budget for the head. Dropping layers brings little beside it, and what more texts
 # teach is felt for hours (README, "Tuning").
 _TEACHING = 0.8
+_BRIDGING = 0.1  # likewise for a bridge; not tuned
 
 _Texts = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]  # prompts to answer; to read
-Stage = Literal["measuring", "teaching", "searching"]
+Stage = Literal["measuring", "teaching", "bridging", "searching"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Tuned:
     Attributes:
         sets: the best skip set of each kind of prompts.
         taught: the head; None if none was taught.
+        bridges: over dropped layers; None if none were taught.
         no_head: why none was taught, where one would pay.
         without_text: kinds without a text to judge by.
         interrupted: whether Ctrl-C has cut it short.
@@ -60,6 +65,7 @@ class Tuned:
 
     sets: list[SkipSet] = field(default_factory=list)
     taught: Taught | None = None
+    bridges: Bridges | None = None
     no_head: str = ""
     without_text: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -85,7 +91,8 @@ def tune(
         to_teach: the user's prompts, which the next-state head learns to answer.
         user_texts: texts of the user's that it learns from as well; tokens of each.
         budget: seconds in all, besides measuring step costs. Four fifths teach the next-state head
-            (unless steps take so little that it would not pay), the rest searches for skip sets.
+            and a tenth a bridge over dropped layers (unless steps take so little that they would
+            not pay), the rest searches for skip sets.
         max_tokens: most tokens of each text that sets are judged by.
         threads: CPU threads.
         fresh: forget what was learned before.
@@ -175,6 +182,10 @@ def _tune(
         _teach(model, texts, learned, tuned, seconds, threads, on_progress)
         if tuned.taught is not None and tuned.taught.interrupted:
             raise KeyboardInterrupt
+        if tuned.taught is not None:
+            seconds = (budget + seconds) * _BRIDGING
+            budget -= seconds
+            _bridge(model, sets, learned, tuned, seconds, threads, on_progress)
 
     def searched(progress: find_skip_sets.Progress) -> None:
         best = progress.best
@@ -233,3 +244,38 @@ def _teach(
         tuned.no_head = "too little text; give a larger --budget"
     elif tuned.taught.head is not known:
         learned.save_head(tuned.taught.head)
+
+
+def _bridge(
+    model: LanguageModel,
+    sets: SkipSets,
+    learned: Learned,
+    tuned: Tuned,
+    seconds: float,
+    threads: int,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Teaches bridges over dropped layers with the texts that taught the head."""
+    assert isinstance(model, Model) and sets.costs is not None and tuned.taught is not None
+    began = time.monotonic()
+    on_progress(Progress("bridging", 0.0, seconds))
+
+    def judged(each: Judged) -> None:
+        block = f"layers {each.bridge.begin} to {each.bridge.end - 1}"
+        label = f"{block}: {each.prediction.speed:.2f}"
+        on_progress(Progress("bridging", time.monotonic() - began, seconds, label))
+
+    try:
+        tuned.bridges = bridging.teach_bridges(
+            model,
+            tuned.taught.texts,
+            *(sets.costs, sets.savings or {}),
+            seconds=seconds,
+            known=learned.load_bridges(),
+            threads=threads,
+            on_judged=judged,
+        )
+    except BadInput:
+        return  # the model cannot be served
+    if tuned.bridges is not None:
+        learned.save_bridges(tuned.bridges)

@@ -173,6 +173,9 @@ struct ecl_draft_options {
     bool          keep_cells;        // the cache keeps what was decoded, pending tokens and drafted ones; only
                                      // without a mask; default false
     int32_t       n_runners_up;      // of each drafted token, how many of the next likeliest to write; default 0
+    const float * before;            // draft over the bridges of ecl_set_bridges, whose layers the mask drops too:
+                                     // the states at the token before each pending one, as ecl_bridge_states gives
+                                     // them; default NULL: without bridges
 };
 ECL_API struct ecl_draft_options ecl_draft_default_options(void);
 
@@ -246,6 +249,22 @@ ECL_API int32_t ecl_keep_streams(struct llama_context * ctx, bool keep);
 // What entered a layer at the token whose logits are output i of the last step, divided by its root mean square:
 // state[n_embd]. ECL_NO_OUTPUT as ecl_inner_state.
 ECL_API int32_t ecl_kept_stream(struct llama_context * ctx, int32_t layer, int32_t i, float * state);
+
+// ---- Bridges over dropped layers ----
+
+// Sets maps in the place of blocks of dropped layers, for drafts that ask for them (ecl_draft_options.before):
+// layers[2 * n] has the first layer of each block and the first one after it, in order; blocks do not touch each
+// other, and none has the last layer. weights[n * n_embd * (3 * n_embd + 1)], block by block and row by row: the
+// map gives, over the root mean square of what enters the block, what the block adds to it; it takes what enters
+// the block, then what entered and left it at the token before, each over its own root mean square, and 1. Full
+// steps over up to 32 tokens keep these states from then on. n = 0: none. ECL_NO_MASK if the architecture cannot
+// be served, its layers are not on the CPU, or memory is short.
+ECL_API int32_t ecl_set_bridges(struct llama_context * ctx, const int32_t * layers, const float * weights, int32_t n);
+
+// The states that the bridges need of some tokens of the last step, a full one, by their place in the step: for
+// each row what entered each block and what left it: states[n_rows * 2 * n * n_embd]. ECL_NO_OUTPUT if that step
+// kept none: it was masked, or over more than 32 tokens.
+ECL_API int32_t ecl_bridge_states(struct llama_context * ctx, const int32_t * rows, int32_t n_rows, float * states);
 
 // ---- The next-state head ----
 

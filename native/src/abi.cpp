@@ -56,6 +56,7 @@ int32_t ecl_struct_layout(ecl_struct which, int32_t * layout, int32_t n) {
                 ECL_AT(ecl_draft_options, full_vocabulary),
                 ECL_AT(ecl_draft_options, keep_cells),
                 ECL_AT(ecl_draft_options, n_runners_up),
+                ECL_AT(ecl_draft_options, before),
             };
             return write(found, layout, n);
         }

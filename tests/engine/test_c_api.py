@@ -83,6 +83,8 @@ def calls(session: Session) -> dict[str, tuple[Any, ...]]:
         "ecl_write": (handle, one, 1, pos, 0, sampler, stretch),
         "ecl_draft": (handle, mask, N_LAYER, one, 1, pos, 0, options, some, probabilities),
         "ecl_set_draft_vocabulary": (handle, tokens, 3),
+        "ecl_set_bridges": (handle, ints(1, 2), floats(n_embd * (3 * n_embd + 1)), 1),
+        "ecl_bridge_states": (handle, ints(0, 0), 2, states),
         "ecl_set_next_state": (handle, floats(6 * n_embd**2), 6 * n_embd**2),
         "ecl_output_state": (handle, -1, state),
         "ecl_keep_inner_state": (handle, 1),

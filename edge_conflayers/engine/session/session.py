@@ -187,8 +187,14 @@ class Session(CachedText):
         full_vocabulary: bool = False,
         runners_up: int = 0,
         keep: bool = False,
+        before: npt.NDArray[np.float32] | None = None,
     ) -> Draft:
-        """See ``TextSession.draft``."""
+        """See ``TextSession.draft``.
+
+        Args:
+            before: to draft over bridges, whose layers the mask drops too: ``bridge_states`` of the
+                token before each pending one.
+        """
         limit = min(limit, self.room - len(pending) + 1)
         if limit <= 0:
             return Draft()
@@ -200,6 +206,9 @@ class Session(CachedText):
         options.full_vocabulary = full_vocabulary
         options.n_runners_up = runners_up
         options.keep_cells = keep
+        if before is not None:
+            before = np.ascontiguousarray(before, dtype=np.float32)  # stays until the call
+            options.before = floats(before)
         if acceptance is not None:
             options.acceptance = (ctypes.c_float * len(acceptance))(*acceptance)
             options.n_acceptance = len(acceptance)

@@ -1,4 +1,5 @@
 // Greedy drafting, one token a step, in the draft vocabulary if there is one.
+#include "draft/bridges.h"
 #include "draft/state.h"
 #include "ecl.h"
 #include "ggml-backend.h"
@@ -19,6 +20,9 @@ namespace {
 // A step that keeps the logits of its last token, of the draft vocabulary where there is one.
 int32_t draft_step(llama_context * ctx, const llama_token * tokens, int32_t n, llama_pos pos, llama_seq_id seq) {
     const int32_t status = step(ctx, tokens, n, pos, seq, ECL_OUTPUTS_LAST);
+    if (status == ECL_OK && ctx->ecl.options.bridges != nullptr) {
+        follow_bridges(ctx);
+    }
     if (status == ECL_OK && ctx->ecl.options.head != nullptr) {
         ctx->synchronize();
         const ggml_tensor *  found  = ctx->ecl.graphs.last_run()->ecl.draft_logits;
@@ -82,6 +86,9 @@ int32_t draft(llama_context * ctx, const uint8_t * drop, int32_t n_layer, const 
         ctx->ecl.options.head        = ctx->ecl.head.get();
         ctx->ecl.options.head_number = ctx->ecl.n_heads;
     }
+    if (options.before != nullptr) {
+        begin_bridges(ctx, options.before, n_pending);
+    }
     const llama_vocab * vocab = llama_model_get_vocab(&ctx->get_model());
     const int32_t       width = 1 + options.n_runners_up;
 
@@ -131,6 +138,7 @@ ecl_draft_options ecl_draft_default_options(void) {
         /*.full_vocabulary  =*/false,
         /*.keep_cells       =*/false,
         /*.n_runners_up     =*/0,
+        /*.before           =*/nullptr,
     };
 }
 

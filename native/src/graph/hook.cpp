@@ -59,9 +59,8 @@ refusal finish_graph(llm_graph_result & res, const graph_options & options, ecl_
         if (std::string why = change_sublayers(res, options); !why.empty()) {
             return { ECL_NO_MASK, "a layer mask: " + why };
         }
-    } else if (options.inner_layer != graph_options::no_layer && options.head == nullptr &&
-               n_tokens <= live_graphs::max_tokens) {
-        keep_input_of(res, options.inner_layer);
+    } else if (options.keeps_inputs() && options.head == nullptr && n_tokens <= live_graphs::max_tokens) {
+        keep_inputs(res, options);
     }
     if (options.head != nullptr) {
         std::swap(res.ecl.draft_logits, res.t_logits);  // llama_context reads a whole vocabulary's back

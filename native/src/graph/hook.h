@@ -30,6 +30,7 @@ class llm_graph_result;
 
 namespace ecl {
 
+struct bridge_set;
 struct draft_head;
 struct token_tree;
 
@@ -60,11 +61,18 @@ struct graph_options {
     const draft_head * head        = nullptr;
     uint64_t           head_number = 0;
 
+    // Maps in the place of blocks that are dropped as well; null: none. Numbered like heads.
+    const bridge_set * bridges        = nullptr;
+    uint64_t           bridges_number = 0;
+
     // Layer whose residual stream is kept as it leaves the layer; all_layers: of each as it enters it.
     int32_t stream_layer = no_layer;
 
     // Layer whose input is kept in unmasked steps over a few tokens, where it can be found.
     int32_t inner_layer = no_layer;
+
+    // More layers whose inputs are kept in such steps.
+    std::vector<int32_t> kept_layers;
 
     // What the first layer starts from instead of the tokens' embeddings: [n_embd, n_tokens]. The address is
     // part of the key; the content is read before each run.
@@ -77,10 +85,12 @@ struct graph_options {
     bool drops_any() const {
         return std::any_of(drop.begin(), drop.end(), [](uint8_t bits) { return bits != 0; });
     }
+    bool keeps_inputs() const { return inner_layer != no_layer || !kept_layers.empty(); }
     bool operator==(const graph_options & other) const {
         return drop == other.drop && probe == other.probe && exact == other.exact && tree == other.tree &&
-               head == other.head && head_number == other.head_number && stream_layer == other.stream_layer &&
-               inner_layer == other.inner_layer && states == other.states;
+               head == other.head && head_number == other.head_number && bridges == other.bridges &&
+               bridges_number == other.bridges_number && stream_layer == other.stream_layer &&
+               inner_layer == other.inner_layer && kept_layers == other.kept_layers && states == other.states;
     }
     bool operator!=(const graph_options & other) const { return !(*this == other); }
 };
@@ -109,6 +119,8 @@ struct graph_marks {
     ggml_tensor *               draft_logits = nullptr;  // F32 [rows of the draft head, n_outputs]; null without one
     std::vector<ggml_tensor *>  streams;                 // F32 [n_embd, n_tokens] each: graph_options::stream_layer
     ggml_tensor *               inner = nullptr;         // F32 [n_embd, n_tokens]: graph_options::inner_layer
+    std::vector<ggml_tensor *>  kept;                    // likewise: graph_options::kept_layers; null: not found
+    std::vector<ggml_tensor *>  bridge_ends;             // likewise: what enters and what leaves each bridge
 
     void clear() { *this = graph_marks(); }
 };

@@ -65,6 +65,10 @@ void live_graphs::forget_draft_heads() {
     parked.remove_if([](const entry & e) { return e.name.options.head != nullptr; });
 }
 
+void live_graphs::forget_bridges() {
+    parked.remove_if([](const entry & e) { return e.name.options.bridges != nullptr; });
+}
+
 size_t live_graphs::buffer_size(ggml_backend_sched_t active, ggml_backend_t backend) const {
     if (arena.is_shared(ggml_backend_sched_get_buffer_type(active, backend))) {
         return arena.size();

@@ -74,8 +74,9 @@ class live_graphs {
     // What the last step left; null if no step has run since graphs were last activated or reset.
     const llm_graph_result * last_run() const { return last; }
 
-    // Frees the parked graphs of draft heads, which will not come back.
+    // Frees the parked graphs of draft heads, or of bridges, which will not come back.
     void forget_draft_heads();
+    void forget_bridges();
 
     // Whether memory stays readable, and as it is until another graph runs, when graphs are freed.
     bool outlives_graphs(const void * memory) const { return arena.holds(memory); }

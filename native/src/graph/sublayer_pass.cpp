@@ -1,6 +1,7 @@
 #include "graph/sublayer_pass.h"
 
 #include "ggml.h"
+#include "graph/bridge.h"
 #include "graph/given_states.h"
 #include "graph/graph_edit.h"
 #include "graph/sublayer_flow.h"
@@ -99,6 +100,11 @@ std::string change_sublayers(llm_graph_result & res, const graph_options & optio
             return why;
         }
     }
+    if (options.bridges != nullptr) {
+        if (why = put_bridges(res, edit, flow, *options.bridges); !why.empty()) {
+            return why;
+        }
+    }
     if (options.stream_layer != graph_options::no_layer) {
         if (why = keep_streams(res, edit, flow, options.stream_layer); !why.empty()) {
             return why;
@@ -114,16 +120,25 @@ std::string change_sublayers(llm_graph_result & res, const graph_options & optio
     return "";
 }
 
-void keep_input_of(llm_graph_result & res, int32_t layer) {
+void keep_inputs(llm_graph_result & res, const graph_options & options) {
     graph_edit    edit(res);
     sublayer_flow flow(res, edit);
-    if (!flow.run().empty() || layer > flow.last_layer()) {
+    if (!flow.run().empty()) {
         return;
     }
-    res.ecl.inner = flow.stream_into(layer);
-    if (res.ecl.inner != nullptr) {
-        keep(res.ecl.inner);
-        keep(res.ecl.inner->view_src);
+    const auto kept = [&](int32_t layer) -> ggml_tensor * {
+        ggml_tensor * t = layer <= flow.last_layer() ? flow.stream_into(layer) : nullptr;
+        if (t != nullptr) {
+            keep(t);
+            keep(t->view_src);
+        }
+        return t;
+    };
+    if (options.inner_layer != graph_options::no_layer) {
+        res.ecl.inner = kept(options.inner_layer);
+    }
+    for (const int32_t layer : options.kept_layers) {
+        res.ecl.kept.push_back(kept(layer));
     }
 }
 

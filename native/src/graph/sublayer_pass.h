@@ -12,8 +12,8 @@ namespace ecl {
 // must then not be run.
 std::string change_sublayers(llm_graph_result & res, const graph_options & options);
 
-// Keeps what enters a layer readable (graph_marks::inner) in a graph that drops nothing; does nothing if it
-// cannot be found. No operation changes.
-void keep_input_of(llm_graph_result & res, int32_t layer);
+// Keeps what enters some layers readable (graph_marks::inner and kept) in a graph that drops nothing; does nothing
+// for what cannot be found. No operation changes.
+void keep_inputs(llm_graph_result & res, const graph_options & options);
 
 }  // namespace ecl

@@ -4,6 +4,7 @@
 // and knows nothing of draft/, whose state it only holds.
 #pragma once
 
+#include "graph/bridge.h"
 #include "graph/draft_head.h"
 #include "graph/hook.h"
 #include "graph/live_graphs.h"
@@ -31,6 +32,9 @@ struct context_state {
 
     std::unique_ptr<draft_head> head;         // the draft vocabulary's; null: all tokens
     uint64_t                    n_heads = 0;  // draft vocabularies so far
+
+    std::unique_ptr<bridge_set> bridges;        // over dropped layers; null: none
+    uint64_t                    n_bridges = 0;  // sets of them so far
 
     std::shared_ptr<draft_state> drafts;  // made by the first draft; shared, so that its type can be incomplete
 
