@@ -80,7 +80,7 @@ def backward(
                 target = functional.log_softmax(teacher.logits(wanted[part]), dim=-1)
         for leaf, weight in zip(leaves, weights.values(), strict=True):
             logits = network.logits(leaf[part])
-            loss = _divergence(logits, target, places.target[part])
+            loss = divergence(logits, target, places.target[part])
             loss = loss * (weight / len(places))
             loss.backward()
             total += float(loss.detach())
@@ -95,8 +95,9 @@ def last_states(network: Network, places: Places) -> Tensor:
         return states[places.at]
 
 
-def _divergence(logits: Tensor, target: Tensor | None, tokens: Tensor) -> Tensor:
-    """Summed over positions: Kullback-Leibler divergence from the target, or cross-entropy."""
+def divergence(logits: Tensor, target: Tensor | None, tokens: Tensor) -> Tensor:
+    """Summed over positions: the Kullback-Leibler divergence from a target distribution (logarithms
+    of it), or the cross-entropy of the tokens where there is none."""
     if target is None:
         return functional.cross_entropy(logits, tokens, reduction="sum")
     guessed = functional.log_softmax(logits, dim=-1)

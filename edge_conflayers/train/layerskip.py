@@ -16,7 +16,7 @@ from edge_conflayers.train.exit_loss import Places
 from edge_conflayers.train.gguf_writer import check_target, write_like
 from edge_conflayers.train.network import Network, read_tensors
 from edge_conflayers.train.own_texts import own_texts
-from edge_conflayers.train.quality import Quality, measure
+from edge_conflayers.train.quality import HeldOut, Quality, measure
 from edge_conflayers.train.quantize import OutType
 from edge_conflayers.train.recipe import Recipe
 from edge_conflayers.train.texts import TrainingText, by_length, make_batch, split
@@ -135,7 +135,8 @@ def train_exits(
         file, target, {name: each.numpy() for name, each in trained.tensors.items()}, outtype
     )
     stored = Network(read_architecture(file), read_tensors(read_gguf(target)))
-    quality = measure(stored, [Places.of(each, "cpu") for each in tests], recipe.exits)
+    held_out = HeldOut([Places.of(each, "cpu") for each in tests])
+    quality = measure(stored, held_out, recipe.exits)
     tokens = sum(len(each.tokens) - each.begin for each in trained_on)
     return Report(target, trained, quality, len(trained_on), tokens)
 

@@ -38,7 +38,7 @@ def _declared() -> ctypes.CDLL:
 
 
 def type_for(tensor: GgufTensor, wanted: OutType) -> GGMLQuantizationType:
-    """How a tensor of the trained model is stored: vectors as they were, matrices in the wanted type.
+    """How a tensor of the trained model is stored: vectors as they were, matrices as wanted.
 
     A type that can't be had, as it needs an importance matrix or its blocks do not fit the rows,
     becomes Q8_0, or F16 where that does not fit either.

@@ -16,7 +16,7 @@ import torch
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.train.exit_loss import Places, Targets, backward
 from edge_conflayers.train.network import Adapter, Network, Tensor, Tensors
-from edge_conflayers.train.quality import Quality, measure
+from edge_conflayers.train.quality import HeldOut, Quality, measure
 from edge_conflayers.train.recipe import Recipe
 from edge_conflayers.train.texts import Batch, TrainingText, one_pass
 
@@ -140,7 +140,9 @@ class _Trainer:
         self._network, self._parameters = _trainable(original, settings)
         self._teacher = original if settings.targets == "model" else None
         self._texts = texts
-        self._tests = [Places.of(each, settings.device) for each in tests]
+        with _precision(settings):
+            places = [Places.of(each, settings.device) for each in tests]
+            self._held_out = HeldOut.of(places, self._teacher)
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
         )
@@ -151,7 +153,7 @@ class _Trainer:
 
     def _measure(self) -> Quality:
         with _precision(self._settings):
-            return measure(self._network, self._tests, self._recipe.exits)
+            return measure(self._network, self._held_out, self._recipe.exits)
 
     def run(self, on_progress: Callable[[Progress], None]) -> None:
         began = time.monotonic()

@@ -18,7 +18,7 @@ from edge_conflayers.onnx.architecture import read_architecture  # noqa: E402
 from edge_conflayers.onnx.gguf_file import read_gguf  # noqa: E402
 from edge_conflayers.train.exit_loss import Places, backward  # noqa: E402
 from edge_conflayers.train.network import Adapter, Network, read_tensors  # noqa: E402
-from edge_conflayers.train.quality import measure  # noqa: E402
+from edge_conflayers.train.quality import HeldOut, measure  # noqa: E402
 from edge_conflayers.train.texts import TrainingText, make_batch  # noqa: E402
 
 
@@ -164,7 +164,9 @@ def test_merged_adapters_compute_the_same(tiny_path: TinyPath) -> None:
 def test_quality_is_counted_over_all_positions(tiny_path: TinyPath) -> None:
     network = network_of(tiny_path("llama", layer_gain=0.3))
     batches = [places(3), places(2)]
-    quality = measure(network, batches, [2, 3])
+    other = network_of(tiny_path("llama", seed=1))
+    quality = measure(network, HeldOut.of(batches, other), [2, 3])
+    assert measure(network, HeldOut(batches), [2, 3]).trained == quality.losses
     losses: dict[int, list[float]] = {2: [], 3: [], 4: []}
     matches: dict[int, list[bool]] = {2: [], 3: []}
     for batch in batches:
@@ -180,3 +182,16 @@ def test_quality_is_counted_over_all_positions(tiny_path: TinyPath) -> None:
         assert quality.losses[exit] == pytest.approx(float(np.mean(loss)), rel=1e-4)
     assert quality.agreement == pytest.approx({e: np.mean(m) for e, m in matches.items()})
     assert quality.full_loss == quality.losses[4]
+    wanted = [
+        _divergence(network, other, batch.tokens[text, : at + 1].tolist())
+        for batch in batches
+        for text, at in zip(*batch.at, strict=True)
+    ]
+    assert quality.trained[4] == pytest.approx(np.mean(wanted), rel=1e-4)
+
+
+def _divergence(network: Network, teacher: Network, tokens: list[int]) -> float:
+    goal, log = (
+        torch.tensor(logits_of(each, tokens)[-1]).log_softmax(-1) for each in (teacher, network)
+    )
+    return float((goal.exp() * (goal - log)).sum())

@@ -98,10 +98,12 @@ def test_the_loss_of_texts_falls(
 def test_exits_learn_the_model_itself(tiny: Path, tmp_path: Path) -> None:
     """From its own texts; and what it drafts for has plain decoding's text."""
     out = tmp_path / "trained.gguf"
-    result = train(tiny, out, "-lr", 0.003, "--steps", 40, "--outtype", "f16")
+    result = train(tiny, out, "-lr", 0.0003, "--steps", 40, "--outtype", "f16")
     assert result.exit_code == 0, result.output
-    before, after, _ = agreement(result, 3)
-    assert after > before + 10
+    before, after, stored = agreement(result, 3)
+    assert after > before + 2 and abs(stored - after) <= 1
+    first, last, _ = losses(result)
+    assert last == pytest.approx(first, abs=0.1)  # the full model stays what it was
     texts = {method: written(out, method) for method in ("plain", "layerskip", "del")}
     assert texts["plain"] == texts["layerskip"] == texts["del"]
     with Model(out) as model:
