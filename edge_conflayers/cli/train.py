@@ -29,6 +29,11 @@ _TICKS = 1000  # steps of a progress bar
 @model_argument
 @file_option("-o", "--out", required=True, help="The trained model's .gguf file, a new one.")
 @file_option(
+    "--weights",
+    help="Hugging Face folder that MODEL was converted from: begin with its weights (.safetensors),"
+    " not with MODEL's rounded ones.",
+)
+@file_option(
     "--texts",
     help="Train on this text file, .jsonl file (its `text`s) or folder of texts."
     "  [default: on texts that the model writes itself]",
@@ -117,6 +122,7 @@ _TICKS = 1000  # steps of a progress bar
 def train(
     model: str,
     out: Path,
+    weights: Path | None,
     texts: Path | None,
     prompts_file: Path | None,
     exits: str | None,
@@ -156,7 +162,9 @@ def train(
     threads = machine.threads_to_use(threads)
     path = find_model(model)
     if path.is_dir():
-        raise BadInput(f"{path} is an exported folder, which can't be trained; give a .gguf file")
+        raise BadInput(
+            f"{path} is a folder that `export` wrote, which can't be trained; give a .gguf file"
+        )
     n_layer = layerskip.check(path, out, given["outtype"]).n_layer
     recipe = Recipe(
         n_layer,
@@ -174,6 +182,7 @@ def train(
             out,
             recipe,
             _settings(seconds, steps, given),
+            weights=weights,
             texts=texts,
             prompts=prompts,
             longest=max_seq_length,

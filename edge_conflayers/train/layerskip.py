@@ -14,6 +14,7 @@ from edge_conflayers.onnx.architecture import Architecture, read_architecture
 from edge_conflayers.onnx.gguf_file import read_gguf
 from edge_conflayers.train.exit_loss import Places
 from edge_conflayers.train.gguf_writer import check_target, write_like
+from edge_conflayers.train.huggingface import read_folder
 from edge_conflayers.train.network import Network, read_tensors
 from edge_conflayers.train.own_texts import own_texts
 from edge_conflayers.train.quality import HeldOut, Quality, measure
@@ -81,6 +82,7 @@ def train_exits(
     recipe: Recipe,
     settings: Settings,
     *,
+    weights: Path | None = None,
     texts: Path | None = None,
     prompts: Callable[[Model], Sequence[Sequence[int]]] = lambda model: (),
     longest: int = 512,
@@ -94,6 +96,8 @@ def train_exits(
     Args:
         path: the .gguf file; ``check`` takes it.
         target: the new file.
+        weights: the Hugging Face folder that the file was converted from, to begin with its
+            weights; None for the file's own.
         texts: the user's file or folder; None for texts that the model writes itself.
         prompts: of a loaded model, the tokens of prompts that it answers for these.
         longest: most tokens of a text.
@@ -101,10 +105,12 @@ def train_exits(
         threads: CPU threads that write texts; training's are torch's.
 
     Raises:
-        BadInput: the texts can't be used, or the file can't be written.
+        BadInput: the texts or weights can't be used, or the file can't be written.
         EdgeConflayersError: training failed, or there is no room.
     """
     file = read_gguf(path)
+    architecture = read_architecture(file)
+    tensors = read_tensors(file) if weights is None else read_folder(weights, file, architecture)
     began = time.monotonic()
     with Model(path) as model:
         if texts is not None:
@@ -123,7 +129,7 @@ def train_exits(
     if settings.seconds is not None:
         settings = replace(settings, seconds=settings.seconds - (time.monotonic() - began))
     trained = train(
-        Network(read_architecture(file), read_tensors(file)),
+        Network(architecture, tensors),
         trained_on,
         tests,
         recipe,
@@ -134,7 +140,7 @@ def train_exits(
     write_like(
         file, target, {name: each.numpy() for name, each in trained.tensors.items()}, outtype
     )
-    stored = Network(read_architecture(file), read_tensors(read_gguf(target)))
+    stored = Network(architecture, read_tensors(read_gguf(target)))
     held_out = HeldOut([Places.of(each, "cpu") for each in tests])
     quality = measure(stored, held_out, recipe.exits)
     tokens = sum(len(each.tokens) - each.begin for each in trained_on)

@@ -18,11 +18,11 @@ from edge_conflayers.train.user_texts import user_texts
 
 @st.composite
 def training_texts(draw: st.DrawFn) -> TrainingText:
-    tokens = draw(st.lists(st.integers(1, 99), min_size=2, max_size=40))
+    tokens = draw(st.lists(st.integers(1, 99), min_size=2, max_size=12))
     return TrainingText(tokens, draw(st.integers(1, len(tokens) - 1)))
 
 
-@given(st.lists(training_texts(), min_size=1, max_size=40), st.integers(8, 200), st.integers(0, 9))
+@given(st.lists(training_texts(), min_size=1, max_size=12), st.integers(8, 60), st.integers(0, 9))
 def test_a_pass_predicts_every_token_once(texts: list[TrainingText], size: int, seed: int) -> None:
     seen = []
     for batch in one_pass(texts, size, np.random.default_rng(seed)):
