@@ -17,7 +17,7 @@ from edge_conflayers.errors import BadInput
 if TYPE_CHECKING:
     from edge_conflayers.engine.model import Model
     from edge_conflayers.train.layerskip import Report, Stage
-    from edge_conflayers.train.recipe import Curriculum
+    from edge_conflayers.train.recipe import Curriculum, DropoutCurriculum
 
 _BUDGET = 1200.0  # seconds, without --steps
 _LONGEST = 7 * 24 * 3600  # seconds
@@ -100,6 +100,14 @@ _TICKS = 1000  # steps of a progress bar
     help="How often the last layer is dropped; earlier ones less.",
 )
 @click.option(
+    "--dropout-curriculum",
+    type=click.Choice(["none", "exp"]),
+    default="none",
+    show_default=True,
+    help="Drop layers as often from the first step on, or more and more often, as in the paper for"
+    " models that are trained from scratch.",
+)
+@click.option(
     "--outtype",
     type=click.Choice(["same", "q8_0", "f16", "bf16", "f32"]),
     default="q8_0",
@@ -132,6 +140,7 @@ def train(
     interval: int,
     exit_scale: float,
     layer_dropout: float,
+    dropout_curriculum: DropoutCurriculum,
     max_seq_length: int,
     threads: int | None,
     **given: Any,
@@ -149,9 +158,10 @@ def train(
     import torch
 
     from edge_conflayers import machine
+    from edge_conflayers.drafters.dynamic_exit import DelSettings
     from edge_conflayers.limits import check_number
     from edge_conflayers.train import layerskip
-    from edge_conflayers.train.recipe import Recipe, eighths
+    from edge_conflayers.train.recipe import Recipe
 
     if texts is not None and prompts_file is not None:
         raise BadInput("--texts and --prompts do not go together; give one of them")
@@ -168,8 +178,9 @@ def train(
     n_layer = layerskip.check(path, out, given["outtype"]).n_layer
     recipe = Recipe(
         n_layer,
-        eighths(n_layer) if exits is None else _exits(exits, n_layer),
+        DelSettings().exits_of(n_layer) if exits is None else _exits(exits, n_layer),
         layer_dropout=layer_dropout,
+        dropout_curriculum=dropout_curriculum,
         exit_scale=exit_scale,
         curriculum=curriculum,
         interval=interval,

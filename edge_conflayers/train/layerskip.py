@@ -125,6 +125,8 @@ def train_exits(
     if len(found) < 2:
         raise BadInput("there is too little text to train on; give more with --texts")
     trained_on, held_out = split(found, _TEST_TOKENS)
+    if settings.targets == "model":  # whose distribution is known at every token, prompts included
+        trained_on = [TrainingText(each.tokens) for each in trained_on]
     tests = [make_batch(each) for each in by_length(held_out, settings.batch_tokens)]
     if settings.seconds is not None:
         settings = replace(settings, seconds=settings.seconds - (time.monotonic() - began))
@@ -141,8 +143,7 @@ def train_exits(
         file, target, {name: each.numpy() for name, each in trained.tensors.items()}, outtype
     )
     stored = Network(architecture, read_tensors(read_gguf(target)))
-    held_out = HeldOut([Places.of(each, "cpu") for each in tests])
-    quality = measure(stored, held_out, recipe.exits)
+    quality = measure(stored, HeldOut([Places.of(each, "cpu") for each in tests]), recipe.exits)
     tokens = sum(len(each.tokens) - each.begin for each in trained_on)
     return Report(target, trained, quality, len(trained_on), tokens)
 

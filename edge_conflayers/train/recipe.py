@@ -46,13 +46,6 @@ def exit_weight(exit: int, n_layer: int, scale: float) -> float:
     return layer + scale * (layer - 1) * layer / 2
 
 
-def eighths(n_layer: int) -> tuple[int, ...]:
-    """The exits after every eighth of the layers: those that ``del`` chooses from, among them half
-    of the model, ``layerskip``'s."""
-    exits = {round(n_layer * eighth / 8) for eighth in range(1, 8)}
-    return tuple(sorted(exit for exit in exits if 0 < exit < n_layer))
-
-
 @dataclass(frozen=True)
 class Recipe:
     """What a training step drops and what it trains.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_conflayers.errors import BadInput
-from edge_conflayers.train.recipe import Recipe, dropout_rates, eighths, exit_weight
+from edge_conflayers.train.recipe import Recipe, dropout_rates, exit_weight
 
 layers = st.integers(2, 80)
 shares = st.floats(0, 1)
@@ -77,13 +77,6 @@ def test_the_gradual_curriculum_adds_exits_from_the_last_down(n_layer: int) -> N
 
 def test_without_a_curriculum_all_exits_are_trained() -> None:
     assert Recipe(8, (2, 4), curriculum="none").enabled(3, 0.0) == (2, 4)
-
-
-@pytest.mark.parametrize("n_layer", [2, 3, 8, 24, 30])
-def test_eighths_hold_half_of_the_model(n_layer: int) -> None:
-    exits = eighths(n_layer)
-    assert round(n_layer / 2) in exits and len(exits) <= 7
-    assert all(0 < exit < n_layer for exit in exits)
 
 
 @pytest.mark.parametrize(
