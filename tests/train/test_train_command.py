@@ -98,7 +98,7 @@ def test_the_loss_of_texts_falls(
 def test_exits_learn_the_model_itself(tiny: Path, tmp_path: Path) -> None:
     """From its own texts; and what it drafts for has plain decoding's text."""
     out = tmp_path / "trained.gguf"
-    result = train(tiny, out, "-lr", 0.0003, "--steps", 40, "--outtype", "f16")
+    result = train(tiny, out, "--method", "full", "-lr", 0.0003, "--steps", 40, "--outtype", "f16")
     assert result.exit_code == 0, result.output
     before, after, stored = agreement(result, 3)
     assert after > before + 2 and abs(stored - after) <= 1
@@ -134,7 +134,7 @@ def test_an_interrupt_keeps_the_best_so_far(
 
     monkeypatch.setattr(trainer, "_schedule", interrupted)
     out = tmp_path / "trained.gguf"
-    more = ("--targets", "text", "-lr", 0.003)
+    more = ("--targets", "text", "--method", "full", "-lr", 0.003)
     try:
         result = train(tiny, out, "--texts", texts, *more)
     finally:
