@@ -147,7 +147,7 @@ class _Trainer:
             self._parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
         )
         self._weights = recipe.loss_weights(recipe.exits)
-        self.steps = self.tokens = 0
+        self.steps = self.tokens = self._tested = 0
         self.before = self._measure()
         self._best, self._kept = self.before, [each.detach().clone() for each in self._parameters]
 
@@ -207,6 +207,7 @@ class _Trainer:
 
     def _test(self) -> Quality:
         """Runs the held-out texts, and keeps the weights if they are the best so far."""
+        self._tested = self.steps
         quality = self._measure()
         if quality.objective(self._weights) < self._best.objective(self._weights):
             self._best = quality
@@ -215,7 +216,8 @@ class _Trainer:
         return quality
 
     def finish(self, interrupted: bool) -> Trained:
-        self._test()
+        if self._tested != self.steps:
+            self._test()
         with torch.no_grad():
             for kept, each in zip(self._kept, self._parameters, strict=True):
                 each.copy_(kept)
