@@ -35,12 +35,12 @@ _TICKS = 1000  # steps of a progress bar
 )
 @file_option(
     "--texts",
-    help="Train on this text file, .jsonl file (its `text`s) or folder of texts."
+    help="Train on this text file, or on the texts and code of this folder."
     "  [default: on texts that the model writes itself]",
 )
 @prompts_option(
-    help="Prompts as for `bench`; the model's answers to these, and to prompts that it makes up,"
-    " are the texts.  [default: short ones of five kinds]",
+    help="Prompts as for `bench`; the model's answers to these, in turn with everyday tasks, are"
+    " the texts.  [default: the tasks alone]",
 )
 @click.option(
     "--targets",
@@ -243,18 +243,10 @@ def _exits(text: str, n_layer: int) -> tuple[int, ...]:
 
 
 def _prompts(file: Path | None) -> Callable[[Model], Sequence[Sequence[int]]]:
-    """Tokens of the user's prompts, or of the default ones."""
+    """Tokens of the user's prompts, if there are any."""
     from edge_conflayers.bench import workloads
-    from edge_conflayers.tune.prompts import DEFAULT_PROMPTS
 
-    if file is not None:
-        prompts = workloads.load(file)
-    else:
-        prompts = [
-            workloads.Prompt(f"{kind} {i}", kind, text)
-            for kind, texts in DEFAULT_PROMPTS.items()
-            for i, text in enumerate(texts)
-        ]
+    prompts = [] if file is None else workloads.load(file)
 
     def tokens(model: Model) -> Sequence[Sequence[int]]:
         from edge_conflayers.bench.runner import make_task

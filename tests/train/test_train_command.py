@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    file = tmp_path / "texts.jsonl"
+    folder = tmp_path / "texts"
+    folder.mkdir()
     words = TEXT.split()
-    parts = [" ".join(words[i:] + words[:i]) for i in range(len(words))] * 3
-    file.write_text("".join(json.dumps({"text": part}) + "\n" for part in parts))
-    return file
+    for i in range(3 * len(words)):
+        at = i % len(words)
+        (folder / f"{i}.txt").write_text(" ".join(words[at:] + words[:at]))
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +164,7 @@ def test_a_learning_rate_that_is_too_high(tiny: Path, texts: Path, tmp_path: Pat
         (("--exits", "a,b"), "not a list of numbers"),
         (("--budget", 60), "--steps and --budget"),
         (("--device", "nonsense"), "can't use the device nonsense"),
-        (("--texts", "missing"), "can't be read"),
+        (("--texts", "missing"), "cannot be read"),
         (("--texts", "a", "--prompts", "b"), "--texts and --prompts"),
     ],
 )
