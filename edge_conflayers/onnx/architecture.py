@@ -1,4 +1,4 @@
-"""What a model's layers compute, from its metadata; what can't be exported is refused by name."""
+"""What a model's layers compute, from its metadata; what is not supported is refused by name."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def read_architecture(file: GgufFile) -> Architecture:
     """A model's hyperparameters, as llama.cpp understands them (src/models of llama.cpp).
 
     Raises:
-        BadInput: the architecture, or something that its metadata asks for, can't be exported.
+        BadInput: the architecture, or something that its metadata asks for, is not supported.
     """
     name = file.header.text("general.architecture")
     if name not in ARCHITECTURES:
         raise BadInput(
-            f"{file.path} is a {name} model, which can't be exported;"
+            f"{file.path} is a {name} model, which is not supported here;"
             f" choose one of {', '.join(ARCHITECTURES)}"
         )
     keys = _Keys(file)
@@ -116,7 +116,7 @@ class _Keys:
         self.prefix = self.header.text("general.architecture")
 
     def refuse(self, key: str, why: str) -> BadInput:
-        return BadInput(f"{self._file.path} can't be exported: {self.prefix}.{key} {why}")
+        return BadInput(f"{self._file.path} is not supported here: {self.prefix}.{key} {why}")
 
     def number(self, key: str, default: float | None = None) -> float:
         """A number; of one for each layer, the one that all layers have.
