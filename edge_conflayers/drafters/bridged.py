@@ -21,7 +21,7 @@ NAME = "bridged"
 
 _LEAF_PROBABILITY = 0.15
 """Alternatives to drafted tokens that are at least this likely, together with the tokens before
-them, are verified as leaves. With leaves 1.34 over plain, without 1.28 (0.5B, 10 Spec-Bench
+them, are verified as leaves. With leaves 1.34 over plain, without 1.28 (0.5B, nine Spec-Bench
 prompts of up to 64 tokens in turns, 2026-11-28, on a busy machine)."""
 
 
