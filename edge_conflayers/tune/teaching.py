@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -211,14 +212,20 @@ class _Teacher:
             self._weights = features.unscaled(ridge(features))
             self._tokens_learned = len(self._lessons.learned)
         self._set_vocabulary()
-        head = NextStateHead(self._weights, self._lessons.learned.written)
+        head = NextStateHead(self._weights, self._all_written)
         results = [self._tested(each) for each in (head, self._known) if each is not None]
         return max(results, key=lambda each: each.foreseen[-1])
+
+    @property
+    def _all_written(self) -> Counter[int]:
+        """Counts of the tokens of the texts so far, those of the known head included."""
+        known = self._known.written if self._known is not None else Counter[int]()
+        return self._lessons.learned.written + known
 
     def _set_vocabulary(self) -> list[int]:
         """The draft vocabulary of the texts so far."""
         self._vocabulary = DraftVocabulary(self._texts.model)
-        self._vocabulary.expect(self._lessons.learned.written)
+        self._vocabulary.expect(self._all_written)
         tokens = self._vocabulary.tokens(HEAD_VOCABULARY_SIZE)
         self._texts.context.set_draft_vocabulary(tokens)
         return tokens

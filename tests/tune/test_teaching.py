@@ -183,8 +183,11 @@ def test_the_better_head_is_kept(tiny: Tiny) -> None:
         return taught
 
     first = teach(None)
-    useless = teaching.NextStateHead(np.zeros_like(first.head.weights))
-    assert teach(useless).head is not useless
+    written = Counter({7: 1000, 9: 3})
+    useless = teaching.NextStateHead(np.zeros_like(first.head.weights), written)
+    better = teach(useless).head
+    assert better is not useless
+    assert better.written[7] >= 1000 and better.written.total() > 2000  # what it knew and learned
     assert 0 <= first.foreseen[0] <= first.foreseen[1] <= 1
 
 
