@@ -172,11 +172,9 @@ class EverydayTasks:
             yield _fill(_OPEN, random_)
             yield self._over(random_, self._german, _ABOUT_GERMAN)
             yield _fill(_NUMBERS, random_)
-            yield self._write(random_)
-            yield self._over(random_, self._passages, _ABOUT_PASSAGE)
             yield _fill(_OPEN, random_)
-            yield _fill(_FACTS, random_)
             yield self._over(random_, self._passages, _ABOUT_PASSAGE)
+            yield _fill(_FACTS, random_)
 
     def _write(self, random_: random.Random) -> Task:
         """A passage to write."""
