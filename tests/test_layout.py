@@ -35,6 +35,7 @@ FOLDERS = (
     "profiles",
     "machine",
     "limits",
+    "extras",
     "errors",
 )
 

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from edge_conflayers.errors import BadInput
+from edge_conflayers.extras import check_packages
 
 _PACKAGES = ("gguf", "onnx", "onnxruntime", "tokenizers")
 
 
 def check_extra() -> None:
-    """Makes sure that the packages are there, before a module that imports them is imported.
-
-    Raises:
-        BadInput: one of them is missing.
-    """
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
-    if missing:
-        raise BadInput(
-            f"ONNX needs {', '.join(missing)}; run `pip install 'edge-conflayers[onnx]'`"
-        )
+    """See ``check_packages``."""
+    check_packages("ONNX", "onnx", _PACKAGES)

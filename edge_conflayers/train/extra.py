@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from edge_conflayers.errors import BadInput
+from edge_conflayers.extras import check_packages
 
 _PACKAGES = ("gguf", "torch")
 
 
 def check_extra() -> None:
-    """Makes sure that the packages are there, before a module that imports them is imported.
-
-    Raises:
-        BadInput: one of them is missing.
-    """
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
-    if missing:
-        raise BadInput(
-            f"training needs {' and '.join(missing)}; run `pip install 'edge-conflayers[train]'`"
-        )
+    """See ``check_packages``."""
+    check_packages("training", "train", _PACKAGES)
