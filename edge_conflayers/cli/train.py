@@ -11,6 +11,7 @@ import click
 
 from edge_conflayers.cli.options import count_option, file_option, model_argument, prompts_option
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.stage_bars import StageBars
 from edge_conflayers.cli.terminal import on_terminal, print_table
 from edge_conflayers.errors import BadInput
 
@@ -256,50 +257,26 @@ def _prompts(file: Path | None) -> Callable[[Model], Sequence[Sequence[int]]]:
     return tokens
 
 
-class _Bars:
+class _Bars(StageBars):
     """A progress bar for each stage, and a line whenever the held-out texts were run."""
 
-    def __init__(self) -> None:
-        self._name = ""
-        self._bar: Any = None
-
     def show(self, stage: Stage) -> None:
-        if stage.name != self._name:
-            self._finish()
-            self._name = stage.name
-            self._begin()
-        if self._bar is not None:
-            self._bar.update(int(stage.done * _TICKS) - self._bar.pos)
+        if self.enters(stage.name):
+            if on_terminal(sys.stderr):
+                self.begin(_TICKS, stage.name)
+            else:
+                click.echo(stage.name, err=True)
+        self.advance(int(stage.done * _TICKS))
         if stage.step is not None and stage.step.quality is not None:
             quality = stage.step.quality
             half = _half(quality.agreement)
-            if self._bar is not None:
+            if self.has_bar:
                 click.echo(err=True)
             click.echo(
                 f"step {stage.step.step}: loss of the full model {quality.full_loss:.3f},"
                 f" exit after {half} layers agrees with it {quality.agreement[half]:.0%}",
                 err=True,
             )
-
-    def _begin(self) -> None:
-        if not on_terminal(sys.stderr):
-            click.echo(self._name, err=True)
-            return
-        self._bar = click.progressbar(
-            length=_TICKS, label=self._name, show_pos=False, file=sys.stderr
-        )
-        self._bar.__enter__()
-
-    def _finish(self) -> None:
-        if self._bar is not None:
-            self._bar.render_finish()
-            self._bar = None
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._finish()
 
 
 def _half(exits: Iterable[int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +21,7 @@ from edge_conflayers.cli.options import (
     raw_option,
 )
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.stage_bars import StageBars
 from edge_conflayers.cli.taught import show_taught
 from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
@@ -174,47 +175,22 @@ def _show_exits(result: TaughtResult | None) -> None:
         sys.exit(130)
 
 
-class _Bars:
+class _Bars(StageBars):
     """A progress bar for each stage that has a budget, a line for one that has none."""
 
     def __init__(self) -> None:
-        self._stage = ""
+        super().__init__()
         self._label = ""
-        self._bar: Any = None
 
     def show(self, progress: Progress) -> None:
-        if progress.stage != self._stage:
-            self._stage = progress.stage
-            self._finish()
-            self._begin(progress)
+        if self.enters(progress.stage):
+            if progress.budget:
+                length = int(progress.budget * _TICKS)
+                self.begin(length, progress.stage, item_show_func=lambda _: self._label)
+            else:
+                click.echo(f"{progress.stage} what steps cost", err=True)
         self._label = progress.label
-        if self._bar is not None:
-            done = min(int(progress.seconds * _TICKS), self._bar.length or 0)
-            self._bar.update(done - self._bar.pos)
-
-    def _begin(self, progress: Progress) -> None:
-        if not progress.budget:
-            click.echo(f"{progress.stage} what steps cost", err=True)
-            return
-        self._bar = click.progressbar(
-            length=int(progress.budget * _TICKS),
-            label=progress.stage,
-            show_pos=False,
-            item_show_func=lambda _: self._label,
-            file=sys.stderr,
-        )
-        self._bar.__enter__()
-
-    def _finish(self) -> None:
-        if self._bar is not None:
-            self._bar.render_finish()
-            self._bar = None
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._finish()
+        self.advance(int(progress.seconds * _TICKS))
 
 
 def _show_sets(found: Sequence[SkipSet]) -> None:
