@@ -24,11 +24,10 @@ import numpy.typing as npt
 from edge_conflayers.engine.session import LayerMask
 from edge_conflayers.errors import BadInput
 from edge_conflayers.layer_search.objective import Prediction
+from edge_conflayers.profiles.saved_arrays import from_8_bits, to_8_bits
 from edge_conflayers.profiles.saved_state import Count, Positive, SavedState, Share, check_below
 
 Floats = npt.NDArray[np.float32]
-
-_GROUP = 32  # weights that share a scale, as in ggml's Q8_0
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Bridges:
             "prediction": np.frombuffer(msgspec.json.encode(saved), dtype=np.uint8),
         }
         for i, each in enumerate(self.bridges):
-            arrays[f"weights{i}"], arrays[f"scales{i}"] = _packed(each.weights[:, :-1])
+            arrays[f"weights{i}"], arrays[f"scales{i}"] = to_8_bits(each.weights[:, :-1])
             arrays[f"bias{i}"] = each.weights[:, -1].astype(np.float32)
         file = io.BytesIO()
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -112,12 +111,11 @@ class Bridges:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 blocks = [(int(begin), int(end)) for begin, end in arrays["blocks"]]
                 saved = _Saved.from_json(msgspec.json.decode(arrays["prediction"].tobytes()))
-                weights = [
-                    np.column_stack(
-                        [_unpacked(arrays[f"weights{i}"], arrays[f"scales{i}"]), arrays[f"bias{i}"]]
-                    ).astype(np.float32)
-                    for i in range(len(blocks))
-                ]
+                weights = []
+                for i in range(len(blocks)):
+                    matrix = from_8_bits(arrays[f"weights{i}"], arrays[f"scales{i}"])
+                    bias = arrays[f"bias{i}"].astype(np.float32)
+                    weights.append(np.column_stack([matrix, bias]))
         except Exception as error:  # zipfile and numpy have many names for what is damaged
             raise BadInput(f"these are no bridges ({error}); run `tune` anew") from None
         ends = [-1, *(end for _, end in blocks)]
@@ -136,21 +134,3 @@ class Bridges:
         )
         bridges = tuple(Bridge(*block, each) for block, each in zip(blocks, weights, strict=True))
         return cls(bridges, prediction, saved.vocabulary_size, Counter(saved.written))
-
-
-def _packed(weights: Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """Numbers in 8 bits, int8 of the same shape, and their scales: float16 [rows, groups]."""
-    rows, width = weights.shape
-    padded = np.zeros((rows, -(-width // _GROUP) * _GROUP), dtype=np.float32)
-    padded[:, :width] = weights
-    groups = padded.reshape(rows, -1, _GROUP)
-    scales = (np.abs(groups).max(axis=2) / 127).astype(np.float16)
-    divisors = np.where(scales > 0, scales, 1).astype(np.float32)[:, :, None]
-    numbers = np.clip(np.rint(groups / divisors), -127, 127).astype(np.int8)
-    return numbers.reshape(rows, -1)[:, :width], scales
-
-
-def _unpacked(numbers: npt.NDArray[np.int8], scales: npt.NDArray[np.float16]) -> Floats:
-    spread = np.repeat(scales.astype(np.float32), _GROUP, axis=1)[:, : numbers.shape[1]]
-    unpacked: Floats = numbers.astype(np.float32) * spread
-    return unpacked

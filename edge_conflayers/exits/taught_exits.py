@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edge_conflayers.errors import BadInput
 from edge_conflayers.exits.calibration import calibrate
+from edge_conflayers.profiles.saved_arrays import count_arrays, counter_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -64,14 +65,15 @@ class TaughtExits:
 
     def to_bytes(self) -> bytes:
         """numpy's npz format, weights in half precision; ``from_bytes`` reads it."""
+        tokens, counts = count_arrays(self.written)
         file = io.BytesIO()
         np.savez(
             file,
             layers=np.array(self.layers, dtype=np.int32),
             norms=self.norms,
             weights=self.weights.astype(np.float16),
-            tokens=np.array(list(self.written), dtype=np.int32),
-            counts=np.array(list(self.written.values()), dtype=np.int64),
+            tokens=tokens,
+            counts=counts,
             entropies=self.entropies,
             right=self.right,
         )
@@ -88,7 +90,7 @@ class TaughtExits:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 layers = tuple(int(layer) for layer in arrays["layers"])
                 norms, weights = (arrays[name].astype(np.float32) for name in ("norms", "weights"))
-                tokens, counts = arrays["tokens"], arrays["counts"]
+                written = counter_of(arrays["tokens"], arrays["counts"], n_vocab)
                 entropies = arrays["entropies"].astype(np.float32)
                 right = arrays["right"].astype(bool)
         except Exception as error:  # zipfile and numpy have many names for what is damaged
@@ -102,13 +104,11 @@ class TaughtExits:
             or norms.shape != (n, n_embd)
             or weights.shape != (n, n_embd, n_embd)
             or not (np.isfinite(norms).all() and np.isfinite(weights).all())
-            or tokens.shape != counts.shape
-            or not ((tokens >= 0) & (tokens < n_vocab) & (counts > 0)).all()
+            or written is None
             or entropies.ndim != 2
             or entropies.shape != right.shape
             or len(entropies) != n
             or not (entropies >= 0).all()
         ):
             raise BadInput("these are the taught exits of another model; run `tune --exits` anew")
-        written = Counter(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))
         return cls(layers, norms, weights, written, entropies, right)

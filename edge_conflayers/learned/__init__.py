@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from edge_conflayers.bridges.bridge import Bridges
 from edge_conflayers.engine.build import library_build
@@ -18,6 +18,7 @@ from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.profiles import ProfileKey, ProfileStore, model_fingerprint
 
 _State = dict[str, Any]
+_Taught = TypeVar("_Taught")
 
 
 class Learned:
@@ -87,16 +88,11 @@ class Learned:
 
     def load_head(self) -> NextStateHead | None:
         """The model's next-state head; None if there is none that can be used."""
-        if not self._model.shows_states:
-            return None
-        data = self._store.load_bytes(self.head_name)
-        if data is None:
-            return None
-        try:
-            return NextStateHead.from_bytes(data, self._model.n_embd, self._model.n_vocab)
-        except BadInput as error:
-            self._store.put_aside(self.head_name, str(error))
-            return None
+        model = self._model
+        return self._load(
+            self.head_name,
+            lambda data: NextStateHead.from_bytes(data, model.n_embd, model.n_vocab),
+        )
 
     def save_head(self, head: NextStateHead) -> None:
         """Replaces the model's next-state head."""
@@ -105,16 +101,10 @@ class Learned:
     def load_exits(self) -> TaughtExits | None:
         """The model's taught exits; None if there are none that can be used."""
         model = self._model
-        if not model.shows_states:
-            return None
-        data = self._store.load_bytes(self.exits_name)
-        if data is None:
-            return None
-        try:
-            return TaughtExits.from_bytes(data, model.n_layer, model.n_embd, model.n_vocab)
-        except BadInput as error:
-            self._store.put_aside(self.exits_name, str(error))
-            return None
+        return self._load(
+            self.exits_name,
+            lambda data: TaughtExits.from_bytes(data, model.n_layer, model.n_embd, model.n_vocab),
+        )
 
     def save_exits(self, exits: TaughtExits) -> None:
         """Replaces the model's taught exits."""
@@ -122,17 +112,11 @@ class Learned:
 
     def load_bridges(self) -> Bridges | None:
         """The model's bridges over dropped layers; None if there are none that can be used."""
-        if not self._model.shows_states:
-            return None
-        data = self._store.load_bytes(self.bridges_name)
-        if data is None:
-            return None
         model = self._model
-        try:
-            return Bridges.from_bytes(data, model.n_embd, model.n_layer, model.n_vocab)
-        except BadInput as error:
-            self._store.put_aside(self.bridges_name, str(error))
-            return None
+        return self._load(
+            self.bridges_name,
+            lambda data: Bridges.from_bytes(data, model.n_embd, model.n_layer, model.n_vocab),
+        )
 
     def save_bridges(self, bridges: Bridges) -> None:
         """Replaces the model's bridges."""
@@ -147,20 +131,38 @@ class Learned:
         self._store.remove(self.exits_name)
         self._store.remove(self.bridges_name)
 
-    @functools.cached_property
+    @property
     def head_name(self) -> str:
         """The name of the head's file in the store."""
-        return f"{model_fingerprint(self._model.path)[:32]}.next-state"
+        return f"{self._model_name}.next-state"
 
-    @functools.cached_property
+    @property
     def exits_name(self) -> str:
         """The name of the exits' file in the store."""
-        return f"{model_fingerprint(self._model.path)[:32]}.exits"
+        return f"{self._model_name}.exits"
 
-    @functools.cached_property
+    @property
     def bridges_name(self) -> str:
         """The name of the bridges' file in the store."""
-        return f"{model_fingerprint(self._model.path)[:32]}.bridges"
+        return f"{self._model_name}.bridges"
+
+    @functools.cached_property
+    def _model_name(self) -> str:
+        return model_fingerprint(self._model.path)[:32]
+
+    def _load(self, name: str, restore: Callable[[bytes], _Taught]) -> _Taught | None:
+        """What was taught by hidden states, from a file of the store; one that cannot be used is
+        put aside."""
+        if not self._model.shows_states:
+            return None
+        data = self._store.load_bytes(name)
+        if data is None:
+            return None
+        try:
+            return restore(data)
+        except BadInput as error:
+            self._store.put_aside(name, str(error))
+            return None
 
     def key(self, settings: Mapping[str, Any]) -> ProfileKey:
         """The key of what was learned under these settings (``Method.settings``)."""
