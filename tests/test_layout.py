@@ -27,6 +27,7 @@ FOLDERS = (
     "layer_search",
     "next_state",
     "exits",
+    "fitting",
     "costs",
     "decoding",
     "onnx",

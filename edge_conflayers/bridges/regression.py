@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_conflayers.bridges.bridge import Bridge, Floats
+from edge_conflayers.fitting.ridge import RidgeSums
 
 _RIDGE = 300.0  # r, in tokens whose features say nothing; not tuned
 _CHUNK = 512  # tokens of one matrix product; not tuned
@@ -62,14 +63,11 @@ class BridgeRegression:
     """
 
     def __init__(self, n_embd: int) -> None:
-        width = 3 * n_embd + 1
-        self._inner = np.zeros((width, width), dtype=np.float32)  # sum(f f')
-        self._cross = np.zeros((width, n_embd), dtype=np.float32)  # sum(f y')
-        self._tokens = 0
+        self._sums = RidgeSums(3 * n_embd + 1, n_embd)
 
     def __len__(self) -> int:
         """Tokens so far."""
-        return self._tokens
+        return len(self._sums)
 
     def add(self, entering: Floats, leaving: Floats) -> None:
         """Adds the tokens of one text, but for the first, which has none before it.
@@ -81,10 +79,7 @@ class BridgeRegression:
             now = slice(first, first + _CHUNK)
             before = slice(first - 1, min(first + _CHUNK, len(entering)) - 1)
             x, y = entering[now], leaving[now]
-            f = features(x, entering[before], leaving[before])
-            self._inner += f.T @ f
-            self._cross += f.T @ ((y - x) / rms(x))
-            self._tokens += len(x)
+            self._sums.add(features(x, entering[before], leaving[before]), (y - x) / rms(x))
 
     def solve(self, begin: int, end: int) -> Bridge:
         """The map that predicts best what leaves the block.
@@ -92,13 +87,4 @@ class BridgeRegression:
         Raises:
             ValueError: there are no tokens.
         """
-        if not self._tokens:
-            raise ValueError("no tokens teach nothing")
-        squares = self._inner.diagonal()
-        # Each feature on its own scale; one that is always zero gets no weight.
-        scale = 1 / np.sqrt(np.maximum(squares, 1e-12 * squares.max()))
-        inner = self._inner * scale[:, None] * scale
-        inner[np.diag_indices_from(inner)] += _RIDGE / self._tokens
-        solved = np.linalg.solve(inner, self._cross * scale[:, None])
-        weights = np.ascontiguousarray((solved * scale[:, None]).T, dtype=np.float32)
-        return Bridge(begin, end, weights)
+        return Bridge(begin, end, np.ascontiguousarray(self._sums.solve(_RIDGE).T))

@@ -16,13 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.exits.taught_exits import Floats
+from edge_conflayers.fitting.adamw import AdamW
+from edge_conflayers.fitting.ridge import RidgeSums
+from edge_conflayers.fitting.softmax import softmax
 
 _RIDGE = 300.0  # in tokens whose features say nothing; not tuned
 _CHUNK = 1024  # tokens of one matrix product; not tuned
 _BATCH = 600  # tokens; as for the next-state head, not tuned for exits
 _PEAK_RATE = 6e-4  # of AdamW, on features of unit RMS; as for the next-state head
 _WARM_UP = 40  # steps; likewise
-_DECAY = 0.01  # of the weights, by AdamW; not tuned
+_DECAY = 0.01  # of the weights; not tuned
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +72,11 @@ def solve(samples: ExitSamples) -> ExitMaps:
     norms = np.empty((n_exits, n_embd), dtype=np.float32)
     weights = np.empty((n_exits, n_embd, n_embd), dtype=np.float32)
     for k, stream in enumerate(samples.streams):
-        inner = np.zeros((n_embd, n_embd), dtype=np.float32)  # sum(x x')
-        cross = np.zeros((n_embd, n_embd), dtype=np.float32)  # sum(x h')
+        sums = RidgeSums(n_embd, n_embd)
         for part in _chunks(n):
-            x = stream[part].astype(np.float32)
-            inner += x.T @ x
-            cross += x.T @ samples.states[part].astype(np.float32)
-        squares = inner.diagonal()
-        # Each feature on its own scale; one that is always zero gets no weight.
-        norms[k] = 1 / np.sqrt(np.maximum(squares, 1e-12 * squares.max()) / n)
-        inner *= norms[k][:, None] * norms[k] / n
-        inner[np.diag_indices_from(inner)] += _RIDGE / n
-        weights[k] = np.linalg.solve(inner, cross * norms[k][:, None] / n).T
+            sums.add(stream[part].astype(np.float32), samples.states[part].astype(np.float32))
+        norms[k] = 1 / sums.root_mean_squares
+        weights[k] = (sums.solve(_RIDGE) / norms[k][:, None]).T
     return ExitMaps(norms, weights)
 
 
@@ -135,7 +131,7 @@ def train(
     """
     weights = maps.weights.copy()
     best, losses = maps.weights.copy(), _losses(maps, held_out, rows)
-    first, second = np.zeros_like(weights), np.zeros_like(weights)
+    optimizers = [AdamW(of_exit, _DECAY) for of_exit in weights]
     random = np.random.default_rng(seed)
     began = time.monotonic()
     steps = max(1, passes * (len(samples) // _BATCH))
@@ -154,12 +150,12 @@ def train(
                 step += 1
                 rate = _PEAK_RATE * min(1.0, step / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2
                 batch = np.sort(order[begin : begin + _BATCH])
-                wanted = _softmax(samples.states[batch].astype(np.float32) @ rows.T)
+                wanted = softmax(samples.states[batch].astype(np.float32) @ rows.T)
                 for k in range(samples.n_exits):
                     x = samples.streams[k, batch] * maps.norms[k]
-                    error = _softmax(x @ weights[k].T @ rows.T) - wanted
+                    error = softmax(x @ weights[k].T @ rows.T) - wanted
                     gradient = (error @ rows).T @ x / len(batch)
-                    _adam(weights[k], gradient, first[k], second[k], step, rate)
+                    optimizers[k].step(gradient, rate)
         except KeyboardInterrupt:
             ended = True
         found = _losses(ExitMaps(maps.norms, weights), held_out, rows)
@@ -173,31 +169,12 @@ def _losses(maps: ExitMaps, samples: ExitSamples, rows: Floats) -> npt.NDArray[n
     """Each exit's cross-entropy to the full model's distribution, in nats a token: [exits]."""
     sums = np.zeros(samples.n_exits)
     for part in _chunks(len(samples)):
-        wanted = _softmax(samples.states[part].astype(np.float32) @ rows.T)
+        wanted = softmax(samples.states[part].astype(np.float32) @ rows.T)
         for k in range(samples.n_exits):
-            said = _softmax(maps.logits(samples, rows, k, part))
+            said = softmax(maps.logits(samples, rows, k, part))
             sums[k] -= float((wanted * np.log(said + 1e-12)).sum())
     return sums / max(1, len(samples))
 
 
 def _chunks(n: int) -> Iterator[slice]:
     return (slice(begin, min(n, begin + _CHUNK)) for begin in range(0, n, _CHUNK))
-
-
-def _softmax(logits: Floats) -> Floats:
-    """In place."""
-    logits -= logits.max(-1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(-1, keepdims=True)
-    return logits
-
-
-def _adam(
-    weights: Floats, gradient: Floats, first: Floats, second: Floats, step: int, rate: float
-) -> None:
-    """One step of AdamW (arXiv 1711.05101), in place; ``first`` and ``second`` are its moments."""
-    first += 0.1 * (gradient - first)
-    second += 0.02 * (gradient * gradient - second)
-    change = first / (1 - 0.9**step)
-    change /= np.sqrt(second / (1 - 0.98**step)) + 1e-8
-    weights -= rate * (change + _DECAY * weights)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from edge_conflayers.fitting.ridge import RidgeSums
 from edge_conflayers.next_state.head import Floats
 from edge_conflayers.next_state.training_data import Features
 
@@ -12,9 +11,7 @@ _CHUNK = 2048  # tokens of one matrix product; not tuned
 
 
 def ridge(features: Features) -> Floats:
-    """The map from ``features.inputs`` to ``features.targets`` with the least squared error,
-
-        W = A^-1 T,  A = sum(x x') + r * diag(sum(x x')) / n,  T = sum(x [h'; g']').
+    """The map from ``features.inputs`` to ``features.targets`` that ``RidgeSums`` finds.
 
     Args:
         features: at least one sample.
@@ -23,18 +20,8 @@ def ridge(features: Features) -> Floats:
         float32 [3 * n_embd, 2 * n_embd].
     """
     n_embd, samples = features.n_embd, features.samples
-    inner = np.zeros((3 * n_embd, 3 * n_embd), dtype=np.float32)
-    cross = np.zeros((3 * n_embd, 2 * n_embd), dtype=np.float32)
+    sums = RidgeSums(3 * n_embd, 2 * n_embd)
     for begin in range(0, len(samples), _CHUNK):
         places = samples[begin : begin + _CHUNK]
-        x = features.inputs(places)
-        inner += x.T @ x
-        cross += x.T @ features.targets(places)
-    squares = inner.diagonal()
-    # Each feature on its own scale; one that is always zero gets no weight.
-    scale = 1 / np.sqrt(np.maximum(squares, 1e-12 * squares.max()))
-    inner = inner * scale[:, None] * scale
-    inner[np.diag_indices_from(inner)] += _RIDGE / len(samples)
-    solved: Floats = np.linalg.solve(inner, cross * scale[:, None])
-    solved *= scale[:, None]
-    return solved
+        sums.add(features.inputs(places), features.targets(places))
+    return sums.solve(_RIDGE)

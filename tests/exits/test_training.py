@@ -10,6 +10,7 @@ import pytest
 from edge_conflayers.exits import training
 from edge_conflayers.exits.taught_exits import Floats
 from edge_conflayers.exits.training import ExitMaps, ExitSamples, judge, solve, train
+from edge_conflayers.fitting.adamw import AdamW
 
 N_EMBD, N_ROWS = 16, 40
 VOCABULARY = np.arange(100, 100 + N_ROWS, dtype=np.int32)
@@ -96,15 +97,15 @@ def test_it_ends_when_time_is_up(rows: Floats) -> None:
 def test_an_interrupt_keeps_the_best(rows: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
     learned = samples_of(3000, rows, noise=0.5, seed=2)
     maps = solve(learned)
-    steps = training._adam
+    step = AdamW.step
     calls = iter(range(100))
 
     def interrupted(*arguments: object) -> None:
-        steps(*arguments)  # type: ignore[arg-type]
+        step(*arguments)  # type: ignore[arg-type]
         if next(calls) == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_adam", interrupted)
+    monkeypatch.setattr(AdamW, "step", interrupted)
     kept = train(maps, learned, learned, rows, passes=3)
     assert next(calls) == 6
     assert (training._losses(kept, learned, rows) <= training._losses(maps, learned, rows)).all()

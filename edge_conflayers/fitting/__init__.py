@@ -1,0 +1,1 @@
+"""Fits matrices to what a model does, with numpy."""
