@@ -3,16 +3,13 @@ tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import count
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import cycle, islice
 
-from edge_conflayers.chat import chat_tokens
 from edge_conflayers.engine.model import Model
 from edge_conflayers.train.texts import TrainingText
-from edge_conflayers.tune.everyday_tasks import EverydayTasks
 from edge_conflayers.tune.parallel_texts import FinishedText, ParallelTexts, Request
-
-_MAX_ANSWER = 192  # tokens; not tuned
+from edge_conflayers.tune.task_requests import MAX_ANSWER, TaskRequests
 
 
 def own_texts(
@@ -23,9 +20,8 @@ def own_texts(
     threads: int | None = None,
     seed: int = 0,
 ) -> Generator[TrainingText, None, None]:
-    """Texts of a model, without an end: answers to the user's prompts, over and over, in turn with
-    answers to everyday tasks. A model without a chat template continues texts from nothing instead
-    of tasks.
+    """Texts of a model, without an end unless nothing fits: answers to the user's prompts, over and
+    over, in turn with answers to everyday tasks.
 
     Args:
         prompts: tokens of each; those longer than half of ``longest`` are left out.
@@ -36,42 +32,20 @@ def own_texts(
     Raises:
         BadInput: no memory for the texts.
     """
-    answered: dict[Request, Callable[[str], None]] = {}
     with ParallelTexts(model, n_ctx=longest, threads=threads, seed=seed) as texts:
         own = [list(each) for each in prompts if texts.fits(each)]
-        for text in texts.write(_requests(model, own, answered, seed)):
-            if not isinstance(text, FinishedText):
-                continue
-            if (told := answered.pop(text.request, None)) is not None:
-                told(model.text(text.tokens).strip())
-            if text.tokens:
-                prompt = text.request.prompt
-                yield TrainingText([*prompt, *text.tokens], len(prompt))
+        tasks = TaskRequests(texts, seed=seed)
+        for text in texts.write(_in_turn(own, tasks)):
+            if isinstance(text, FinishedText):
+                tasks.finished(text)
+                if text.tokens:
+                    prompt = text.request.prompt
+                    yield TrainingText([*prompt, *text.tokens], len(prompt))
 
 
-def _requests(
-    model: Model,
-    prompts: Sequence[list[int]],
-    answered: dict[Request, Callable[[str], None]],
-    seed: int,
-) -> Iterator[Request]:
-    tasks = _tasks(model, answered, seed)
-    for number in count():
-        if prompts:
-            yield Request(prompts[number % len(prompts)], _MAX_ANSWER)
-        yield next(tasks)
-
-
-def _tasks(
-    model: Model, answered: dict[Request, Callable[[str], None]], seed: int
-) -> Iterator[Request]:
-    if model.chat_template is None:
-        beginning = model.tokenize("") or model.tokenize("\n")
-        while True:
-            yield Request(beginning, _MAX_ANSWER)
-    for task in EverydayTasks(seed):
-        prompt = chat_tokens(model, [{"role": "user", "content": task.text}])
-        request = Request(prompt, _MAX_ANSWER)
-        if task.answered is not None:
-            answered[request] = task.answered
-        yield request
+def _in_turn(prompts: Sequence[list[int]], tasks: Iterable[Request]) -> Iterator[Request]:
+    """One of each, again and again."""
+    again = (Request(prompt, MAX_ANSWER) for prompt in cycle(prompts))
+    others = iter(tasks)
+    while some := [*islice(again, 1), *islice(others, 1)]:
+        yield from some

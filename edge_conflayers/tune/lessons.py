@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import islice
 
-from edge_conflayers.chat import chat_tokens
 from edge_conflayers.next_state.head import Floats
 from edge_conflayers.next_state.training_data import TrainingData
-from edge_conflayers.tune.everyday_tasks import EverydayTasks
 from edge_conflayers.tune.parallel_texts import (
     FinishedText,
     ParallelTexts,
     Request,
     TrainingToken,
 )
+from edge_conflayers.tune.task_requests import MAX_ANSWER, TaskRequests
 
-_MAX_ANSWER = 192  # tokens; not tuned
 # Answers to one of the user's prompts. With some thirty prompts answered over and over, 45.5 % of
 # tokens were among four guesses; with new prompts all along and the inner layer 49.3 % (1.5B, 133
 # recorded Spec-Bench texts).
 _ANSWERS = 4
-_MISSES = 64  # tasks in a row that do not fit, after which there are no more
 _HELD_OUT = 16  # one prompt of so many, with its answers, tests the head; not tuned
 
 
@@ -56,55 +53,33 @@ class Lessons:
         *,
         seed: int = 0,
     ) -> None:
-        self._seed = seed
         self._texts = texts
-        self._model = texts.model
+        self._tasks = TaskRequests(texts, seed=seed)
         self._prompts = [list(each) for each in prompts if texts.fits(each)]
         self._user_texts = user_texts
-        self._answered: dict[Request, Callable[[str], None]] = {}
         self._parts: dict[Request, _Part] = {}
         self._for_tests: set[Request] = set()
         self.texts: list[FinishedText] = []
-        self.learned = TrainingData(self._model.n_embd)
-        self.held_out = TrainingData(self._model.n_embd)
+        self.learned = TrainingData(texts.model.n_embd)
+        self.held_out = TrainingData(texts.model.n_embd)
         self.tokens = 0
 
     def requests(self) -> Iterator[Request]:
-        """What the user gave, in turn with everyday tasks; texts from nothing instead of tasks
-        where the model has no chat template to ask in."""
+        """What the user gave, in turn with everyday tasks."""
         of_user = _in_turn(self._answers(), self._readings())
-        others = self._tasks() if self._model.chat_template is not None else self._beginnings()
-        yield from _in_turn(of_user, others)
+        tasks = (self._asked(request, number) for number, request in enumerate(self._tasks))
+        yield from _in_turn(of_user, tasks)
 
     def _answers(self) -> Iterator[Request]:
         for _ in range(_ANSWERS):
             for number, prompt in enumerate(self._prompts):
-                yield self._asked(Request(prompt, _MAX_ANSWER, len(prompt)), number)
+                yield self._asked(Request(prompt, MAX_ANSWER, len(prompt)), number)
 
     def _readings(self) -> Iterator[Request]:
         size = self._texts.n_ctx // 2
         for number, text in enumerate(self._user_texts):
             for begin in range(0, len(text), size):
                 yield self._asked(Request(text[begin : begin + size], 0, 0), number)
-
-    def _tasks(self) -> Iterator[Request]:
-        misses = 0
-        for number, task in enumerate(EverydayTasks(self._seed)):
-            prompt = chat_tokens(self._model, [{"role": "user", "content": task.text}])
-            misses = 0 if self._texts.fits(prompt) else misses + 1
-            if misses == _MISSES:
-                return
-            if misses == 0:
-                request = self._asked(Request(prompt, _MAX_ANSWER, len(prompt)), number)
-                if task.answered is not None:
-                    self._answered[request] = task.answered
-                yield request
-
-    def _beginnings(self) -> Iterator[Request]:
-        beginning = self._model.tokenize("") or self._model.tokenize("\n")
-        if self._texts.fits(beginning):
-            for number in count():
-                yield self._asked(Request(beginning, _MAX_ANSWER, len(beginning)), number)
 
     def _asked(self, request: Request, number: int) -> Request:
         if number % _HELD_OUT == _HELD_OUT - 1:
@@ -121,9 +96,7 @@ class Lessons:
             if each.request not in self._for_tests:
                 self.texts.append(each)
             self._keep(each.request)
-            answered = self._answered.pop(each.request, None)
-            if answered is not None and (text := self._model.text(each.tokens).strip()):
-                answered(text)
+            self._tasks.finished(each)
             return
         self.tokens += 1
         part = self._parts.setdefault(each.request, _Part())
