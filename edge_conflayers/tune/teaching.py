@@ -149,7 +149,6 @@ class _Teacher:
         self._known = known
         self._on_progress = on_progress
         self._n_embd = texts.model.n_embd
-        self._vocabulary = DraftVocabulary(texts.model)
         self._weights: Floats | None = None  # the best so far
         self._tokens_learned = 0
         self._began = time.monotonic()
@@ -176,7 +175,7 @@ class _Teacher:
         held_out = lessons.held_out.features(self._embedding)
         rows = self._lm_head_rows()
         closed_form = features.unscaled(ridge(features))
-        self._tokens_learned += len(lessons.learned)
+        self._tokens_learned = lessons.learned.written.total()
         if not len(held_out.samples):
             self._weights = closed_form
             return
@@ -211,7 +210,7 @@ class _Teacher:
             features = self._lessons.learned.features(self._embedding)
             self._weights = features.unscaled(ridge(features))
             self._tokens_learned = len(self._lessons.learned)
-        self._set_vocabulary()
+        self._texts.context.set_draft_vocabulary(self._draft_vocabulary())
         head = NextStateHead(self._weights, self._all_written)
         results = [self._tested(each) for each in (head, self._known) if each is not None]
         return max(results, key=lambda each: each.foreseen[-1])
@@ -222,19 +221,16 @@ class _Teacher:
         known = self._known.written if self._known is not None else Counter[int]()
         return self._lessons.learned.written + known
 
-    def _set_vocabulary(self) -> list[int]:
-        """The draft vocabulary of the texts so far."""
-        self._vocabulary = DraftVocabulary(self._texts.model)
-        self._vocabulary.expect(self._all_written)
-        tokens = self._vocabulary.tokens(HEAD_VOCABULARY_SIZE)
-        self._texts.context.set_draft_vocabulary(tokens)
-        return tokens
+    def _draft_vocabulary(self) -> list[int]:
+        """Of the texts so far."""
+        vocabulary = DraftVocabulary(self._texts.model)
+        vocabulary.expect(self._all_written)
+        return vocabulary.tokens(HEAD_VOCABULARY_SIZE)
 
     def _lm_head_rows(self) -> Floats:
-        context = self._texts.context
-        return np.stack(
-            [lm_head_row(context, token, self._n_embd) for token in self._set_vocabulary()]
-        )
+        """Of the draft vocabulary."""
+        context, tokens = self._texts.context, self._draft_vocabulary()
+        return np.stack([lm_head_row(context, token, self._n_embd) for token in tokens])
 
     def _embedding(self, token: int) -> Floats:
         return token_embedding(self._texts.context, token, self._n_embd)
