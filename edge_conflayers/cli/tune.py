@@ -112,21 +112,26 @@ def tune(
         ) as loaded,
         _Bars() as bars,
     ):
-        tasks = {
-            kind: [make_task(loaded, prompt, raw=raw).tokens for prompt in prompts]
-            for kind, prompts in workloads.by_category(own or _default(), limit).items()
-        }
+        to_teach = [make_task(loaded, prompt, raw=raw).tokens for prompt in own]
+        to_read = map(loaded.tokenize, user_texts)  # as far as there is time to read them
         if exits:
             result = tuning.tune_exits(
-                loaded, tasks, budget=budget, threads=threads, fresh=fresh, on_progress=bars.show
+                *(loaded, to_teach, to_read),
+                budget=budget,
+                threads=threads,
+                fresh=fresh,
+                on_progress=bars.show,
             )
             _show_exits(result)
             return
         tuned = tuning.tune(
             loaded,
-            tasks,
-            to_teach=[make_task(loaded, prompt, raw=raw).tokens for prompt in own],
-            user_texts=[loaded.tokenize(text) for text in user_texts],
+            {
+                kind: [make_task(loaded, prompt, raw=raw).tokens for prompt in prompts]
+                for kind, prompts in workloads.by_category(own or _default(), limit).items()
+            },
+            to_teach=to_teach,
+            user_texts=to_read,
             budget=budget,
             max_tokens=predict,
             threads=threads,

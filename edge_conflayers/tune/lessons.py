@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -49,7 +49,7 @@ class Lessons:
         self,
         texts: ParallelTexts,
         prompts: Sequence[Sequence[int]] = (),
-        user_texts: Sequence[Sequence[int]] = (),
+        user_texts: Iterable[Sequence[int]] = (),
         *,
         seed: int = 0,
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,7 @@ class TaughtResult:
 def teach_exits(
     model: Model,
     prompts: Sequence[Sequence[int]],
+    user_texts: Iterable[Sequence[int]] = (),
     *,
     seconds: float,
     threads: int | None = None,
@@ -72,6 +73,7 @@ def teach_exits(
 
     Args:
         prompts: tokens of each; answered in turn with everyday tasks.
+        user_texts: tokens of texts that are read, too.
         seconds: for generating texts and for training.
         threads: CPU threads; None for the machine's physical cores.
         on_progress: called after every token and every pass of training.
@@ -87,7 +89,7 @@ def teach_exits(
     interrupted = False
     with _TextsWithStreams(model, layers, threads=threads) as texts:
         lm_head_row(texts.context, 0, model.n_embd)  # refused here if it cannot be read
-        collector = _Collector(texts, prompts)
+        collector = _Collector(texts, Lessons(texts, prompts, user_texts))
         try:
             for each in texts.write(collector.requests()):
                 spent = time.monotonic() - began
@@ -148,8 +150,8 @@ class _Collector:
     """Requests the texts that teach a next-state head, and keeps what the model's layers say at
     their tokens."""
 
-    def __init__(self, texts: _TextsWithStreams, prompts: Sequence[Sequence[int]]) -> None:
-        self._lessons = Lessons(texts, prompts)
+    def __init__(self, texts: _TextsWithStreams, lessons: Lessons) -> None:
+        self._lessons = lessons
         self._n_embd = texts.model.n_embd
         self._learned: list[npt.NDArray[np.float16]] = []
         self._tested: list[npt.NDArray[np.float16]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -84,7 +84,7 @@ def teach(
     prompts: Sequence[Sequence[int]] = (),
     *,
     seconds: float,
-    user_texts: Sequence[Sequence[int]] = (),
+    user_texts: Iterable[Sequence[int]] = (),
     known: NextStateHead | None = None,
     threads: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,

@@ -4,7 +4,7 @@ sets, and saves each as soon as it is there."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,7 +29,7 @@ from edge_conflayers.tune.teaching import Taught
 _TEACHING = 0.8
 _BRIDGING = 0.1  # likewise for a bridge; not tuned
 
-_Texts = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]  # prompts to answer; to read
+_Texts = tuple[Sequence[Sequence[int]], Iterable[Sequence[int]]]  # prompts to answer; to read
 Stage = Literal["measuring", "teaching", "bridging", "searching"]
 
 
@@ -76,7 +76,7 @@ def tune(
     prompts: Prompts,
     *,
     to_teach: Sequence[Sequence[int]] = (),
-    user_texts: Sequence[Sequence[int]] = (),
+    user_texts: Iterable[Sequence[int]] = (),
     budget: float,
     max_tokens: int,
     threads: int,
@@ -89,7 +89,8 @@ def tune(
         model: the model.
         prompts: to search with, at least one a kind; each with at least one token.
         to_teach: the user's prompts, which the next-state head learns to answer.
-        user_texts: texts of the user's that it learns from as well; tokens of each.
+        user_texts: texts of the user's that it learns from as well, tokens of each; taken as far as
+            there is time to read them.
         budget: seconds in all, besides measuring step costs. Four fifths teach the next-state head
             and a tenth a bridge over dropped layers (unless steps take so little that they would
             not pay), the rest searches for skip sets.
@@ -121,7 +122,8 @@ def tune(
 
 def tune_exits(
     model: LanguageModel,
-    prompts: Prompts,
+    to_teach: Sequence[Sequence[int]],
+    user_texts: Iterable[Sequence[int]] = (),
     *,
     budget: float,
     threads: int,
@@ -143,8 +145,7 @@ def tune_exits(
     if fresh:
         learned.forget()
     result = teach_exits(
-        model,
-        [tokens for some in prompts.values() for tokens in some],
+        *(model, to_teach, user_texts),
         seconds=budget,
         threads=threads,
         on_progress=lambda progress: on_progress(

@@ -305,9 +305,13 @@ def test_all_prompts_and_texts_of_the_user_teach(
     given: list[Any] = []
 
     def teach(model: Model, prompts: Any, **options: Any) -> None:
-        given.extend([prompts, options["user_texts"]])
+        given.extend([prompts, list(options["user_texts"])])
+
+    def teach_exits(model: Model, prompts: Any, user_texts: Any, **options: Any) -> None:
+        given.extend([prompts, list(user_texts)])
 
     monkeypatch.setattr(teaching, "teach", teach)
+    monkeypatch.setattr(tuning, "teach_exits", teach_exits)
     texts = tmp_path / "texts"
     texts.mkdir()
     (texts / "one.md").write_text("One text.")
@@ -315,6 +319,8 @@ def test_all_prompts_and_texts_of_the_user_teach(
     done = tune(tiny, prompts, "--texts", texts, "--limit", 1, "--budget", 1)
     assert done.exit_code == 0, done.output
     assert [len(each) for each in given] == [3, 2]
+    tune(tiny, prompts, "--exits", "--texts", texts, "--limit", 1, "--budget", 1)
+    assert given[2:] == given[:2]
     done = tune(tiny, prompts, "--texts", tmp_path / "nowhere")
     assert done.exit_code == 2 and "cannot be read" in done.stderr
 
