@@ -3,6 +3,7 @@
 #include "ggml-cpu.h"
 #include "ggml.h"
 #include "graph/draft_head.h"
+#include "graph/taught_matrix.h"
 
 #include <cstddef>
 
@@ -24,14 +25,9 @@ std::unique_ptr<next_state_head> next_state_head::make(const float * weights, in
                                       head->allocate(n_embd, ggml_backend_cpu_buffer_type()))) {
         return nullptr;
     }
-    for (ggml_tensor * matrix : { head->to_hidden, head->to_inner }) {
-        const ggml_from_float_t store = ggml_get_type_traits_cpu(matrix->type)->from_float;
-        std::vector<char>       bytes(ggml_nbytes(matrix));
-        for (int64_t row = 0; row < matrix->ne[1]; ++row, weights += matrix->ne[0]) {
-            store(weights, bytes.data() + row * matrix->nb[1], matrix->ne[0]);
-        }
-        ggml_backend_tensor_set(matrix, bytes.data(), 0, bytes.size());
-    }
+    const int64_t width = 3 * n_embd;
+    store_rows(head->to_hidden, weights, width);
+    store_rows(head->to_inner, weights + n_embd * width, width);
     return head;
 }
 
@@ -46,7 +42,7 @@ bool next_state_head::allocate(int64_t n_embd, ggml_backend_buffer_type_t type) 
         return false;
     }
     const int64_t   width = 3 * n_embd;
-    const ggml_type kept  = width % ggml_blck_size(GGML_TYPE_Q8_0) == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
+    const ggml_type kept  = taught_type(width);
     to_hidden             = ggml_new_tensor_2d(ctx, kept, width, n_embd);
     to_inner              = ggml_new_tensor_2d(ctx, kept, width, n_embd);
     weights_buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx, type));

@@ -3,6 +3,7 @@
 #include "ggml-cpu.h"
 #include "ggml.h"
 #include "graph/draft_head.h"
+#include "graph/taught_matrix.h"
 #include "logits/most_likely.h"
 #include "status.h"
 
@@ -22,16 +23,12 @@ std::unique_ptr<taught_exit> taught_exit::make(int32_t layer, const float * norm
     if (exit->backend == nullptr || exit->weights_meta == nullptr) {
         return nullptr;
     }
-    const ggml_type type = n_embd % ggml_blck_size(GGML_TYPE_Q8_0) == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
-    exit->weights        = ggml_new_tensor_2d(exit->weights_meta.get(), type, n_embd, n_embd);
+    exit->weights = ggml_new_tensor_2d(exit->weights_meta.get(), taught_type(n_embd), n_embd, n_embd);
     exit->weights_buffer.reset(ggml_backend_alloc_ctx_tensors(exit->weights_meta.get(), exit->backend.get()));
     if (exit->weights_buffer == nullptr) {
         return nullptr;
     }
-    const ggml_from_float_t store = ggml_get_type_traits_cpu(type)->from_float;
-    for (int64_t row = 0; row < n_embd; ++row) {
-        store(weights + row * n_embd, static_cast<char *>(exit->weights->data) + row * exit->weights->nb[1], n_embd);
-    }
+    store_rows(exit->weights, weights, n_embd);
     return exit;
 }
 

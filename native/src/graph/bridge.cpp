@@ -1,10 +1,10 @@
 #include "graph/bridge.h"
 
 #include "ggml-backend.h"
-#include "ggml-cpu.h"
 #include "ggml.h"
 #include "graph/graph_edit.h"
 #include "graph/sublayer_flow.h"
+#include "graph/taught_matrix.h"
 #include "llama-graph.h"
 #include "llama-model.h"
 
@@ -98,15 +98,14 @@ refusal make_bridges(const llama_model & model, const int32_t * layers, const fl
     if (refusal refused = check(model, layers, n)) {
         return refused;
     }
-    const int64_t   n_embd = llama_model_n_embd(&model);
-    const int64_t   width  = 3 * n_embd;
-    const ggml_type type   = width % ggml_blck_size(GGML_TYPE_Q8_0) == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
-    auto            set    = std::make_unique<bridge_set>();
+    const int64_t n_embd = llama_model_n_embd(&model);
+    const int64_t width  = 3 * n_embd;
+    auto          set    = std::make_unique<bridge_set>();
     set->meta.reset(ggml_init({ 2 * n * ggml_tensor_overhead(), nullptr, true }));
     if (set->meta != nullptr) {
         for (int32_t i = 0; i < n; ++i) {
             set->bridges.push_back({ layers[2 * i], layers[2 * i + 1],
-                                     ggml_new_tensor_2d(set->meta.get(), type, width, n_embd),
+                                     ggml_new_tensor_2d(set->meta.get(), taught_type(width), width, n_embd),
                                      ggml_new_tensor_1d(set->meta.get(), GGML_TYPE_F32, n_embd), {} });
         }
         set->buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(set->meta.get(), ggml_backend_cpu_buffer_type()));
@@ -115,10 +114,9 @@ refusal make_bridges(const llama_model & model, const int32_t * layers, const fl
         return { ECL_NO_MASK, "bridges over dropped layers: there is no memory for them" };
     }
     ggml_backend_buffer_set_usage(set->buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-    const ggml_from_float_t store = ggml_get_type_traits_cpu(type)->from_float;
     for (const bridge & each : set->bridges) {
+        store_rows(each.weights, weights, width + 1);
         for (int64_t row = 0; row < n_embd; ++row, weights += width + 1) {
-            store(weights, static_cast<char *>(each.weights->data) + row * each.weights->nb[1], width);
             static_cast<float *>(each.bias->data)[row] = weights[width];
         }
     }
