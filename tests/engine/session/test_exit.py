@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exit_rounds import check_round
 from gguf_models import FAMILIES
 from steps import (
     CACHES,
@@ -51,19 +52,9 @@ def check_reuse(model: Model, *, exits: Sequence[int], prompt: int, **settings: 
                 n = len(pending) + len(draft.tokens)
                 assert draft.exit.states.shape == (n, model.n_embd)
                 rounds += 1
-                found = verify(session, pending, draft)
-                assert session.exits_reused == rounds
-                wanted = decode(reference, [*pending, *draft.tokens], [1])
-                assert_same_bits(found, wanted)
-                kept = len(pending) + int(rng.integers(0, len(draft.tokens) + 1))
-                session.rollback(begin + kept)
-                reference.rollback(begin + kept)
-                # What stayed in the cache is looked at by full steps and by what comes next.
-                following = random_tokens(model, 3, seed=rounds)
-                assert_same_bits(step(session, following), decode(reference, following, [1]))
-                session.rollback(begin + kept)
-                reference.rollback(begin + kept)
-                pending = random_tokens(model, 1 + rounds % 3, seed=-rounds + 100)
+                pending = check_round(
+                    *(session, reference, pending, draft, rng), number=rounds, reused=rounds
+                )
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma3"])

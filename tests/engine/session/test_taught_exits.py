@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
+from exit_rounds import check_round
 from gguf_models import FAMILIES
 from steps import (
     CACHES,
@@ -16,7 +17,6 @@ from steps import (
     Tiny,
     assert_same_bits,
     assert_undisturbed,
-    decode,
     open_session,
     random_tokens,
     step,
@@ -95,19 +95,9 @@ def check_reuse(model: Model, layers: Sequence[int], *, prompt: int, **settings:
                 reused += 1
             else:
                 assert max(thresholds) < 0
-            found = verify(session, pending, draft)
-            assert session.exits_reused == reused
-            wanted = decode(reference, [*pending, *draft.tokens], [1])
-            assert_same_bits(found, wanted)
-            kept = len(pending) + int(rng.integers(0, len(draft.tokens) + 1))
-            session.rollback(begin + kept)
-            reference.rollback(begin + kept)
-            # What stayed in the cache is looked at by full steps and by what comes next.
-            following = random_tokens(model, 3, seed=round)
-            assert_same_bits(step(session, following), decode(reference, following, [1]))
-            session.rollback(begin + kept)
-            reference.rollback(begin + kept)
-            pending = random_tokens(model, 1 + round % 3, seed=-round + 100)
+            pending = check_round(
+                *(session, reference, pending, draft, rng), number=round, reused=reused
+            )
     return sources
 
 
