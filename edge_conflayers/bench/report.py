@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from edge_conflayers.bench.copied import copied_tokens
+
 if TYPE_CHECKING:
-    from edge_conflayers.bench.runner import Generation, TaskRuns
+    from edge_conflayers.bench.runner import Generation, Task, TaskRuns
     from edge_conflayers.engine.sampling import SamplerSettings
 
 REFERENCE = "plain"
@@ -32,6 +34,7 @@ _TOTALS = (
 _CATEGORY_KEYS = (
     "tokens",
     "seconds",
+    "copied",
     "tokens_per_second",
     "speedup",
     "lowest_speedup",
@@ -75,7 +78,8 @@ def make_report(
     - ``identical`` says whether every run of every prompt has the tokens of ``plain``'s first run.
 
     A prompt's ``speedup`` is the median over the repeats of the ratio of two runs of one repeat:
-    a machine whose speed changes affects it less than it affects times. What needs a method that
+    a machine whose speed changes affects it less than it affects times. ``copied`` is the share of
+    a text, in tokens, that its prompt has as well (``copied_tokens``). What needs a method that
     was not run is null. ``categories`` has the same figures for the prompts of each category;
     prompts without one are in none.
 
@@ -124,6 +128,9 @@ def _compare(pairs: Sequence[tuple[TaskRuns, dict[str, Any]]]) -> dict[str, dict
         total["speedup_over_upstream"] = _over(total, methods.get(UPSTREAM))
         verdicts = [prompt["methods"][name]["identical"] for prompt in prompts]
         total["identical"] = None if None in verdicts else all(verdicts)
+        texts = [prompt["methods"][name] for prompt in prompts]
+        copied = sum(text["copied"] * text["tokens"] for text in texts)
+        total["copied"] = copied / total["tokens"] if total["tokens"] else 0.0
     return methods
 
 
@@ -162,12 +169,17 @@ def _prompt(result: TaskRuns, max_tokens: int, sampling: SamplerSettings) -> dic
         "max_tokens": max_tokens,
         "temperature": sampling.temperature,
         "seed": sampling.seed,
-        "methods": {name: _runs(runs, reference) for name, runs in result.runs.items()},
+        "methods": {
+            name: _runs(result.task, runs, reference) for name, runs in result.runs.items()
+        },
     }
 
 
-def _runs(runs: Sequence[Generation], reference: Sequence[Generation]) -> dict[str, Any]:
+def _runs(
+    task: Task, runs: Sequence[Generation], reference: Sequence[Generation]
+) -> dict[str, Any]:
     chosen = median_run(runs)
+    n_tokens = len(chosen.tokens)
     differs = first_difference(runs, reference[0].tokens) if reference else None
     ratios = [
         run.stats.tokens_per_second / other.stats.tokens_per_second
@@ -176,6 +188,7 @@ def _runs(runs: Sequence[Generation], reference: Sequence[Generation]) -> dict[s
     ]
     return {
         **_total([chosen]),
+        "copied": copied_tokens(task.tokens, chosen.tokens) / n_tokens if n_tokens else 0.0,
         "prompt_seconds": chosen.stats.prompt_seconds,
         "begin_seconds": chosen.stats.begin_seconds,
         "finish_reason": chosen.stats.finish_reason,

@@ -50,13 +50,14 @@ def category_header(report: Mapping[str, Any]) -> tuple[str, ...]:
     """The header of ``category_rows``."""
     names = [name for name in report["methods"] if name != REFERENCE]
     if REFERENCE in report["methods"]:
-        return ("category", f"{REFERENCE} tokens/s", *(f"{name} x" for name in names))
-    return ("category", *(f"{name} tokens/s" for name in names))
+        return ("category", "copied", f"{REFERENCE} tokens/s", *(f"{name} x" for name in names))
+    return ("category", "copied", *(f"{name} tokens/s" for name in names))
 
 
 def category_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A report's categories, one row each, under ``category_header``: each method's speed over
-    ``plain``, or its tokens per second if ``plain`` was not run."""
+    """A report's categories, one row each, under ``category_header``: the share of the texts that
+    is copied from their prompts, and each method's speed over ``plain``, or its tokens per second
+    if ``plain`` was not run."""
     rows = []
     for category, methods in report["categories"].items():
         others = [total for name, total in methods.items() if name != REFERENCE]
@@ -65,7 +66,8 @@ def category_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
             cells += [_number(total["speedup"], ".2f") for total in others]
         else:
             cells = [f"{total['tokens_per_second']:.1f}" for total in others]
-        rows.append((category, *cells))
+        copied = next(iter(methods.values()))["copied"]
+        rows.append((category, f"{copied:.0%}", *cells))
     return rows
 
 

@@ -24,6 +24,7 @@ METHOD_KEYS = {
     "speedup",
     "lowest_speedup",
     "speedup_over_upstream",
+    "copied",
     "tokens_per_round",
     "acceptance_rate",
     "rounds",
@@ -216,6 +217,7 @@ def test_categories_are_compared_apart() -> None:
     assert made["categories"]["qa"]["lookup"] == {
         "tokens": 8,
         "seconds": 0.75,
+        "copied": 0.0,
         "tokens_per_second": pytest.approx(8 / 0.75),
         "speedup": pytest.approx(2 / 0.75),
         "lowest_speedup": 2.0,
@@ -227,17 +229,34 @@ def test_categories_are_compared_apart() -> None:
     assert made["categories"]["code"]["lookup"]["identical"] is True
     assert made["categories"]["code"]["plain"]["speedup"] == 1.0
     assert made["methods"]["lookup"]["tokens"] == 16
-    assert tables.category_header(made) == ("category", "plain tokens/s", "lookup x")
-    assert tables.category_rows(made) == [("qa", "4.0", "2.67"), ("code", "4.0", "0.50")]
+    assert tables.category_header(made) == ("category", "copied", "plain tokens/s", "lookup x")
+    assert tables.category_rows(made) == [
+        ("qa", "0%", "4.0", "2.67"),
+        ("code", "0%", "4.0", "0.50"),
+    ]
 
 
 def test_categories_without_plain_give_speeds() -> None:
     made = by_category(upstream="plain", lookup="other")
-    assert tables.category_header(made) == ("category", "upstream tokens/s", "lookup tokens/s")
-    assert tables.category_rows(made) == [("qa", "4.0", "10.7"), ("code", "4.0", "2.0")]
+    assert tables.category_header(made) == (
+        "category",
+        "copied",
+        "upstream tokens/s",
+        "lookup tokens/s",
+    )
+    assert tables.category_rows(made) == [("qa", "0%", "4.0", "10.7"), ("code", "0%", "4.0", "2.0")]
 
 
 def test_prompts_without_categories_make_no_table() -> None:
     made = report(runs(None, plain=[generation(1.0)]))
     assert made["categories"] == {}
     assert tables.category_rows(made) == []
+
+
+def test_copied_is_the_share_of_all_tokens_that_their_prompts_have() -> None:
+    text = "abcdefgh"
+    copying = runs(plain=[generation(1.0, text)])
+    copying.task = Task(copying.task.prompt, tuple(map(ord, f"say {text}")))
+    made = report(copying, runs(plain=[generation(1.0, "ijklmnopqrstuvwxyzABCDEF")]))
+    assert made["prompts"][0]["methods"]["plain"]["copied"] == 1.0
+    assert made["methods"]["plain"]["copied"] == 8 / 32
