@@ -1,4 +1,4 @@
-"""Teaches a model's bridges over dropped layers with texts that it has written."""
+"""Chooses among a model's bridges over dropped layers, by texts that it writes to judge them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from edge_conflayers.bridges.bridge import Bridge, Bridges, Floats
-from edge_conflayers.bridges.regression import LEAST_TOKENS
 from edge_conflayers.bridges.replays import Text
-from edge_conflayers.bridges.search import (
-    BridgedCosts,
-    Judged,
-    boundaries,
-    bridges_of,
-    find_block,
-    first_block,
-    fit,
-)
-from edge_conflayers.bridges.streams import Streams, streams_of
+from edge_conflayers.bridges.search import BridgedCosts, Judged, bridges_of, fastest
+from edge_conflayers.bridges.streams import streams_of
 from edge_conflayers.costs.model import CostsAtContext, StepCosts
 from edge_conflayers.costs.timer import median_seconds
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, typical_size
@@ -29,17 +20,16 @@ from edge_conflayers.engine.session import LayerMask, Session
 from edge_conflayers.engine.session.bridges import draft_beside, set_bridges
 from edge_conflayers.tune.parallel_texts import FinishedText, ParallelTexts, Request
 
-_TESTS = 8  # texts that blocks are judged by; not tuned
+_TESTS = 8  # texts that bridges are judged by; not tuned
 _TEST_TOKENS = 72  # of each; not tuned
 _ALMOST_GREEDY = 0.05  # their temperature
 _LONGEST = 512  # tokens of a text; not tuned
-_READING = 0.4  # share of the time for reading the texts to fit to; not tuned
-_MOST_BYTES = 2**29  # of their hidden states; not tuned
 _REPEATS = 7  # of the drafts that the map's cost is measured by; not tuned
 
 
-def teach_bridges(
+def choose_bridges(
     model: Model,
+    bridges: Sequence[Bridge],
     texts: Sequence[FinishedText],
     costs: StepCosts,
     savings: Mapping[int, float],
@@ -49,44 +39,41 @@ def teach_bridges(
     threads: int | None = None,
     on_judged: Callable[[Judged], None] = lambda judged: None,
 ) -> Bridges | None:
-    """Finds the block of layers to bridge, and its map.
+    """Judges bridges over one block each, and takes the one that is predicted to be fastest.
 
     Args:
-        texts: to fit to. Some of their prompts are answered once more to judge by.
+        bridges: to choose from, the most promising first.
+        texts: that they were taught with. Some of their prompts are answered once more to judge by.
         costs: what steps cost.
         savings: seconds that a draft vocabulary saves of a draft step, by its size.
-        seconds: the time for it; one block is judged in any case.
-        known: an earlier one, which is judged as well and returned if it is predicted to be
-            faster.
+        seconds: the time for it; one bridge is judged in any case.
+        known: an earlier one, which is judged as well.
         threads: CPU threads; None for the machine's physical cores.
-        on_judged: called after each block.
+        on_judged: called after each bridge.
 
     Returns:
-        None if there is too little text, or no room for it.
+        None if there are none to choose from, or no texts or no room to judge them by.
 
     Raises:
         BadInput: the model cannot be served by bridges.
     """
-    began = time.monotonic()
+    deadline = time.monotonic() + seconds
     written = Counter(token for text in texts for token in text.tokens)
     vocabulary = DraftVocabulary(model)
     vocabulary.expect(written)
     vocabulary.size = typical_size(savings, vocabulary, costs, 0)
+    if known is not None:
+        bridges = [*known.bridges[:1], *bridges]
     with ExitStack() as stack:
-        tests = _tests(model, texts, vocabulary, threads, stack) if texts else []
-        layers = boundaries(model.n_layer)
-        until = time.monotonic() + _READING * (began + seconds - time.monotonic())
-        streams = _read(model, texts, layers, threads, until)
-        if not tests or sum(each.shape[1] - 1 for each in streams) < LEAST_TOKENS:
+        tests = _tests(model, texts, vocabulary, threads, stack) if texts and bridges else []
+        if not tests:
             return None
         context = sum(len(text.session) for text in tests) // len(tests)
         at_context = CostsAtContext(costs, context, savings.get(vocabulary.size, 0.0))
-        first = fit(streams[:1], layers, first_block(model.n_layer), model.n_embd)
-        bridged_costs = BridgedCosts(at_context, _map_seconds(tests[0], first) / costs.t1(context))
-        best = find_block(
-            *(streams, layers, tests, bridged_costs),
-            deadline=began + seconds,
-            known=known,
+        map_cost = _map_seconds(tests[0], bridges[0]) / costs.t1(context)
+        best = fastest(
+            *(bridges, tests, BridgedCosts(at_context, map_cost)),
+            deadline=deadline,
             on_judged=on_judged,
         )
     return replace(bridges_of(best), vocabulary_size=vocabulary.size, written=written)
@@ -122,32 +109,6 @@ def _tests(
             vocabulary.begin(session, prompt)
             tests.append(Text(session, len(prompt), streams))
     return tests
-
-
-def _read(
-    model: Model,
-    texts: Sequence[FinishedText],
-    layers: Sequence[int],
-    threads: int | None,
-    deadline: float,
-) -> list[Streams]:
-    """What enters some layers in the texts, as many of them as there is time and memory for; the
-    first ones in any case."""
-    found: list[Streams] = []
-    n_bytes = n_tokens = 0
-    with model.open_session(n_ctx=_LONGEST, threads=threads) as session:
-        assert isinstance(session, Session)
-        for text in texts:
-            late = time.monotonic() > deadline or n_bytes > _MOST_BYTES
-            if late and n_tokens > 2 * LEAST_TOKENS:
-                break
-            tokens = [*text.request.prompt, *text.tokens]
-            streams = streams_of(session, tokens[: session.batch], layers)
-            if streams is not None:
-                found.append(streams)
-                n_bytes += streams.nbytes
-                n_tokens += streams.shape[1]
-    return found
 
 
 def _map_seconds(text: Text, bridge: Bridge) -> float:

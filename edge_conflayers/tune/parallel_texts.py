@@ -20,6 +20,7 @@ from edge_conflayers.engine import binding
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.native import llama
+from edge_conflayers.engine.session.bridges import bridge_states, set_bridges
 from edge_conflayers.engine.session.context import Context
 from edge_conflayers.engine.session.next_state_head import drawn_from, keep_inner_state
 from edge_conflayers.errors import EdgeConflayersError
@@ -58,6 +59,8 @@ class TrainingToken:
             ``drawn_from`` returns them.
         token: the token.
         next_state: float32 [2 * n_embd], hidden and inner state after reading it.
+        around: float32 [2, n_embd], what entered and left the block of ``keep_around`` at it; None
+            without one.
     """
 
     request: Request
@@ -65,6 +68,7 @@ class TrainingToken:
     state: State
     token: int
     next_state: State
+    around: State | None
 
 
 @dataclass
@@ -127,7 +131,22 @@ class ParallelTexts(Closing):
         params.no_perf = True
         self.context = Context(model, params)
         keep_inner_state(self.context, inner_layer(model.n_layer))
+        self._keeps_around = False
         self._batch: Any = llama.llama_batch_init(int(params.n_batch), 0, 1)
+
+    def keep_around(self, block: tuple[int, int]) -> None:
+        """Keeps what enters and leaves a block of layers from now on, for ``TrainingToken.around``.
+
+        Args:
+            block: its first layer, and the first one after it.
+
+        Raises:
+            BadInput: the model cannot be served by bridges.
+        """
+        n_embd = self.model.n_embd
+        no_map = np.zeros((n_embd, 3 * n_embd + 1), dtype=np.float32)
+        set_bridges(self, [(*block, no_map)])
+        self._keeps_around = True
 
     def fits(self, prompt: Sequence[int]) -> bool:
         """Whether a prompt leaves half of the context for its text."""
@@ -181,16 +200,19 @@ class ParallelTexts(Closing):
             for i in range(begin, end if trained else begin):
                 state = self._state(i - begin)
                 if before is not None:
-                    yield TrainingToken(request, False, before, prompt[i], state)
+                    around = self._around(i - begin)
+                    yield TrainingToken(request, False, before, prompt[i], state, around)
                 before = state
 
     def _step(self, texts: dict[int, _Text]) -> Iterator[TrainingToken | FinishedText]:
         for run in _runs(texts):
             self._decode([(s, texts[s].n_cached, texts[s].tokens[-1]) for s in run])
-            results = [(s, self._state(i), self._draw(i)) for i, s in enumerate(run)]
-            for sequence, state, drawn in results:
+            results = [
+                (s, self._state(i), self._around(i), self._draw(i)) for i, s in enumerate(run)
+            ]
+            for sequence, state, around, drawn in results:
                 text = texts[sequence]
-                yield TrainingToken(text.request, True, text.state, text.tokens[-1], state)
+                yield TrainingToken(text.request, True, text.state, text.tokens[-1], state, around)
                 text.n_cached += 1
                 text.state = state
                 ended = self.model.ends_text(drawn)
@@ -226,6 +248,12 @@ class ParallelTexts(Closing):
 
     def _state(self, index: int) -> State:
         return drawn_from(self.context, index, self.model.n_embd)
+
+    def _around(self, place: int) -> State | None:
+        if not self._keeps_around:
+            return None
+        states = bridge_states(self, [place], 1)
+        return None if states is None else states[0, 0]
 
     def _draw(self, index: int) -> int:
         k = min(_TOP_K, self.model.n_vocab)

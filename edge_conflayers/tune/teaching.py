@@ -12,6 +12,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from edge_conflayers import machine
+from edge_conflayers.bridges.bridge import Bridge
+from edge_conflayers.bridges.search import Block
 from edge_conflayers.controller.acceptance import AcceptanceRates
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
 from edge_conflayers.drafters.next_state import NAME
@@ -22,9 +24,11 @@ from edge_conflayers.engine.session.next_state_head import (
     set_next_state,
     token_embedding,
 )
+from edge_conflayers.errors import BadInput
 from edge_conflayers.next_state import cross_entropy
 from edge_conflayers.next_state.head import HEAD_VOCABULARY_SIZE, Floats, NextStateHead
 from edge_conflayers.next_state.regression import ridge
+from edge_conflayers.tune.bridge_lessons import BridgeLessons
 from edge_conflayers.tune.lessons import Lessons
 from edge_conflayers.tune.parallel_texts import FinishedText, ParallelTexts
 
@@ -70,6 +74,7 @@ class Taught:
             first four.
         interrupted: whether teaching was cut short.
         texts: those that it was taught with, all but the held-out ones.
+        bridges: that were taught with the same.
     """
 
     head: NextStateHead
@@ -77,6 +82,7 @@ class Taught:
     foreseen: tuple[float, float]
     interrupted: bool = False
     texts: Sequence[FinishedText] = ()
+    bridges: Sequence[Bridge] = ()
 
 
 def teach(
@@ -86,6 +92,7 @@ def teach(
     seconds: float,
     user_texts: Iterable[Sequence[int]] = (),
     known: NextStateHead | None = None,
+    blocks: Sequence[Block] = (),
     threads: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Taught | None:
@@ -98,6 +105,8 @@ def teach(
         user_texts: tokens of texts that are read, too.
         known: an earlier head; it is where learning starts if it is better than closed form, and is
             returned if it stays the best.
+        blocks: of layers, over which bridges are taught as well as the time allows, if the model
+            can be served by them.
         threads: CPU threads; None for the machine's physical cores.
         on_progress: called after every token and every step of learning.
 
@@ -115,7 +124,8 @@ def teach(
     ):
         token_embedding(texts.context, 0, model.n_embd)  # refused here if it cannot be read
         lessons = Lessons(texts, prompts, user_texts, seed=seed)
-        teacher = _Teacher(texts, lessons, known, on_progress)
+        bridges = _bridge_lessons(texts, blocks)
+        teacher = _Teacher(texts, lessons, bridges, known, on_progress)
         rounds = max(1, round(seconds / _ROUND))
         interrupted = False
         try:
@@ -126,11 +136,19 @@ def teach(
         except KeyboardInterrupt:
             interrupted = True
         taught = teacher.finish()
+        found = bridges.finish() if bridges is not None else ()
     if taught is None and interrupted:
         raise KeyboardInterrupt
     if taught is None:
         return None
-    return replace(taught, interrupted=interrupted, texts=lessons.texts)
+    return replace(taught, interrupted=interrupted, texts=lessons.texts, bridges=found)
+
+
+def _bridge_lessons(texts: ParallelTexts, blocks: Sequence[Block]) -> BridgeLessons | None:
+    try:
+        return BridgeLessons(texts, blocks) if blocks else None
+    except BadInput:
+        return None  # the model cannot be served by bridges
 
 
 class _Teacher:
@@ -140,11 +158,13 @@ class _Teacher:
         self,
         texts: ParallelTexts,
         lessons: Lessons,
+        bridges: BridgeLessons | None,
         known: NextStateHead | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._texts = texts
         self._lessons = lessons
+        self._bridges = bridges
         self._written = texts.write(lessons.requests())
         self._known = known
         self._on_progress = on_progress
@@ -160,6 +180,8 @@ class _Teacher:
     def write(self, until: float) -> None:
         """Writes until so many seconds after the beginning."""
         for each in self._written:
+            if self._bridges is not None and not self._lessons.is_held_out(each.request):
+                self._bridges.take(each)
             self._lessons.take(each)
             self._on_progress(Progress(self._seconds, self._lessons.tokens, "writing"))
             if self._seconds > until:

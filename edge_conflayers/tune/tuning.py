@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edge_conflayers.bridges.bridge import Bridges
-from edge_conflayers.bridges.search import Judged
+from edge_conflayers.bridges.search import Judged, blocks_to_teach
 from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
 from edge_conflayers.drafters import next_state
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
@@ -26,8 +26,8 @@ from edge_conflayers.tune.teaching import Taught
 
 # Share of the budget for the head. Dropping layers brings little beside it, and what more texts
 # teach is felt for hours (README, "Tuning").
-_TEACHING = 0.8
-_BRIDGING = 0.1  # likewise for a bridge; not tuned
+_TEACHING = 0.85
+_BRIDGING = 0.05  # for judging bridges, which the same texts teach; not tuned
 
 _Texts = tuple[Sequence[Sequence[int]], Iterable[Sequence[int]]]  # prompts to answer; to read
 Stage = Literal["measuring", "teaching", "bridging", "searching"]
@@ -91,9 +91,9 @@ def tune(
         to_teach: the user's prompts, which the next-state head learns to answer.
         user_texts: texts of the user's that it learns from as well, tokens of each; taken as far as
             there is time to read them.
-        budget: seconds in all, besides measuring step costs. Four fifths teach the next-state head
-            and a tenth a bridge over dropped layers (unless steps take so little that they would
-            not pay), the rest searches for skip sets.
+        budget: seconds in all, besides measuring step costs. Most of it teaches the next-state head
+            and bridges over dropped layers (unless steps take so little that they would not pay),
+            the rest searches for skip sets.
         max_tokens: most tokens of each text that sets are judged by.
         threads: CPU threads.
         fresh: forget what was learned before.
@@ -219,8 +219,13 @@ def _teach(
     on_progress: Callable[[Progress], None],
 ) -> None:
     """Teaches the next-state head, and saves it unless the one that there was guesses better."""
-    known = learned.load_head()
+    known, bridges = learned.load_head(), learned.load_bridges()
     prompts, user_texts = texts
+    blocks = blocks_to_teach(
+        model.n_layer,
+        bridges.blocks[0] if bridges is not None else None,
+        seed=bridges.written.total() if bridges is not None else 0,
+    )
 
     def taught(progress: teaching.Progress) -> None:
         label = f"{progress.doing}, {progress.tokens} tokens"
@@ -234,6 +239,7 @@ def _teach(
             *(model, prompts),
             user_texts=user_texts,
             known=known,
+            blocks=blocks,
             seconds=seconds,
             threads=threads,
             on_progress=taught,
@@ -256,7 +262,7 @@ def _bridge(
     threads: int,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """Teaches bridges over dropped layers with the texts that taught the head."""
+    """Chooses among the bridges over dropped layers that were taught, and keeps the best."""
     assert isinstance(model, Model) and sets.costs is not None and tuned.taught is not None
     began = time.monotonic()
     on_progress(Progress("bridging", 0.0, seconds))
@@ -267,8 +273,9 @@ def _bridge(
         on_progress(Progress("bridging", time.monotonic() - began, seconds, label))
 
     try:
-        tuned.bridges = bridging.teach_bridges(
+        tuned.bridges = bridging.choose_bridges(
             model,
+            tuned.taught.bridges,
             tuned.taught.texts,
             *(sets.costs, sets.savings or {}),
             seconds=seconds,

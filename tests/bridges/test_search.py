@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import time
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from steps import Tiny, random_tokens
 
+from edge_conflayers.bridges.bridge import Bridge
+from edge_conflayers.bridges.regression import BridgeRegression
 from edge_conflayers.bridges.replays import Text, replay_drafts
 from edge_conflayers.bridges.search import (
     BridgedCosts,
     Judged,
-    boundaries,
-    find_block,
+    blocks_to_teach,
+    fastest,
     first_block,
 )
 from edge_conflayers.bridges.streams import streams_of
@@ -29,13 +30,18 @@ COSTS = CostsAtContext(
 )
 
 
-@given(st.integers(3, 200))
-def test_the_first_block_is_one(n_layer: int) -> None:
-    begin, end = first_block(n_layer)
-    assert 1 <= begin < end < n_layer
-    layers = boundaries(n_layer)
-    assert {begin, end} <= {*layers}
-    assert layers == sorted(set(layers)) and layers[0] >= 1 and layers[-1] < n_layer
+@given(st.integers(3, 200), st.integers(0, 1000))
+def test_blocks_leave_the_first_and_the_last_layer(n_layer: int, seed: int) -> None:
+    blocks = blocks_to_teach(n_layer, seed=seed)
+    assert blocks[0] == first_block(n_layer)
+    assert len(blocks) == len(set(blocks))
+    assert all(1 <= begin < end < n_layer for begin, end in blocks)
+
+
+def test_a_known_block_is_not_taught_again_but_its_neighbours_are() -> None:
+    near = blocks_to_teach(24, (4, 15))
+    assert sorted(near) == [(3, 15), (4, 13), (4, 17), (5, 15)]
+    assert len({tuple(blocks_to_teach(24, (4, 15), seed=seed)) for seed in range(20)}) > 5
 
 
 def text_of(model: Model, session: Session, tokens: list[int], begin: int) -> Text:
@@ -64,30 +70,27 @@ def test_a_replay_has_a_record_for_each_position(tiny: Tiny) -> None:
         assert session.tokens == [*tokens, 7, 8]
 
 
-def test_the_fastest_block_that_there_is_time_for(tiny: Tiny) -> None:
+def taught(session: Session, begin: int, end: int) -> Bridge:
+    regression = BridgeRegression(session.model.n_embd)
+    for seed in range(8):
+        tokens = random_tokens(session.model, 200, seed)
+        streams = streams_of(session, tokens, [begin, end])
+        assert streams is not None
+        regression.add(*streams.astype("float32"))
+    return regression.solve(begin, end)
+
+
+def test_the_fastest_bridge_that_there_is_time_for(tiny: Tiny) -> None:
     model = tiny("llama", n_layer=8, layer_gain=0.1)
-    layers = boundaries(8)
-    rng = np.random.default_rng(1)
     with Session(model, n_ctx=600, threads=1) as session:
-        streams = []
-        for seed in range(8):
-            found = streams_of(session, random_tokens(model, 200, seed), layers)
-            assert found is not None
-            streams.append(found)
-        text = text_of(model, session, [int(t) for t in rng.integers(3, model.n_vocab, 60)], 20)
+        bridges = [taught(session, *block) for block in ((2, 5), (2, 6), (1, 7))]
+        text = text_of(model, session, random_tokens(model, 60, 99), 20)
         judged: list[Judged] = []
-        best = find_block(
-            *(streams, layers, [text], COSTS), deadline=math.inf, on_judged=judged.append
-        )
-        blocks = [(each.bridge.begin, each.bridge.end) for each in judged]
-        assert blocks[0] == first_block(8) and len(blocks) == len(set(blocks)) > 2
+        best = fastest(bridges, [text], COSTS, deadline=math.inf, on_judged=judged.append)
+        assert [each.bridge for each in judged] == bridges
         assert best.prediction.speed == max(each.prediction.speed for each in judged)
         judged.clear()
-        find_block(
-            *(streams, layers, [text], COSTS),
-            deadline=time.monotonic(),
-            on_judged=judged.append,
-        )
+        fastest(bridges, [text], COSTS, deadline=time.monotonic(), on_judged=judged.append)
         assert len(judged) == 1
 
 

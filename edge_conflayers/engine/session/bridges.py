@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_conflayers.engine import binding
+from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import floats, int32_array
 from edge_conflayers.engine.session.cached_text import SIDE_SEQUENCE, CachedText
+from edge_conflayers.engine.session.context import Context
 from edge_conflayers.engine.session.mask import LayerMask
 
 Floats = npt.NDArray[np.float32]
 
 
-def set_bridges(session: CachedText, bridges: Sequence[tuple[int, int, Floats]]) -> None:
-    """Sets a session's bridges; none for none.
+class HasContext(Protocol):
+    """A model's context, a session's or another."""
+
+    model: Model
+    context: Context
+
+
+def set_bridges(owner: HasContext, bridges: Sequence[tuple[int, int, Floats]]) -> None:
+    """Sets a context's bridges; none for none.
 
     Args:
         bridges: for each, the first layer of its block, the first one after it, and its weights:
@@ -29,9 +39,9 @@ def set_bridges(session: CachedText, bridges: Sequence[tuple[int, int, Floats]])
     """
     layers = [layer for begin, end, _ in bridges for layer in (begin, end)]
     weights = [np.ascontiguousarray(each, dtype=np.float32).reshape(-1) for *_, each in bridges]
-    session.context.check(
+    owner.context.check(
         binding.ecl_set_bridges(
-            session.handle,
+            owner.context.handle,
             int32_array(layers),
             floats(np.concatenate(weights)) if weights else None,
             len(bridges),
@@ -39,7 +49,7 @@ def set_bridges(session: CachedText, bridges: Sequence[tuple[int, int, Floats]])
     )
 
 
-def bridge_states(session: CachedText, rows: Sequence[int], n_bridges: int) -> Floats | None:
+def bridge_states(owner: HasContext, rows: Sequence[int], n_bridges: int) -> Floats | None:
     """What a draft over bridges takes of the tokens before it.
 
     Args:
@@ -50,13 +60,13 @@ def bridge_states(session: CachedText, rows: Sequence[int], n_bridges: int) -> F
         float32 [rows, n_bridges, 2, n_embd], what entered and left each block; None if the step
         kept none: it was masked, or over more than 32 tokens.
     """
-    states = np.empty((len(rows), n_bridges, 2, session.model.n_embd), dtype=np.float32)
+    states = np.empty((len(rows), n_bridges, 2, owner.model.n_embd), dtype=np.float32)
     status = binding.ecl_bridge_states(
-        session.handle, int32_array(rows), len(rows), floats(states.reshape(-1))
+        owner.context.handle, int32_array(rows), len(rows), floats(states.reshape(-1))
     )
     if status == binding.NO_OUTPUT:
         return None
-    session.context.check(status)
+    owner.context.check(status)
     return states
 
 
