@@ -55,7 +55,7 @@ _LONGEST = 7 * 24 * 3600  # seconds
     type=click.FloatRange(min=1),
     default=300,
     show_default=True,
-    help="Seconds in all, besides measuring what steps cost: a minute to a night. Four fifths teach"
+    help="Seconds in all, besides measuring what steps cost: a minute to a night. Most of it teaches"
     " the next-state head (unless steps take so little that it would not pay), the rest searches"
     " for layers.",
 )
