@@ -8,7 +8,7 @@ PROMPT ?= Write a Python function that merges two sorted lists.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find edge_conflayers native models -type f \
 	-not -path '*/_native/*' -not -name '*.pyc')
 
-.PHONY: demo test test-all test-offload native-test native-sanitize bench bench-kernels upstream dev lint clean
+.PHONY: demo test test-all test-offload native-test native-sanitize bench bench-kernels upstream dev docs lint clean
 
 demo: $(VENV)/.installed  ## the main job on real input
 	$(BIN)/edge-conflayers run $(MODEL) -p "$(PROMPT)" -n 128
@@ -63,6 +63,10 @@ dev:  ## an editable install; run again after a change of C++ (seconds)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet scikit-build-core ninja cmake patch-ng
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
+
+docs: $(VENV)/.installed  ## the site, in build/site
+	$(BIN)/python tools/command_help.py
+	$(BIN)/mkdocs build
 
 lint:
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

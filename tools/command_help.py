@@ -30,8 +30,8 @@ def commands(
     command: click.Command, name: str, parent: click.Context | None = None
 ) -> Iterator[tuple[str, click.Context]]:
     """A command and those under it, in the order of its help: whole names and contexts."""
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=_WIDTH)
-    context.max_content_width = _WIDTH
+    settings = {**command.context_settings, "terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     yield context.command_path, context
     if isinstance(command, click.Group):
         for each in command.list_commands(context):
