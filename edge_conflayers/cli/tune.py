@@ -55,9 +55,9 @@ _LONGEST = 7 * 24 * 3600  # seconds
     type=click.FloatRange(min=1),
     default=300,
     show_default=True,
-    help="Seconds in all, besides measuring what steps cost: a minute to a night. Most of it teaches"
-    " the next-state head (unless steps take so little that it would not pay), the rest searches"
-    " for layers.",
+    help="Seconds in all, besides measuring what steps cost: a minute to a night. Most of it"
+    " teaches the next-state head (unless steps take so little that it would not pay), the rest"
+    " searches for layers.",
 )
 @count_option("--limit", default=3, help="Most prompts of a kind that layers are searched with.")
 @predict_option(96, least=32, help="Most tokens to write for each prompt.")

@@ -39,7 +39,8 @@ def _native_folder() -> Path:
         if (native / "lib").is_dir():
             return native
     raise EdgeConflayersError(
-        "the native library is not built; install the package with `pip install .` (README, Build)"
+        "the native library is not built; install the package with `pip install .`"
+        " (docs/building.md)"
     )
 
 

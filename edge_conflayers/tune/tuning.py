@@ -25,7 +25,7 @@ from edge_conflayers.tune.teach_exits import TaughtResult, teach_exits
 from edge_conflayers.tune.teaching import Taught
 
 # Share of the budget for the head. Dropping layers brings little beside it, and what more texts
-# teach is felt for hours (README, "Tuning").
+# teach is felt for hours (docs/tuning.md).
 _TEACHING = 0.85
 _BRIDGING = 0.05  # for judging bridges, which the same texts teach; not tuned
 
