@@ -154,7 +154,7 @@ def test_a_system_message_needs_a_template(
     with pytest.raises(BadInput, match="no chat template, so that a system message"):
         prompt_tokens(tiny_model, "a", system="s")
     assert prompt_tokens(tiny_model, "a") == tiny_model.tokenize("a")
-    with pytest.raises(BadInput, match="no chat template; give one .*or use --raw"):
+    with pytest.raises(BadInput, match=r"no chat template; give one .*or use --raw"):
         chat_tokens(tiny_model, user("a"))
 
 

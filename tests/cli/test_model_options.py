@@ -12,7 +12,8 @@ from lora import write_lora
 
 from edge_conflayers.cli import main
 
-BASE = ("-p", "the the the", "--raw", "-l", "2-inf")  # the text does not end by itself
+PROMPT = ("-p", "the the the", "--raw")
+BASE = (*PROMPT, "-l", "2-inf")  # the text does not end by itself
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(model: Path, *arguments: object) -> Result:
-    given = ("run", model, "-t", 1, "-c", 512, "-n", 40, *arguments)
+    given = ("run", model, "-t", 1, "-c", 512, "-n", 24, *arguments)
     return CliRunner().invoke(main, [str(each) for each in given])
 
 
@@ -115,9 +116,10 @@ def test_a_schema_is_a_file_or_itself(tiny: Path, tmp_path: Path) -> None:
     schema = {"type": "integer", "minimum": 3, "maximum": 7}
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(schema, indent=2))
-    found = text(tiny, "--json-schema", file)
-    assert found == text(tiny, "--json-schema", f"  {json.dumps(schema)}")
+    found = command(tiny, *PROMPT, "--json-schema", file).stdout
     assert json.loads(found) in range(3, 8)
+    itself = command(tiny, *PROMPT, "--json-schema", f"  {json.dumps(schema)}")
+    assert itself.stdout == found
     refused(command(tiny, *BASE, "--json-schema", tmp_path / "none"), "cannot be read")
     file.write_text("{")
     refused(command(tiny, *BASE, "--json-schema", file), "JSON")
