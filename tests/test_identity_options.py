@@ -21,11 +21,9 @@ YARN: dict[str, Any] = {
     **{"rope_scaling_type": "yarn", "rope_freq_scale": 0.25, "yarn_orig_ctx": 256},
     "yarn_beta_fast": 16.0,
 }
-LINEAR: dict[str, Any] = {"rope_scaling_type": "linear", "rope_freq_scale": 0.5}
 CACHES: tuple[dict[str, Any], ...] = (
     {"type_k": "q8_0", "type_v": "q8_0"},
     {"type_k": "f16", "type_v": "q4_0"},
-    {"type_k": "iq4_nl", "type_v": "bf16"},
 )
 MORE_SAMPLERS: dict[str, dict[str, Any]] = {
     "dry": {"dry_multiplier": 0.8, "dry_allowed_length": 1},
@@ -37,10 +35,10 @@ MORE_SAMPLERS: dict[str, dict[str, Any]] = {
         **{"temperature": 0.7, "logit_bias": {270: 3.0}},
     },
 }
-DRAFTERS = ("scripted", "trees", "lookup", "random", "eager", "steady", "auto", "bridged")
+DRAFTERS = ("scripted", "trees", "eager", "auto", "bridged")
 
 
-@pytest.fixture(params=["lora", "yarn", "linear", "cache-0", "cache-1", "cache-2", "all"])
+@pytest.fixture(params=["lora", "yarn", "cache-1", "all"])
 def options(request: pytest.FixtureRequest, tiny_path: TinyPath, tmp_path: Path) -> ModelOptions:
     """Options for the tiny llama of these tests."""
     name = request.param
@@ -50,8 +48,6 @@ def options(request: pytest.FixtureRequest, tiny_path: TinyPath, tmp_path: Path)
         given["lora"] = (Lora(tmp_path / "lora.gguf", 0.7),)
     if name in ("yarn", "all"):
         given |= YARN
-    if name == "linear":
-        given |= LINEAR
     if name.startswith("cache"):
         given |= CACHES[int(name[-1])]
     if name == "all":
@@ -73,19 +69,18 @@ def test_models_with_options(model: Model, sampler: str) -> None:
     settings = SAMPLERS[sampler]
     if sampler == "sampled":
         settings = {**settings, "logit_bias": LETTERS}
-    check(model, random_tokens(model, 225), settings, 60, DRAFTERS, {})
+    check(model, random_tokens(model, 225), settings, 40, DRAFTERS, {})
 
 
 def test_early_exits_of_models_with_options(model: Model) -> None:
-    check_exits(model, random_tokens(model, 20), {}, 50)
+    check_exits(model, random_tokens(model, 20), {}, 30)
 
 
 @pytest.mark.parametrize("sampler", MORE_SAMPLERS)
 def test_more_samplers(tiny_path: TinyPath, sampler: str) -> None:
     with Model(tiny_path("llama", **TINY)) as model:
-        for seed in range(2):
-            prompt = random_tokens(model, 90 + seed, seed)
-            check(model, prompt, MORE_SAMPLERS[sampler], 60, DRAFTERS, {})
+        drafters = ("scripted", "trees", "auto")
+        check(model, random_tokens(model, 90), MORE_SAMPLERS[sampler], 60, drafters, {})
 
 
 @pytest.mark.model
