@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from steps import RealModel, Tiny
 
@@ -184,8 +186,8 @@ def test_tools_and_their_calls_reach_the_template(tiny_model: Model) -> None:
         "{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}"
         "{{ c.function.name }}({{ c.function.arguments.x }}){% endfor %};{% endfor %}",
     )
-    call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 7}'}}
-    turns = [
+    call: dict[str, Any] = {"type": "function", "function": {"name": "f", "arguments": '{"x": 7}'}}
+    turns: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "content": "49", "tool_call_id": "1"},

@@ -36,7 +36,8 @@ TYPES = get_args(KVType)
 def last_logits(path: Path, options: ModelOptions | None = None) -> Logits:
     with Model(path, options=options) as model, open_session(model, n_ctx=256) as session:
         session.read(random_tokens(model, 40))
-        return session.logits(-1).copy()
+        last: Logits = session.logits(-1).copy()
+        return last
 
 
 def test_an_adapter_changes_the_weights_by_its_product(tmp_path: Path) -> None:
@@ -80,12 +81,13 @@ def test_a_scale_is_that_of_a_file_that_has_it(tiny_path: TinyPath) -> None:
 
 def test_yarn_lengthens_what_the_model_is_made_for(tiny_path: TinyPath) -> None:
     path = tiny_path("llama", context_length=1000)
-    for options, trained in (
+    cases: tuple[tuple[dict[str, Any], int], ...] = (
         ({}, 1000),
         ({"rope_scaling_type": "linear", "rope_freq_scale": 0.25}, 1000),
         ({"rope_scaling_type": "yarn", "rope_freq_scale": 0.25}, 4000),
         ({"rope_scaling_type": "yarn", "rope_freq_scale": 0.25, "yarn_orig_ctx": 500}, 2000),
-    ):
+    )
+    for options, trained in cases:
         with Model(path, options=ModelOptions(**options)) as model:
             for _ in range(2):  # llama.cpp changes its own number with the first context
                 with model.open_session(n_ctx=0, threads=1) as session:
@@ -208,16 +210,9 @@ def test_what_changes_the_model_is_told_apart(tiny_path: TinyPath, tmp_path: Pat
     one, other = tmp_path / "one.gguf", tmp_path / "other.gguf"
     write_lora(one, path)
     write_lora(other, path, seed=1)
-    changes = [
-        ModelOptions(**given).changes
-        for given in (
-            {"lora": (Lora(one),)},
-            {"lora": (Lora(one, 0.5),)},
-            {"lora": (Lora(other),)},
-            {"lora": (Lora(one), Lora(other))},
-            *POSITIONS.values(),
-        )
-    ]
+    adapters = ((Lora(one),), (Lora(one, 0.5),), (Lora(other),), (Lora(one), Lora(other)))
+    changes = [ModelOptions(lora=each).changes for each in adapters]
+    changes += [ModelOptions(**each).changes for each in POSITIONS.values()]
     assert len({*changes, ""}) == len(changes) + 1
     assert ModelOptions(type_k="q8_0").changes == ModelOptions().changes == ""
     assert ModelOptions(lora=(Lora(one),), type_k="q8_0").flags == ["--lora", "--cache-type-k"]

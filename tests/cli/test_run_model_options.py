@@ -136,14 +136,15 @@ def test_biases_as_in_llama_cpp_or_as_json(tiny: Path) -> None:
 
 
 def test_penalties_and_further_samplers(tiny: Path) -> None:
-    greedy = text(tiny)
+    few = ("-l", '{"270": 100, "271": 100, "272": 100}')  # so that the text repeats itself
+    greedy = text(tiny, *few)
     for given in (
         ("--presence-penalty", 2, "--repeat-last-n", -1),
         ("--frequency-penalty", 2),
         ("--dry-multiplier", 4, "--dry-allowed-length", 1, "--dry-sequence-breaker", "none"),
         ("--xtc-probability", 1, "--xtc-threshold", 0.01),
-        ("--temp", 2, "--typical", 0.3, "-s", 3),
+        ("--temp", 2, "--typical", 0.9, "-s", 3),
     ):
-        assert text(tiny, *given) != greedy, given
-    assert text(tiny, "--presence-penalty", 2, "--repeat-last-n", 0) == greedy
-    assert text(tiny, "--temp", 1, "--top-n-sigma", 0.001) == greedy
+        assert text(tiny, *few, *given) != greedy, given
+    assert text(tiny, *few, "--presence-penalty", 2, "--repeat-last-n", 0) == greedy
+    assert text(tiny, *few, "--temp", 1, "--top-n-sigma", 0.001) == greedy
