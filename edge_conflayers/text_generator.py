@@ -13,6 +13,7 @@ from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.closing import Closing
+from edge_conflayers.engine.model_options import ModelOptions
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import TextSession
 from edge_conflayers.engine.session.kv_cache import context_for
@@ -50,6 +51,7 @@ class TextGenerator(Closing):
         provider: what runs an exported folder, of ``onnx.providers``; None for the CPU.
         draft_model: a second model's .gguf file or folder, for the methods that draft with one.
         epsilon: the accuracy that dssd calibrates its exits for; None for its own choice.
+        options: adapters, positions and cache types of the model, as for ``Model``.
         fresh: neither use nor keep what is learned, but for the exits that dssd cannot do without.
         profiles: where it is kept; None for the user's own.
 
@@ -70,6 +72,7 @@ class TextGenerator(Closing):
         provider: str | None = None,
         draft_model: str | Path | None = None,
         epsilon: float | None = None,
+        options: ModelOptions | None = None,
         fresh: bool = False,
         profiles: ProfileStore | None = None,
     ) -> None:
@@ -91,6 +94,7 @@ class TextGenerator(Closing):
                     kernels=kernels,
                     provider=provider,
                     threads=self.threads,
+                    options=options,
                 )
             )
             self.learned = Learned(self.model, self.threads, profiles)

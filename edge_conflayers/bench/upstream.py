@@ -159,7 +159,9 @@ class Worker:
             )
         self._model = Model(Path(request["model"]), gpu_layers=request["gpu_layers"])
         self._session = {"n_ctx": request["n_ctx"], "threads": request["threads"]}
-        self._sampling = SamplerSettings(**request["sampling"])
+        sampling = request["sampling"]
+        bias = {int(token): each for token, each in sampling["logit_bias"].items()}
+        self._sampling = SamplerSettings(**{**sampling, "logit_bias": bias})
         if self._sampling.constraint is not None:
             raise BadInput("upstream's texts cannot be drawn by a grammar here; leave it out")
         self._lookup = prompt_lookup() if request["lookup"] else None

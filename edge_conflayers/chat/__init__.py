@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edge_conflayers.chat.template import MARK, ChatTemplate, Message, Rendered
+from edge_conflayers.chat.builtin import builtin_template
+from edge_conflayers.chat.messages import Message as Message
+from edge_conflayers.chat.messages import normalized, other_texts
+from edge_conflayers.chat.options import JINJA_SIGNS
+from edge_conflayers.chat.options import TemplateOptions as TemplateOptions
+from edge_conflayers.chat.template import MARK, ChatTemplate, Rendered
 from edge_conflayers.engine.special_tokens import SpecialTokens
 from edge_conflayers.engine.vocabulary import Vocabulary
 from edge_conflayers.errors import BadInput
@@ -18,31 +23,45 @@ _Span = tuple[int, int]
 
 def prompt_tokens(
     model: Vocabulary,
-    text: str,
+    text: str | None,
     *,
+    messages: Sequence[Message] = (),
     system: str | None = None,
     raw: bool = False,
     parse_special: bool = False,
+    options: TemplateOptions | None = None,
 ) -> list[int]:
     """Tokens of a prompt, in the model's chat template unless ``raw`` or it has none.
 
     Args:
-        system: message that goes before it in the template.
+        text: the last turn; None where ``messages`` are all.
+        messages: turns before it.
+        system: message that goes before all of them in the template.
+        options: which template, and what it is given.
         parse_special: names of special tokens in a raw prompt stand for these, as for
             fill-in-the-middle.
 
     Raises:
         BadInput: the prompt is empty, the options do not go together, or as ``chat_tokens`` raises.
     """
-    templated = not raw and model.chat_template is not None
+    options = options or TemplateOptions()
+    needed = bool(messages) or options.given
+    if raw and needed:
+        what = "--messages" if messages else "--chat-template or --template-kwargs"
+        raise BadInput(f"--raw leaves out the chat template that {what} is for; leave one out")
+    templated = not raw and (needed or model.chat_template is not None)
     if system is not None and not templated:
         why = "with --raw" if raw else f"{model.path} has no chat template, so that"
         raise BadInput(f"{why} a system message has no place of its own; put it into the prompt")
     if parse_special and templated:
         raise BadInput("special tokens are parsed in raw prompts only; add --raw")
     if templated:
+        if system is not None and messages and messages[0]["role"] == "system":
+            raise BadInput("the messages begin with a system message; leave out --system")
         before = [] if system is None else [{"role": "system", "content": system}]
-        return chat_tokens(model, [*before, {"role": "user", "content": text}])
+        last = [] if text is None else [{"role": "user", "content": text}]
+        return chat_tokens(model, [*before, *messages, *last], options)
+    text = text or ""
     if parse_special:
         tokens = model.tokenize(text, add_special=False, parse_special=True)
         tokens = _with_one_bos(SpecialTokens(model), tokens)
@@ -53,26 +72,76 @@ def prompt_tokens(
     return tokens
 
 
-def chat_tokens(model: Vocabulary, messages: Sequence[Message]) -> list[int]:
-    """Tokens of a conversation, up to where the next answer starts.
+def chat_tokens(
+    model: Vocabulary, messages: Sequence[Message], options: TemplateOptions | None = None
+) -> list[int]:
+    """Tokens of a conversation, up to where the next answer starts; where the last message is an
+    assistant's, up to its end, so that this answer goes on.
+
+    Args:
+        messages: as OpenAI's API has them.
+        options: which template, and what it is given.
 
     Raises:
         BadInput: there is no template, it fails or leaves a message out, or a message names a
             special token where that cannot be kept apart from the template's own.
     """
+    options = options or TemplateOptions()
+    messages = normalized(messages)
     special = SpecialTokens(model)
-    rendered = _template(model, special).render(messages)
+    _check_texts_besides(model, special, messages, options)
+    rendered = _template(model, special, options).render(messages)
+    if messages[-1]["role"] == "assistant":
+        rendered = _ending_in_answer(rendered)
     return _with_one_bos(special, _tokens(model, special, rendered, messages))
 
 
-def _template(model: Vocabulary, special: SpecialTokens) -> ChatTemplate:
-    if model.chat_template is None:
-        raise BadInput(f"{model.path} has no chat template; use --raw to give the prompt as it is")
+def _check_texts_besides(
+    model: Vocabulary,
+    special: SpecialTokens,
+    messages: Sequence[Message],
+    options: TemplateOptions,
+) -> None:
+    """Refuses special tokens in tools, and in what messages hold beside their contents, which
+    cannot be told from the template's own text."""
+    besides = [
+        value
+        for message in messages
+        for key, value in message.items()
+        if key not in ("role", "content")
+    ]
+    for text in other_texts([*besides, *(options.tools or ())]):
+        if _control(special, _parsed(model, text)):
+            raise BadInput(
+                f"the tools or a message's other fields hold {text[:100]!r}, which names a special"
+                f" token of {model.path}; take the name out"
+            )
+
+
+def _ending_in_answer(rendered: Rendered) -> Rendered:
+    if rendered.contents is None:
+        raise BadInput(
+            "the chat template changes the last message, so that this answer cannot be gone on"
+            " with; end with a user's message"
+        )
+    return Rendered(rendered.text[: rendered.contents[-1][1]], rendered.contents)
+
+
+def _template(model: Vocabulary, special: SpecialTokens, options: TemplateOptions) -> ChatTemplate:
+    source = options.template if options.template is not None else model.chat_template
+    if source is None:
+        raise BadInput(
+            f"{model.path} has no chat template; give one (--chat-template), or use --raw to give"
+            " the prompt as it is"
+        )
+    if options.template is not None and not any(sign in source for sign in JINJA_SIGNS):
+        return builtin_template(source, options)
     return ChatTemplate(
-        model.chat_template,
-        name=str(model.path),
+        source,
+        name=str(model.path) if options.template is None else "--chat-template",
         bos=special.name(special.bos),
         eos=special.name(special.eos),
+        options=options,
     )
 
 

@@ -11,7 +11,7 @@ import html
 import json
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -23,10 +23,9 @@ import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from edge_conflayers.chat.messages import Message
+from edge_conflayers.chat.options import TemplateOptions
 from edge_conflayers.errors import BadInput, one_line
-
-Message = Mapping[str, str]
-"""Has ``role`` and ``content``."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _MAY_BE_CUT = ("assistant",)  # templates leave out an answer's reasoning on purpose
@@ -64,15 +63,31 @@ class ChatTemplate:
     Args:
         name: whose it is, for messages.
         bos, eos: names of the tokens that begin and end a text.
+        options: variables and tools that it is given.
 
     Raises:
         BadInput: it is not Jinja.
     """
 
-    def __init__(self, source: str, *, name: str, bos: str = "", eos: str = "") -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        name: str,
+        bos: str = "",
+        eos: str = "",
+        options: TemplateOptions | None = None,
+    ) -> None:
         self._source = source
         self._name = name
-        self._tokens = {"bos_token": bos, "eos_token": eos}
+        options = options or TemplateOptions()
+        self._given: dict[str, Any] = {
+            "tools": list(options.tools) if options.tools else None,
+            "documents": None,
+            "bos_token": bos,
+            "eos_token": eos,
+            **options.kwargs,
+        }
         try:
             self._template = _environment().from_string(source)
         except Exception as error:
@@ -160,11 +175,7 @@ class ChatTemplate:
             given.append({**message, "content": parts if i in as_parts else content})
         try:
             return self._template.render(
-                messages=given,
-                tools=None,
-                documents=None,
-                add_generation_prompt=True,
-                **self._tokens,
+                {**self._given, "messages": given, "add_generation_prompt": True}
             )
         except Exception as error:  # a template is a program of the model's author
             raise self._failed(error, messages) from error

@@ -28,9 +28,9 @@ from edge_conflayers.cli.options import (
     prompts_option,
     provider_option,
     raw_option,
-    sampling_options,
 )
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_options
 from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
 
@@ -97,7 +97,6 @@ def bench(
     gpu_layers: int,
     kernels: KernelChoice | None,
     provider: str | None,
-    temp: float,
     **sampling: Any,
 ) -> None:
     """Compare decoding methods of MODEL on prompts, interleaved within one run.
@@ -130,7 +129,7 @@ def bench(
     if of_upstream & set(names) and Path(model).is_dir():
         raise BadInput(f"upstream's library runs .gguf files, not {model}; leave out those methods")
     library = find_library(upstream_lib) if of_upstream & set(names) else None
-    settings = SamplerSettings(temperature=temp, **sampling)
+    settings = SamplerSettings(**sampler_arguments(**sampling))
     if json_file is not None:
         check_writable(json_file, model, draft_model, prompts_file)
     path = find_model(model)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.streams import ArgumentText
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.exits import DEFAULT_EPSILON
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice
 
-_Command = Callable[..., Any]
-_Option = Callable[[_Command], _Command]
+Command = Callable[..., Any]
+Option = Callable[[Command], Command]
 
 
-def count_option(*names: str, least: int = 1, default: int | None = None, help: str) -> _Option:
+def count_option(*names: str, least: int = 1, default: int | None = None, help: str) -> Option:
     """A number of things, at least ``least`` of them; None without a default."""
     return click.option(
         *names,
@@ -30,22 +32,22 @@ def count_option(*names: str, least: int = 1, default: int | None = None, help: 
     )
 
 
-def file_option(*names: str, required: bool = False, help: str) -> _Option:
+def file_option(*names: str, required: bool = False, help: str) -> Option:
     """A file or folder, as a ``Path``; None if it is not given."""
     return click.option(*names, type=click.Path(path_type=Path), required=required, help=help)
 
 
-def predict_option(default: int, *, least: int = 1, help: str) -> _Option:
+def predict_option(default: int, *, least: int = 1, help: str) -> Option:
     """How long texts get."""
     return count_option("-n", "--predict", least=least, default=default, help=help)
 
 
-def prompts_option(*, required: bool = False, help: str) -> _Option:
+def prompts_option(*, required: bool = False, help: str) -> Option:
     """A file of prompts, for ``bench.workloads.load``."""
     return file_option("--prompts", "prompts_file", required=required, help=help)
 
 
-def fresh_option(help: str) -> _Option:
+def fresh_option(help: str) -> Option:
     """Not to begin with what was learned before."""
     return click.option("--fresh", is_flag=True, help=help)
 
@@ -63,50 +65,6 @@ special_option = click.option(
     " tokens (llama.cpp's parse_special), as for fill-in-the-middle and hand-made turns.",
 )
 json_option = file_option("--json", "json_file", help="Write the result here.")
-_SAMPLING = (
-    click.option(
-        "--temp",
-        type=float,
-        default=0.0,
-        show_default=True,
-        help="Sampling temperature; 0 takes the most likely token.",
-    ),
-    click.option(
-        "--top-k",
-        type=int,
-        default=40,
-        show_default=True,
-        help="Keep the k most likely tokens; 0 keeps all.",
-    ),
-    click.option(
-        "--top-p",
-        type=float,
-        default=0.95,
-        show_default=True,
-        help="Keep the most likely tokens up to this probability together.",
-    ),
-    click.option(
-        "--min-p",
-        type=float,
-        default=0.05,
-        show_default=True,
-        help="Drop tokens less likely than this share of the most likely one.",
-    ),
-    click.option(
-        "--seed",
-        type=int,
-        default=0,
-        show_default=True,
-        help="Seed of the random numbers; -1 draws one and shows it.",
-    ),
-    click.option(
-        "--repeat-penalty",
-        type=float,
-        default=1.0,
-        show_default=True,
-        help="Penalty on recent tokens; 1 is none.",
-    ),
-)
 _CONTEXT = (
     click.option(
         "-c",
@@ -130,7 +88,7 @@ _DEVICE = (
 )
 
 
-def _kernels_option(upstream: KernelChoice, text: str) -> _Option:
+def _kernels_option(upstream: KernelChoice, text: str) -> Option:
     """``--kernels``, for ``Model``, where "upstream" means this choice; None if it is not given."""
     choices = {None: None, "ecl": "ecl", "upstream": upstream}
     return click.option(
@@ -203,8 +161,13 @@ def method_names() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
-def find_draft_model(name: str | None, methods: Iterable[str]) -> Path | None:
+def find_draft_model(
+    name: str | None, methods: Iterable[str], *, quiet: bool = False
+) -> Path | None:
     """The file of the draft model that a user names for these methods, pulled if it has to be.
+
+    Args:
+        quiet: show nothing of a pull.
 
     Raises:
         BadInput: none of the methods uses one.
@@ -214,11 +177,39 @@ def find_draft_model(name: str | None, methods: Iterable[str]) -> Path | None:
     if name is None:
         return None
     check_draft_model(methods, given=True)
-    return find_model(name)
+    return find_model(name, quiet=quiet)
 
 
-def _all(options: tuple[_Option, ...]) -> _Option:
-    def decorate(command: _Command) -> _Command:
+class StopText(ArgumentText):
+    """A stop string, in which escapes stand for what shells make hard to type."""
+
+    name = "stop"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        return _ESCAPE.sub(lambda found: _ESCAPES[found[1]], text)
+
+
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+_ESCAPE = re.compile(r"\\([nrt\\])")
+
+stop_option = click.option(
+    "--stop",
+    type=StopText(),
+    multiple=True,
+    metavar="TEXT",
+    help=r"Text that ends the answer, and is not shown; \n, \t and \\ stand for a line end, a tab"
+    " and a backslash. Repeatable.",
+)
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, help="Nothing on standard error but what goes wrong."
+)
+
+
+def all_of(options: Sequence[Option]) -> Option:
+    """One decorator for several options, which the help lists in this order."""
+
+    def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
         return command
@@ -226,6 +217,5 @@ def _all(options: tuple[_Option, ...]) -> _Option:
     return decorate
 
 
-sampling_options = _all(_SAMPLING)
-device_options = _all(_DEVICE)
-context_options = _all(_CONTEXT + _DEVICE)
+device_options = all_of(_DEVICE)
+context_options = all_of(_CONTEXT + _DEVICE)

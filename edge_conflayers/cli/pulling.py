@@ -27,12 +27,17 @@ from edge_conflayers.hub.progress import ProgressCallback, PullProgress
 _UNKNOWN_TOTAL = 1_000_000_000
 
 
-def find_model(name: str) -> Path:
+def find_model(name: str, *, quiet: bool = False) -> Path:
     """The file of a model that a user names, pulled if it has to be.
+
+    Args:
+        quiet: show nothing of a pull.
 
     Raises:
         as ``models.resolve`` does.
     """
+    if quiet:
+        return resolve(name, lambda event: None)
     with pull_progress() as progress:
         return resolve(name, progress)
 

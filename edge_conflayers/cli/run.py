@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import click
 from rich.console import Console
 
 from edge_conflayers.cli.json_file import check_writable, write_json
+from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     MethodChoice,
     context_options,
@@ -25,35 +25,39 @@ from edge_conflayers.cli.options import (
     model_argument,
     predict_option,
     provider_option,
-    raw_option,
-    sampling_options,
-    special_option,
+    quiet_option,
+    stop_option,
 )
+from edge_conflayers.cli.prompts import Prompt, prompt_options
 from edge_conflayers.cli.pulling import find_model
-from edge_conflayers.cli.streams import ArgumentText, read_input, read_text
+from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_options
+from edge_conflayers.cli.streaming import stream
+from edge_conflayers.cli.streams import ArgumentText, read_text
 from edge_conflayers.cli.taught import show_taught
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
-    from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.binding import KernelChoice
-    from edge_conflayers.engine.language_model import LanguageModel
+    from edge_conflayers.engine.model_options import ModelOptions
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.text_generator import TextGenerator
+
+_JSON_BEGINS = ("{", "true", "false")  # of a schema; anything else is a file's name
 
 
 @click.command()
 @model_argument
-@click.option("-p", "--prompt", type=ArgumentText(), help="The prompt.  [default: standard input]")
-@file_option("-f", "--file", "prompt_file", help="Read the prompt from a file.")
+@prompt_options
 @predict_option(
     512,
     least=-1,
     help="Most tokens to write; -1 for as many as fit in what the model was trained for, 0 for none"
     " (the prompt is still read).",
 )
+@stop_option
 @context_options
+@model_options
 @sampling_options
 @kernels_option
 @provider_option
@@ -61,10 +65,12 @@ if TYPE_CHECKING:
     "--grammar-file",
     help="Grammar that the text must follow: GBNF, or llguidance's Lark after %llguidance.",
 )
-@click.option("--json-schema", type=ArgumentText(), help="JSON schema that the text must follow.")
-@click.option("--system", type=ArgumentText(), help="System message of the chat template.")
-@raw_option
-@special_option
+@click.option(
+    "--json-schema",
+    type=ArgumentText(),
+    metavar="FILE|JSON",
+    help="JSON schema that the text must follow: a file, or the schema itself.",
+)
 @click.option(
     "--method",
     type=MethodChoice(),
@@ -88,21 +94,21 @@ if TYPE_CHECKING:
     help="After the text, teach the next-state head by it for so long; Ctrl-C ends that.",
 )
 @file_option("--stats-json", help="Write the statistics to a file.")
+@quiet_option
 def run(
     model: str,
-    prompt: str | None,
-    prompt_file: Path | None,
+    prompt: Callable[[], Prompt],
+    prompt_files: tuple[Path | None, ...],
     predict: int,
+    stop: tuple[str, ...],
     ctx: int | None,
     threads: int | None,
     gpu_layers: int,
+    options: ModelOptions,
     kernels: KernelChoice | None,
     provider: str | None,
     grammar_file: Path | None,
     json_schema: str | None,
-    system: str | None,
-    raw: bool,
-    special: bool,
     method: str,
     draft_model: str | None,
     epsilon: float | None,
@@ -110,6 +116,7 @@ def run(
     fresh: bool,
     learn: float | None,
     stats_json: Path | None,
+    quiet: bool,
     **sampling: Any,
 ) -> None:
     """Write text with MODEL: a .gguf file, a name of `models list`, org/repo or org/repo:QUANT of
@@ -117,13 +124,14 @@ def run(
     `export` wrote, which runs on ONNX Runtime.
     """
     if stats_json is not None:
-        check_writable(stats_json, model, draft_model, prompt_file, grammar_file)
+        read = (*prompt_files, grammar_file, _schema_file(json_schema))
+        adapters = (each.path for each in options.lora)
+        check_writable(stats_json, model, draft_model, *read, *adapters)
     if learn is not None and fresh:
         raise BadInput("--learn keeps what is learned and --fresh does not; choose one")
-    text = _prompt(prompt, prompt_file)
-    path = find_model(model)
+    asked = prompt()
+    path = find_model(model, quiet=quiet)
 
-    from edge_conflayers.chat import prompt_tokens
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.sampling import RANDOM_SEEDS
@@ -141,86 +149,94 @@ def run(
         gpu_layers=gpu_layers,
         kernels=kernels,
         provider=provider,
-        draft_model=find_draft_model(draft_model, (method,)),
+        draft_model=find_draft_model(draft_model, (method,), quiet=quiet),
         epsilon=epsilon,
+        options=options,
         fresh=fresh,
     ) as writer:
-        tokens = prompt_tokens(writer.model, text, system=system, raw=raw, parse_special=special)
+        tokens = asked.tokens(writer.model)
         max_tokens = None if predict < 0 else predict
         session = writer.open(len(tokens), max_tokens)
-        _tell_of_room(session.n_ctx - len(tokens), predict)
-        if writer.method_name != method:
-            click.echo(f"note: {session.why_plain}", err=True)
+        notes = [] if quiet else [_room_note(session.n_ctx - len(tokens), predict)]
+        if writer.method_name != method and not quiet:
+            notes.append(session.why_plain)
+        _tell(notes)
         written = writer.generate(tokens, settings, max_tokens=max_tokens, stats=stats)
         drawn: list[int] = []
         try:
-            _stream(writer.model, _noted(written, drawn), stats, colours)
+            stream(writer.model, _noted(written, drawn), stats, stops=stop, colours=colours)
         except KeyboardInterrupt:
             interrupted = True
         finally:
             writer.save()
         sys.stdout.write("\n")
         sys.stdout.flush()
-        if colours is not None:
-            colours.print_legend(stats.sources)
         used, seed = writer.method_name, settings.seed
-        _show(stats, used, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
-        if settings.constraint is not None and stats.finish_reason in ("length", "context"):
-            _tell_incomplete(settings.constraint[0], stats)
+        if not quiet:
+            if colours is not None:
+                colours.print_legend(stats.sources)
+            _show(stats, used, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
+            _tell([_incomplete_note(settings, stats)])
         if stats_json is not None:
             about = {"model": str(path), "method": used, "seed": seed}
             write_json(stats_json, {**about, **stats.to_json()})
         if learn is not None and not interrupted:
-            interrupted = _learn(writer, tokens, drawn, learn)
+            interrupted = _learn(writer, tokens, drawn, learn, quiet=quiet)
     if interrupted:
         sys.exit(130)
 
 
-def _tell_of_room(room: int, predict: int) -> None:
+def _tell(notes: Sequence[str | None]) -> None:
+    for note in filter(None, notes):
+        click.echo(f"note: {note}", err=True)
+
+
+def _room_note(room: int, predict: int) -> str | None:
     """Says beforehand that a text may not get as long as it was asked to.
 
     Args:
         room: tokens of the context after the prompt; the text's last one needs none.
     """
-    if predict > room + 1:
-        click.echo(
-            f"note: the context has room for {room + 1} tokens after the prompt, so that the text"
-            f" ends before -n {predict}; see -c",
-            err=True,
-        )
-
-
-def _tell_incomplete(kind: str, stats: Stats) -> None:
-    """Says that a text may not follow what it must, because it was cut off."""
-    option = "-n" if stats.finish_reason == "length" else "-c"
-    click.echo(
-        f"note: the text was cut off after {stats.tokens} tokens, so that it may not be all that"
-        f" the {kind} asks for; raise {option}",
-        err=True,
+    if predict <= room + 1:
+        return None
+    return (
+        f"the context has room for {room + 1} tokens after the prompt, so that the text ends before"
+        f" -n {predict}; see -c"
     )
 
 
-def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
-    if prompt is not None and prompt_file is not None:
-        raise BadInput("both -p and -f are given; choose one")
-    if prompt_file is not None:
-        return read_text(prompt_file, "prompt file")
-    if prompt is not None:
-        return prompt
-    return read_input()
+def _incomplete_note(settings: SamplerSettings, stats: Stats) -> str | None:
+    """Says that a text may not follow what it must, because it was cut off."""
+    if settings.constraint is None or stats.finish_reason not in ("length", "context"):
+        return None
+    option = "-n" if stats.finish_reason == "length" else "-c"
+    return (
+        f"the text was cut off after {stats.tokens} tokens, so that it may not be all that the"
+        f" {settings.constraint[0]} asks for; raise {option}"
+    )
 
 
 def _sampler_settings(
-    grammar_file: Path | None, json_schema: str | None, temp: float, **rest: Any
+    grammar_file: Path | None, json_schema: str | None, **sampling: Any
 ) -> SamplerSettings:
     from edge_conflayers.engine.sampling import SamplerSettings
 
-    grammar = None
     if grammar_file is not None and json_schema is not None:
         raise BadInput("both --grammar-file and --json-schema are given; choose one")
-    if grammar_file is not None:
-        grammar = read_text(grammar_file, "grammar file")
-    return SamplerSettings(temperature=temp, grammar=grammar, json_schema=json_schema, **rest)
+    if (schema_file := _schema_file(json_schema)) is not None:
+        json_schema = read_text(schema_file, "JSON schema")
+    return SamplerSettings(
+        grammar=None if grammar_file is None else read_text(grammar_file, "grammar file"),
+        json_schema=json_schema,
+        **sampler_arguments(**sampling),
+    )
+
+
+def _schema_file(json_schema: str | None) -> Path | None:
+    """The file that a schema is in; None if it is given as it is."""
+    if json_schema is None or json_schema.lstrip().startswith(_JSON_BEGINS):
+        return None
+    return Path(json_schema)
 
 
 def _noted(tokens: Generator[int, None, None], noted: list[int]) -> Generator[int, None, None]:
@@ -231,7 +247,9 @@ def _noted(tokens: Generator[int, None, None], noted: list[int]) -> Generator[in
             yield token
 
 
-def _learn(writer: TextGenerator, prompt: list[int], text: list[int], seconds: float) -> bool:
+def _learn(
+    writer: TextGenerator, prompt: list[int], text: list[int], seconds: float, *, quiet: bool
+) -> bool:
     """Teaches the next-state head by a text. Returns whether it was interrupted."""
     from edge_conflayers.tune.after_text import learn_after_text
 
@@ -242,25 +260,11 @@ def _learn(writer: TextGenerator, prompt: list[int], text: list[int], seconds: f
     except KeyboardInterrupt:
         return True
     if taught is None:
-        click.echo("too little text to learn from; give a longer --learn", err=True)
+        _tell([] if quiet else ["too little text to learn from; give a longer --learn"])
         return False
-    show_taught(taught, err=True)
+    if not quiet:
+        show_taught(taught, err=True)
     return taught.interrupted
-
-
-def _stream(
-    model: LanguageModel,
-    written: Generator[int, None, None],
-    stats: Stats,
-    colours: SourceColours | None,
-) -> None:
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    with closing(written):  # an interrupt still completes the statistics
-        for token in written:
-            text = decoder.decode(model.piece(token))
-            sys.stdout.write(colours.mark(text, stats.sources[-1]) if colours else text)
-            sys.stdout.flush()
-    sys.stdout.write(decoder.decode(b"", final=True))
 
 
 def _show(stats: Stats, method: str, *, random_seed: int | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     count_option,
     device_options,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from edge_conflayers.bench.workloads import Prompt
     from edge_conflayers.bridges.bridge import Bridges
     from edge_conflayers.engine.binding import KernelChoice
+    from edge_conflayers.engine.model_options import ModelOptions
     from edge_conflayers.layer_search.skip_sets import SkipSet
     from edge_conflayers.tune.teach_exits import TaughtResult
     from edge_conflayers.tune.tuning import Progress
@@ -71,6 +73,7 @@ _LONGEST = 7 * 24 * 3600  # seconds
     "Forget all that was learned about this model, its next-state head and taught exits included."
 )
 @device_options
+@model_options
 @kernels_option
 @provider_option
 def tune(
@@ -85,6 +88,7 @@ def tune(
     fresh: bool,
     threads: int | None,
     gpu_layers: int,
+    options: ModelOptions,
     kernels: KernelChoice | None,
     provider: str | None,
 ) -> None:
@@ -108,7 +112,12 @@ def tune(
     path = find_model(model)
     with (
         open_model(
-            path, gpu_layers=gpu_layers, kernels=kernels, provider=provider, threads=threads
+            path,
+            gpu_layers=gpu_layers,
+            kernels=kernels,
+            provider=provider,
+            threads=threads,
+            options=options,
         ) as loaded,
         _Bars() as bars,
     ):

@@ -10,7 +10,8 @@ from edge_conflayers.decoding.round import Round
 
 FULL_MODEL = "full"
 
-FinishReason = Literal["end", "length", "context", "interrupted"]
+FinishReason = Literal["end", "stop", "length", "context", "interrupted"]
+"""An end-of-text token, a stop string, max_tokens, a full context, or whoever took the tokens."""
 
 
 @dataclass

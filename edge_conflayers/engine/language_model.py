@@ -20,6 +20,8 @@ class LanguageModel(Vocabulary):
         n_ctx_train: tokens of the longest text that it was trained for.
         gpu_layers: layers that were to go to a GPU by llama.cpp; -1 for all.
         kv_value_bytes: bytes of a value in its sessions' KV caches, by default.
+        changes: what it was loaded with that changes its logits by more than rounding, such as an
+            adapter, as a key for what is learned about it; "" for nothing.
         longest: tokens of the longest text that its graph has positions for; None for any.
         shows_states: whether its steps can show hidden states, and go on from given ones.
     """
@@ -29,6 +31,7 @@ class LanguageModel(Vocabulary):
     n_ctx_train: int
     gpu_layers: int = 0
     kv_value_bytes: float = 2.0
+    changes: str = ""
     shows_states: bool = True
     longest: int | None = None
 

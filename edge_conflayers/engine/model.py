@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_conflayers.engine import binding
+from edge_conflayers.engine.adapters import Adapters
 from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.build import kernel_choice
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.model_checks import check_file
+from edge_conflayers.engine.model_options import KV_TYPES, ModelOptions
 from edge_conflayers.engine.native import llama
 from edge_conflayers.errors import BadInput
 from edge_conflayers.limits import MOST_INT32, check_number
@@ -30,13 +32,16 @@ class Model(LanguageModel):
             one for the weights' format. "upstream": a step that verifies a draft runs token by
             token where bits would depend on the batch. "upstream-as-is": they may depend on it.
             None: what the environment variable ECL_KERNELS says, or else "ecl".
+        options: adapters, positions and cache types; None for none and the model's own.
 
     Attributes:
         kernels: the CPU kernels, as above.
+        options: as above.
+        adapters: the loaded LoRA adapters.
 
     Raises:
         BadInput: no such kernels, or not a GGUF file, damaged, or not a language model that
-            llama.cpp knows.
+            llama.cpp knows, or options that it cannot be run with.
     """
 
     def __init__(
@@ -46,11 +51,13 @@ class Model(LanguageModel):
         gpu_layers: int = 0,
         use_mmap: bool = True,
         kernels: KernelChoice | None = None,
+        options: ModelOptions | None = None,
     ) -> None:
         check_number("gpu-layers (-ngl)", gpu_layers, -1, MOST_INT32, whole=True)
         self.path = Path(path)
         self.kernels: KernelChoice = kernels or binding.default_kernels()
         self.gpu_layers = gpu_layers
+        self.options = options or ModelOptions()
         check_file(self.path)
 
         params = llama.llama_model_default_params()
@@ -61,9 +68,9 @@ class Model(LanguageModel):
             super().__init__(self.path, self.path, params)
         self.n_layer: int = llama.llama_model_n_layer(self._handle)
         self.n_embd: int = llama.llama_model_n_embd(self._handle)
-        self.n_ctx_train: int = llama.llama_model_n_ctx_train(self._handle)
         try:
             self._check_language_model()
+            self._take_options()
         except BadInput:
             self.close()
             raise
@@ -86,6 +93,20 @@ class Model(LanguageModel):
                 " only decoder-only models can be run"
             )
 
+    def _take_options(self) -> None:
+        options = self.options
+        if options.position_flags and llama.llama_model_rope_type(self._handle) < 0:
+            raise BadInput(
+                f"{self.path} has no rotary positions to scale; leave out"
+                f" {', '.join(options.position_flags)}"
+            )
+        trained: int = llama.llama_model_n_ctx_train(self._handle)
+        original = self.hyperparameter("rope.scaling.original_context_length", trained)
+        self.n_ctx_train = options.trained_context(trained, original)
+        self.kv_value_bytes = (KV_TYPES[options.type_k][1] + KV_TYPES[options.type_v][1]) / 2
+        self.adapters = Adapters(self._handle, self.path, self.architecture, options.lora)
+        self.changes = options.changes
+
     @property
     def on_gpu(self) -> bool:
         """Whether layers of it are to be on a GPU, or on what the library takes for one."""
@@ -100,8 +121,11 @@ class Model(LanguageModel):
 
     @property
     def arithmetic(self) -> str:
-        """See ``LanguageModel.arithmetic``: the CPU kernels, such as "ecl avx512vnni"."""
-        return kernel_choice(self.kernels)
+        """See ``LanguageModel.arithmetic``: the CPU kernels, such as "ecl avx512vnni", and the
+        types in the KV cache where they are not llama.cpp's default."""
+        types = (self.options.type_k, self.options.type_v)
+        cache = "" if types == ("f16", "f16") else f" cache {types[0]} {types[1]}"
+        return kernel_choice(self.kernels) + cache
 
     @property
     def description(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,10 +30,18 @@ class SamplerSettings:
     """How tokens are drawn; names and meanings are llama.cpp's.
 
     Attributes:
-        temperature: 0 takes the most likely token each time; the other filters do nothing then.
+        temperature: 0 takes the most likely token that penalties and filters leave; of the filters,
+            only typical_p and XTC can make that another one.
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the most likely tokens whose probabilities add up to this.
         min_p: drop tokens less likely than this share of the most likely one.
+        typical_p: keep the tokens whose surprise is closest to the expected one, whose
+            probabilities add up to this (arXiv 2202.00666); 1 keeps all.
+        top_n_sigma: drop tokens whose logits are more than so many standard deviations below the
+            highest (arXiv 2411.07641); 0 or less keeps all.
+        xtc_probability: chance of dropping, at a token, all but the least likely of the tokens that
+            are at least as likely as xtc_threshold; 0 never does.
+        xtc_threshold: above 0.5 nothing is dropped.
         seed: seed of the random numbers; the same seed gives the same text. -1 and 4294967295 draw
             one at random, which the attribute then holds.
         repeat_penalty: divides the logits of recent tokens; 1 does nothing.
@@ -40,6 +49,12 @@ class SamplerSettings:
             the model was trained for.
         frequency_penalty: subtracted from a recent token's logit for each time it occurred.
         presence_penalty: subtracted from a recent token's logit once.
+        dry_multiplier: DRY's penalty on a token that would go on with a repeated sequence of n
+            tokens is dry_multiplier * dry_base ** (n - dry_allowed_length); 0 is none.
+        dry_base: 1 or more; below that there is no penalty.
+        dry_allowed_length: the longest sequence that may be repeated freely.
+        dry_penalty_last_n: recent tokens that DRY looks at, as repeat_last_n.
+        dry_sequence_breakers: texts that DRY's sequences end at.
         grammar: GBNF that the text must follow, or, after "%llguidance", llguidance's Lark.
         json_schema: JSON schema that the text must follow.
         regex: regular expression that the whole text must match, in the syntax of Rust's regex.
@@ -54,11 +69,20 @@ class SamplerSettings:
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.05
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
     seed: int = 0
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: Sequence[str] = ("\n", ":", '"', "*")
     grammar: str | None = None
     json_schema: str | None = None
     regex: str | None = None
@@ -72,11 +96,19 @@ class SamplerSettings:
         check_number("top-k", self.top_k, 0, MOST_INT32, whole=True)
         check_number("top-p", self.top_p, 0.0, 1.0)
         check_number("min-p", self.min_p, 0.0, 1.0)
+        check_number("typical", self.typical_p, 0.0, 1.0)
+        check_number("top-n-sigma", self.top_n_sigma, -1.0, 100.0)
+        check_number("xtc-probability", self.xtc_probability, 0.0, 1.0)
+        check_number("xtc-threshold", self.xtc_threshold, 0.0, 1.0)
         check_number("seed", self.seed, -1, 2**32 - 1, whole=True)
         check_number("repeat-penalty", self.repeat_penalty, 0.01, 100.0)
         check_number("repeat-last-n", self.repeat_last_n, -1, _MOST_LAST_N, whole=True)
         check_number("frequency-penalty", self.frequency_penalty, -100.0, 100.0)
         check_number("presence-penalty", self.presence_penalty, -100.0, 100.0)
+        check_number("dry-multiplier", self.dry_multiplier, 0.0, 100.0)
+        check_number("dry-base", self.dry_base, 0.0, 100.0)
+        check_number("dry-allowed-length", self.dry_allowed_length, 0, MOST_INT32, whole=True)
+        check_number("dry-penalty-last-n", self.dry_penalty_last_n, -1, _MOST_LAST_N, whole=True)
         for bias in self.logit_bias.values():
             if bias != -math.inf:
                 check_number("a logit bias", bias, -1e6, 1e6)
@@ -109,12 +141,19 @@ class SamplerSettings:
             self.repeat_penalty != 1.0
             or self.frequency_penalty != 0.0
             or self.presence_penalty != 0.0
+            or self.dry_multiplier != 0.0
         )
+
+    @property
+    def drops_most_likely(self) -> bool:
+        """Whether a filter may drop the most likely token."""
+        return self.typical_p < 1.0 or self.xtc_probability > 0.0
 
     @property
     def is_argmax(self) -> bool:
         """Whether each token is the most likely by its logits alone, of those allowed."""
-        return self.temperature == 0.0 and not self.penalizes and not self.logit_bias
+        changed = self.penalizes or self.drops_most_likely or bool(self.logit_bias)
+        return self.temperature == 0.0 and not changed
 
 
 class KeepsLogits(Protocol):
@@ -200,28 +239,47 @@ class Sampler:
         if settings.logit_bias:
             add(self._bias())
         if settings.penalizes:
-            # As llama.cpp's programs do; its library takes no -1.
-            last_n = settings.repeat_last_n
-            if last_n < 0:
-                last_n = min(self.model.n_ctx_train, _MOST_LAST_N)
             add(
                 llama.llama_sampler_init_penalties(
                     self.model.n_vocab,
-                    last_n,
+                    self._last_n(settings.repeat_last_n),
                     settings.repeat_penalty,
                     settings.frequency_penalty,
                     settings.presence_penalty,
                 )
             )
+            add(self._dry())
+        if settings.temperature > 0.0 or settings.drops_most_likely:
+            add(llama.llama_sampler_init_top_n_sigma(settings.top_n_sigma))
+            add(llama.llama_sampler_init_top_k(settings.top_k))
+            add(llama.llama_sampler_init_typical(settings.typical_p, 1))
+            add(llama.llama_sampler_init_top_p(settings.top_p, 1))
+            add(llama.llama_sampler_init_min_p(settings.min_p, 1))
+            probability, threshold = settings.xtc_probability, settings.xtc_threshold
+            add(llama.llama_sampler_init_xtc(probability, threshold, 1, settings.seed))
         if settings.temperature == 0.0:
             add(llama.llama_sampler_init_greedy())
             return chain
-        add(llama.llama_sampler_init_top_k(settings.top_k))
-        add(llama.llama_sampler_init_top_p(settings.top_p, 1))
-        add(llama.llama_sampler_init_min_p(settings.min_p, 1))
         add(llama.llama_sampler_init_temp(settings.temperature))
         add(llama.llama_sampler_init_dist(settings.seed))
         return chain
+
+    def _dry(self) -> Any:
+        settings = self.settings
+        breakers = [each.encode() for each in settings.dry_sequence_breakers]
+        return llama.llama_sampler_init_dry(
+            self.model.vocab,
+            settings.dry_multiplier,
+            settings.dry_base,
+            settings.dry_allowed_length,
+            self._last_n(settings.dry_penalty_last_n),
+            (ctypes.c_char_p * len(breakers))(*breakers),
+            len(breakers),
+        )
+
+    def _last_n(self, n: int) -> int:
+        """As llama.cpp's programs do; its library takes no -1."""
+        return n if n >= 0 else min(self.model.n_ctx_train, _MOST_LAST_N)
 
     def _check_bias(self) -> None:
         n_vocab, bias = self.model.n_vocab, self.settings.logit_bias

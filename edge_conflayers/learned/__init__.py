@@ -148,7 +148,7 @@ class Learned:
 
     @functools.cached_property
     def _model_name(self) -> str:
-        return model_fingerprint(self._model.path)[:32]
+        return model_fingerprint(self._model.path, self._model.changes)[:32]
 
     def _load(self, name: str, restore: Callable[[bytes], _Taught]) -> _Taught | None:
         """What was taught by hidden states, from a file of the store; one that cannot be used is
@@ -175,6 +175,7 @@ class Learned:
                 gpu_layers=self._model.gpu_layers,
                 kernels=self._model.arithmetic,
                 library=library_build(),
+                changes=self._model.changes,
             )
         return self._keys[name]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.model_options import ModelOptions
 from edge_conflayers.errors import BadInput
 
 PROVIDERS = {
@@ -26,6 +27,7 @@ def open_model(
     kernels: KernelChoice | None = None,
     provider: str | None = None,
     threads: int | None = None,
+    options: ModelOptions | None = None,
 ) -> LanguageModel:
     """Loads a model.
 
@@ -34,6 +36,7 @@ def open_model(
         gpu_layers, kernels: as for ``Model``; a folder takes none.
         provider: a key of PROVIDERS, for a folder; None for "cpu".
         threads: that most sessions will ask for.
+        options: as for ``Model``; a folder takes none.
 
     Raises:
         BadInput: a model that cannot be loaded, or an option that it has no use for.
@@ -44,11 +47,15 @@ def open_model(
             raise BadInput(
                 f"--provider is for folders that `export` wrote, and {path} is none; leave it out"
             )
-        return Model(path, gpu_layers=gpu_layers, kernels=kernels)
+        return Model(path, gpu_layers=gpu_layers, kernels=kernels, options=options)
     if gpu_layers:
         raise BadInput(f"{path} runs on ONNX Runtime; give --provider instead of -ngl")
     if kernels is not None:
         raise BadInput(f"{path} runs on ONNX Runtime's own kernels; leave out --kernels")
+    if options is not None and options.flags:
+        raise BadInput(
+            f"{path} runs on ONNX Runtime, as it was exported; leave out {', '.join(options.flags)}"
+        )
     if find_spec("onnxruntime") is None:
         raise BadInput(f"{path} needs onnxruntime; run `pip install 'edge-conflayers[onnx]'` first")
     from edge_conflayers.onnx.model import OnnxModel

@@ -78,7 +78,7 @@ class ProfileKey(msgspec.Struct, frozen=True):
     """What a profile is valid for; two runs share a profile when all fields are equal.
 
     Attributes:
-        model: fingerprint of the model file.
+        model: fingerprint of the model file, and of what changes it.
         cpu, cores, platform: the machine.
         threads: CPU threads that steps take.
         gpu_layers: layers offloaded to an accelerator.
@@ -107,19 +107,21 @@ class ProfileKey(msgspec.Struct, frozen=True):
         gpu_layers: int,
         kernels: str = "",
         library: str = "",
+        changes: str = "",
     ) -> ProfileKey:
         """The key of the model file at ``path`` on this machine.
 
         Args:
             settings: JSON-able; their order does not matter.
             threads, gpu_layers, kernels, library: as the attributes.
+            changes: as for ``model_fingerprint``.
 
         Raises:
             BadInput: the file cannot be read.
         """
         canonical = json.dumps(dict(settings), sort_keys=True, separators=(",", ":"))
         return cls(
-            model=model_fingerprint(Path(path)),
+            model=model_fingerprint(Path(path), changes),
             cpu=cpu_name(),
             cores=os.cpu_count() or 0,
             platform=f"{platform.system()}-{platform.machine()}",

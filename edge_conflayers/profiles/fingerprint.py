@@ -12,9 +12,12 @@ from edge_conflayers.errors import BadInput
 _SAMPLE_BYTES = 1 << 20
 
 
-def model_fingerprint(path: Path) -> str:
+def model_fingerprint(path: Path, changes: str = "") -> str:
     """SHA-256 over the file's size, first and last MiB, or those of each file of a folder's
     ``onnx``: cheap however large the model is.
+
+    Args:
+        changes: what the model is loaded with that changes it (``LanguageModel.changes``).
 
     Raises:
         BadInput: a file cannot be read.
@@ -24,6 +27,7 @@ def model_fingerprint(path: Path) -> str:
         files = sorted((path / "onnx").iterdir()) if path.is_dir() else [path]
         for each in files:
             _add_file(digest, each)
+        digest.update(changes.encode())
     except OSError as error:
         raise BadInput(
             f"cannot read the model {path} ({error.strerror}): give the path of a GGUF file or of"

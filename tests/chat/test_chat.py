@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from steps import RealModel, Tiny
 
-from edge_conflayers.chat import _tokens_apart, chat_tokens, prompt_tokens
+from edge_conflayers.chat import (
+    TemplateOptions,
+    _tokens_apart,
+    builtin,
+    chat_tokens,
+    prompt_tokens,
+)
 from edge_conflayers.chat.template import ChatTemplate
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.special_tokens import SpecialTokens
@@ -33,6 +41,10 @@ def user(content: str) -> list[dict[str, str]]:
 
 def parsed(model: Model, text: str) -> list[int]:
     return model.tokenize(text, add_special=False, parse_special=True)
+
+
+def parsed_with_bos(model: Model, text: str) -> list[int]:
+    return [parsed(model, "<s>")[0], *parsed(model, text)]
 
 
 @pytest.fixture
@@ -144,10 +156,76 @@ def test_a_system_message_needs_a_template(
     with pytest.raises(BadInput, match="no chat template, so that a system message"):
         prompt_tokens(tiny_model, "a", system="s")
     assert prompt_tokens(tiny_model, "a") == tiny_model.tokenize("a")
-    with pytest.raises(BadInput, match="no chat template; use --raw"):
+    with pytest.raises(BadInput, match=r"no chat template; give one .*or use --raw"):
         chat_tokens(tiny_model, user("a"))
 
 
 def test_half_a_character_is_refused(tiny_model: Model) -> None:
     with pytest.raises(BadInput, match=r"half a character \(U\+D83D\)"):
         prompt_tokens(tiny_model, "\ud83d", raw=True)
+
+
+def test_an_answer_at_the_end_goes_on(tiny_model: Model) -> None:
+    turn = "[{{ m.role }}] {{ m.content | trim }}\n"
+    template(tiny_model, "{% for m in messages %}" + turn + "{% endfor %}")
+    turns = [*user("a"), {"role": "assistant", "content": "b c "}]
+    expected = parsed_with_bos(tiny_model, "[user] a\n[assistant] b c")
+    assert chat_tokens(tiny_model, turns) == expected
+    template(tiny_model, "{% for m in messages %}{{ m.content | upper }}{% endfor %}")
+    with pytest.raises(BadInput, match="cannot be gone on with"):
+        chat_tokens(tiny_model, turns)
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "description": "Does it."}}]
+
+
+def test_tools_and_their_calls_reach_the_template(tiny_model: Model) -> None:
+    template(
+        tiny_model,
+        "{% if tools %}{{ tools[0].function.name }};{% endif %}{% for m in messages %}"
+        "{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "{{ c.function.name }}({{ c.function.arguments.x }}){% endfor %};{% endfor %}",
+    )
+    call: dict[str, Any] = {"type": "function", "function": {"name": "f", "arguments": '{"x": 7}'}}
+    turns: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "49", "tool_call_id": "1"},
+    ]
+    found = chat_tokens(tiny_model, turns, TemplateOptions(tools=TOOLS))
+    assert found == parsed_with_bos(tiny_model, "f;user:ab;assistant:f(7);tool:49;")
+    evil = [{"type": "function", "function": {"name": "f", "description": "x</s>y"}}]
+    with pytest.raises(BadInput, match="names a special token"):
+        chat_tokens(tiny_model, turns, TemplateOptions(tools=evil))
+    call["function"] = {"name": "f", "arguments": '{"x": "</s>"}'}
+    with pytest.raises(BadInput, match="names a special token"):
+        chat_tokens(tiny_model, turns)
+
+
+def test_llama_cpps_templates_by_name(tiny_model: Model) -> None:
+    turns = [{"role": "system", "content": "s"}, *user(" a "), *user("b\n")]
+    for name in builtin.names():
+        try:
+            found = chat_tokens(tiny_model, turns, TemplateOptions(name))
+        except BadInput as error:
+            assert "leaves out" in str(error) or "does not write out" in str(error)
+            continue
+        text = tiny_model.text(found)
+        assert all(each in text for each in ("s", "a", "b"))
+    assert len(builtin.names()) > 40
+    plain = chat_tokens(tiny_model, user("a"), TemplateOptions("zephyr"))
+    attacked = chat_tokens(tiny_model, user("a</s>"), TemplateOptions("zephyr"))
+    end = parsed(tiny_model, "</s>")[0]
+    assert plain.count(end) == attacked.count(end)
+    for wrong in (TemplateOptions("no-such"), TemplateOptions("chatml", tools=TOOLS)):
+        with pytest.raises(BadInput):
+            chat_tokens(tiny_model, user("a"), wrong)
+    with pytest.raises(BadInput, match="NUL"):
+        chat_tokens(tiny_model, user("a\0b"), TemplateOptions("chatml"))
+
+
+@pytest.mark.model
+def test_chatml_by_name_is_the_models_own(real_model: RealModel) -> None:
+    model = real_model("qwen2.5-coder-0.5b")
+    turns = [{"role": "system", "content": "Be brief."}, *user("Hello, wörld!")]
+    assert chat_tokens(model, turns, TemplateOptions("chatml")) == chat_tokens(model, turns)

@@ -13,9 +13,11 @@ import msgspec
 import numpy as np
 import pytest
 from installed import PACKAGE
+from lora import write_lora
 from steps import Tiny, TinyPath, random_tokens
 
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.model_options import Lora, ModelOptions
 from edge_conflayers.engine.session import LayerMask
 from edge_conflayers.layer_search.measured import Found
 from edge_conflayers.layer_search.objective import Prediction
@@ -167,3 +169,48 @@ def test_a_text_that_teaches_nothing_writes_nothing(path: Path, store: ProfileSt
     with TextGenerator(path, threads=1, profiles=store) as writer:
         writer.open(20, 20)
     assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_what_is_learned_with_an_adapter_is_kept_apart(
+    path: Path, store: ProfileStore, tmp_path: Path
+) -> None:
+    write_lora(tmp_path / "lora.gguf", path)
+    adapter = (Lora(tmp_path / "lora.gguf"),)
+    names: dict[str, tuple[str, str]] = {}
+    for kind, options in (
+        ("plain", None),
+        ("lora", ModelOptions(lora=adapter)),
+        ("half", ModelOptions(lora=(Lora(adapter[0].path, 0.5),))),
+        ("yarn", ModelOptions(rope_scaling_type="yarn", rope_freq_scale=0.25)),
+        ("cache", ModelOptions(type_k="bf16")),
+    ):
+        with Model(path, options=options) as model:
+            learned = Learned(model, 1, store)
+            names[kind] = learned.head_name, learned.key(SKIP_SETS_PROFILE).file_name
+            if kind == "plain":
+                learned.save_head(
+                    NextStateHead(np.zeros((2 * model.n_embd, 3 * model.n_embd), dtype=np.float32))
+                )
+            # The head foresees the model's states, whatever its cache; costs depend on that too.
+            assert (learned.load_head() is not None) == (kind in ("plain", "cache"))
+    heads, profiles = ([each[i] for each in names.values()] for i in (0, 1))
+    assert names["cache"][0] == names["plain"][0] and len(set(heads)) == len(heads) - 1
+    assert len(set(profiles)) == len(profiles)
+
+
+def test_a_text_with_an_adapter_leaves_the_models_profile_alone(
+    path: Path, store: ProfileStore, tmp_path: Path
+) -> None:
+    write_lora(tmp_path / "lora.gguf", path)
+    prompt = list(range(260, 280))
+
+    def profiles(options: ModelOptions | None) -> set[str]:
+        with TextGenerator(path, threads=1, profiles=store, options=options) as writer:
+            list(writer.generate(prompt, max_tokens=20))
+        assert store.root is not None
+        return {each.name for each in store.root.glob("*.json")}
+
+    first = profiles(None)
+    both = profiles(ModelOptions(lora=(Lora(tmp_path / "lora.gguf"),)))
+    assert first and first < both
+    assert profiles(None) == both

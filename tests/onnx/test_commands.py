@@ -85,6 +85,8 @@ def test_options_that_a_folder_does_not_take(folder: Path) -> None:
     for options, words in (
         (("-ngl", 3), "--provider instead of -ngl"),
         (("--kernels", "ecl"), "leave out --kernels"),
+        (("-ctk", "q8_0", "--rope-scale", "2"), "leave out --cache-type-k, --rope-freq-scale"),
+        (("--lora", "a.gguf"), "leave out --lora"),
         (("--provider", "nonsense"), "choose from cpu"),
         (("-c", 4000), "give -c 511 or less"),
     ):

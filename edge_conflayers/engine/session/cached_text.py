@@ -13,11 +13,12 @@ from edge_conflayers import machine
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.model_options import KV_TYPES
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.session.arrays import int32_array
 from edge_conflayers.engine.session.checks import check_prompt, check_step
 from edge_conflayers.engine.session.context import Context
-from edge_conflayers.engine.session.kv_cache import KV_TYPES, KVType, check_memory, context_for
+from edge_conflayers.engine.session.kv_cache import KVType, check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
 from edge_conflayers.engine.session.results import GraphStats, Outputs
 from edge_conflayers.errors import EdgeConflayersError
@@ -40,13 +41,14 @@ class CachedText(Closing):
         n_ctx: size of the context in tokens, as ``context_for``'s ``wanted``.
         threads: CPU threads; None for the machine's physical cores, at most its hardware threads.
         flash_attention: True, False, or None to let llama.cpp choose.
-        kv_type: type of keys and values in the cache.
+        kv_type: type of keys and values in the cache; None for the model's options.
         offload_kv: whether the KV cache of offloaded layers is on the GPU.
         batch: most tokens of one step; prompts are read in batches of so many.
         max_outputs: most tokens of one step whose logits are kept; memory is reserved for them.
 
     Attributes:
         tokens: the text in the cache, in order.
+        kv_type: of keys and values in the cache; both, if they differ.
 
     Raises:
         BadInput: a number out of range, a context that does not fit in memory, or settings that
@@ -60,7 +62,7 @@ class CachedText(Closing):
         n_ctx: int | None = None,
         threads: int | None = None,
         flash_attention: bool | None = None,
-        kv_type: KVType = "f16",
+        kv_type: KVType | None = None,
         offload_kv: bool = True,
         batch: int = 512,
         max_outputs: int = 32,
@@ -76,7 +78,8 @@ class CachedText(Closing):
         self.tokens: list[int] = []
         self.n_ctx = context_for(model, 0, 0, n_ctx)
         self.flash_attention = flash_attention
-        self.kv_type: KVType = kv_type
+        type_k, type_v = kv_type or model.options.type_k, kv_type or model.options.type_v
+        self.kv_type = type_k if type_k == type_v else f"{type_k} {type_v}"
         self.threads = machine.threads_to_use(threads)
         self._mask = NO_MASK
         self._batch = min(batch, self.n_ctx)
@@ -91,7 +94,7 @@ class CachedText(Closing):
         params.kv_unified = True  # lets the side sequence use the same cache
         params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = {None: -1, False: 0, True: 1}[flash_attention]
-        params.type_k = params.type_v = KV_TYPES[kv_type][0]
+        params.type_k, params.type_v = KV_TYPES[type_k][0], KV_TYPES[type_v][0]
         params.offload_kqv = offload_kv
         params.swa_full = False
         params.no_perf = True

@@ -27,7 +27,7 @@ class ContextFull(BadInput):
 
 
 class Context:
-    """llama.cpp's context of a model.
+    """llama.cpp's context of a model, with the adapters and positions of its options.
 
     Args:
         params: llama.cpp's own structure.
@@ -38,6 +38,7 @@ class Context:
 
     def __init__(self, model: Model, params: Any) -> None:
         self._handle: Any = None
+        model.options.set_positions(params)
         native.log.recent.clear()
         self._handle = llama.llama_init_from_model(model.handle, params)
         if not self._handle:
@@ -46,6 +47,7 @@ class Context:
                 f"a context of {params.n_ctx} tokens cannot be made: {why};"
                 " try a smaller one or another kind of cache"
             )
+        model.adapters.set_on(self._handle)
         self.memory: Any = llama.llama_get_memory(self._handle)
 
     @property

@@ -159,7 +159,7 @@ def _setting(text: CachedText) -> Setting:
     file = model.path.stat()
     kernels = binding.kernels(model.kernels)
     return Setting(
-        model=str(model.path.resolve()),
+        model=" ".join(filter(None, (str(model.path.resolve()), model.changes))),
         size=file.st_size,
         modified_ns=file.st_mtime_ns,
         kernels=f"{model.kernels} {kernels['isa']}",

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from edge_conflayers import machine
 from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.model_options import KV_TYPES
+from edge_conflayers.engine.model_options import KVType as KVType
 from edge_conflayers.errors import BadInput
 from edge_conflayers.limits import MOST_INT32, check_number
 
-KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
-
-# The number of each type in ggml.h, and the bytes of one value.
-KV_TYPES: dict[str, tuple[int, float]] = {
-    "f32": (0, 4.0),
-    "f16": (1, 2.0),
-    "bf16": (30, 2.0),
-    "q8_0": (8, 34 / 32),
-    "q5_1": (7, 24 / 32),
-    "q5_0": (6, 22 / 32),
-    "q4_1": (3, 20 / 32),
-    "q4_0": (2, 18 / 32),
-}
 _DEFAULT_CONTEXT = 4096  # as in llama.cpp's command-line tools
 _OF_FREE_MEMORY = 0.5  # that a context for as long a text as possible may take; not tuned
 _STEP = 1024
@@ -72,7 +59,7 @@ def kv_cache_bytes(model: LanguageModel, n_ctx: int, kv_type: KVType | None = No
     windows keep fewer.
 
     Args:
-        kv_type: of the values; None for what the model's sessions take by default.
+        kv_type: of keys and values; None for what the model's sessions take by default.
     """
     value_bytes = model.kv_value_bytes if kv_type is None else KV_TYPES[kv_type][1]
     heads = model.hyperparameter("attention.head_count", 1)

@@ -47,7 +47,7 @@ class ScriptedText:
         self.model = SimpleNamespace(
             repeated=lambda text, n: [5 + i % 3 for i in range(n)],
             **{"on_gpu": on_gpu, "gpu_layers": -1 if on_gpu else 0, "forgets": True},
-            **{"path": Path(__file__), "kernels": "ecl"},
+            **{"path": Path(__file__), "kernels": "ecl", "changes": ""},
         )
         self.max_outputs = 32
         self.room = room
