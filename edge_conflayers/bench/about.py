@@ -7,9 +7,12 @@ import platform
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_conflayers import machine, profiles
+
+if TYPE_CHECKING:
+    from edge_conflayers.engine.language_model import LanguageModel
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,20 +25,42 @@ _UPSTREAM_FILES = (_PACKAGE / "upstream.toml", _PACKAGE.parent / "native" / "ups
 
 
 def about(model: Path, threads: int) -> dict[str, Any]:
-    """Model, machine, threads, upstream version and date, JSON-able."""
+    """Model, machine, threads, versions and date, JSON-able."""
+    from edge_conflayers.engine.build import library_build
+
     return {
         "model": model.name,
-        "machine": {
-            "cpu": profiles.cpu_name(),
-            "cores": machine.default_threads(),
-            "logical_cpus": os.cpu_count(),
-            "memory_bytes": _memory_bytes(),
-            "os": f"{platform.system()} {platform.release()} {platform.machine()}",
-        },
+        "machine": about_machine(),
         "threads": threads,
+        "version": library_build(),
         "upstream_version": upstream_version(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
     }
+
+
+def about_model(model: LanguageModel) -> dict[str, Any]:
+    """What a loaded model is, and what computes its steps, JSON-able."""
+    return {
+        "architecture": model.architecture,
+        "n_layer": model.n_layer,
+        "arithmetic": model.arithmetic,
+    }
+
+
+def about_machine() -> dict[str, Any]:
+    """The machine, JSON-able."""
+    return {
+        "cpu": profiles.cpu_name(),
+        "cores": machine.default_threads(),
+        "logical_cpus": os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def now() -> str:
+    """The date and time, UTC, in ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def upstream_version() -> str:
