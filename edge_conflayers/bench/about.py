@@ -53,7 +53,7 @@ def about_machine() -> dict[str, Any]:
         "cpu": profiles.cpu_name(),
         "cores": machine.default_threads(),
         "logical_cpus": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": machine.total_memory(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
 
@@ -68,11 +68,3 @@ def upstream_version() -> str:
     file = next(path for path in _UPSTREAM_FILES if path.is_file())
     pin = tomllib.loads(file.read_text(encoding="utf-8"))
     return f"{pin['package']} {pin['version']}"
-
-
-def _memory_bytes() -> int | None:
-    """The machine's memory; None if the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

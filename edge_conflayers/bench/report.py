@@ -156,7 +156,9 @@ def _speedups_of_full_length(prompts: Sequence[Mapping[str, Any]], name: str) ->
 def _by_repeat(results: Sequence[TaskRuns], name: str) -> list[float]:
     """A method's speed-up in each repeat, over the prompts that both methods have finished in it;
     empty without ``plain``."""
-    pairs = [zip(result.runs[name], result.runs.get(REFERENCE, ()), strict=False) for result in results]
+    pairs = [
+        zip(result.runs[name], result.runs.get(REFERENCE, ()), strict=False) for result in results
+    ]
     speedups = []
     for repeat in zip_longest(*pairs):
         total, other = (_total(list(runs)) for runs in zip(*filter(None, repeat), strict=True))

@@ -241,9 +241,7 @@ def bench(
         sys.exit(130)
 
 
-def _page_of(
-    earlier: Path, folder: Path | None, model: str | None, prompts: Path | None
-) -> None:
+def _page_of(earlier: Path, folder: Path | None, model: str | None, prompts: Path | None) -> None:
     """Makes the page of an earlier run.
 
     Raises:

@@ -6,10 +6,12 @@ import platform
 import subprocess
 from pathlib import Path
 
+# Of /proc/cpuinfo's flags (x86) and features (Arm).
 _LINUX = (
-    "avx avx2 fma f16c avx_vnni avx512f avx512bw avx512vl avx512_vnni avx512_bf16 amx_int8 amx_bf16"
-    " asimd asimdhp asimddp i8mm bf16 sve sve2 sme"
-).split()
+    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl"),
+    *("avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
 _DARWIN = ("FEAT_FP16", "FEAT_DotProd", "FEAT_I8MM", "FEAT_BF16", "FEAT_SME")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from edge_conflayers.bench.page.style import drawing, method_styles
 
@@ -42,7 +43,7 @@ def draw(report: Mapping[str, Any]) -> Figure | None:
                 axes.plot(positions, values, marker=marker, color=colour, label=name)
         axes.set_ylim(0.0, 1.02)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("position in the draft")
         axes.set_ylabel("accepted")
         figure.legend(loc="outside upper center", ncols=3)

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from edge_conflayers.bench.page.style import ACCENT, GRID, drawing
 
@@ -28,7 +29,10 @@ def shares(report: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
         ]
         if texts:
             found[method] = {
-                key: [sum(layer in text[key] for text in texts) / len(texts) for layer in range(n_layer)]
+                key: [
+                    sum(layer in text[key] for text in texts) / len(texts)
+                    for layer in range(n_layer)
+                ]
                 for key in _PARTS
             }
     return found
@@ -49,7 +53,9 @@ def draw(report: Mapping[str, Any]) -> Figure | None:
                 labels.append((y, f"{method}, {_PARTS[key]}" if j == 0 else _PARTS[key]))
                 for layer, share in enumerate(values):
                     cell = (layer - 0.5, y - 0.45)
-                    axes.add_patch(Rectangle(cell, 1, 0.9, fill=False, edgecolor=GRID, linewidth=0.6))
+                    axes.add_patch(
+                        Rectangle(cell, 1, 0.9, fill=False, edgecolor=GRID, linewidth=0.6)
+                    )
                     if share:
                         axes.add_patch(
                             Rectangle(cell, 1, 0.9, color=ACCENT, alpha=share, linewidth=0)
@@ -60,6 +66,6 @@ def draw(report: Mapping[str, Any]) -> Figure | None:
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer")
         return figure

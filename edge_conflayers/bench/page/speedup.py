@@ -32,7 +32,9 @@ def rows(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {ALL: report["methods"], **report.get("categories", {})}
 
 
-def middle_half(report: Mapping[str, Any], category: str, method: str) -> tuple[float, float] | None:
+def middle_half(
+    report: Mapping[str, Any], category: str, method: str
+) -> tuple[float, float] | None:
     """Between which speed-ups the middle half of a category's texts is; of fewer than four texts,
     the least and the greatest. None without texts."""
     speedups = sorted(
@@ -107,9 +109,7 @@ def _draw_method(
 
 def _ends(report: Mapping[str, Any], names: Sequence[str]) -> list[float]:
     """The lowest ends of everything that is drawn."""
-    spreads = (
-        middle_half(report, category, name) for category in rows(report) for name in names
-    )
+    spreads = (middle_half(report, category, name) for category in rows(report) for name in names)
     return [low for low, _ in filter(None, spreads)] or [1.0]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from edge_conflayers.bench.page.style import ACCENT, INK, MUTED, drawing
 
@@ -45,15 +46,16 @@ def draw_c(report: Mapping[str, Any]) -> Figure | None:
     if not costs or not costs.get("c"):
         return None
     dropped = [len(each["skip_set"]) for each in costs["c"]]
-    floors = [floor_ms(costs, each.get("weight_bytes")) for each in costs["c"]]
+    found = (floor_ms(costs, each.get("weight_bytes")) for each in costs["c"])
+    floors = [floor for floor in found if floor is not None]
     with drawing(3.0) as figure:
         axes = figure.add_subplot()
         times = [each["c"] * costs["t1_ms"] for each in costs["c"]]
         axes.plot(dropped, times, "o-", color=ACCENT, label="measured: c(S) T1")
-        if None not in floors:
+        if len(floors) == len(dropped):
             axes.plot(dropped, floors, "--", color=INK, label="floor: weights read once")
         axes.set_ylim(0.0, 1.1 * max(times))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layers dropped")
         axes.set_ylabel("ms")
         figure.legend(loc="outside upper center", ncols=2)
