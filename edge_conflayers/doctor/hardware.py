@@ -10,11 +10,11 @@ from edge_conflayers.doctor.section import Section, size
 from edge_conflayers.machine.cpu_features import cpu_features
 from edge_conflayers.machine.memory_speed import MemoryReading
 
-_BUSY = 0.5  # CPUs' worth of other programs' time that disturbs measurements; not tuned
+_BUSY = 0.5  # programs, from which on they disturb measurements; not tuned
 
 
 def load() -> float | None:
-    """CPUs' worth of programs that ran or waited to, over the last minute; None where the system
+    """Programs that ran or waited for a CPU, on average over the last minute; None where the system
     does not say."""
     try:
         return os.getloadavg()[0]
@@ -53,8 +53,8 @@ def examine_machine(threads: int, reading: MemoryReading, busy: float | None) ->
     if busy is not None and busy > _BUSY:
         section.tell(
             "busy",
-            f"other programs took {busy:.1f} CPUs' time in the last minute: what is measured here"
-            " is slower than the machine is",
+            f"on average {busy:.1f} programs ran or waited for a CPU in the last minute: what is"
+            " measured here may be slower than the machine is",
         )
     section.tell("system", f"{section.data['os']}, Python {platform.python_version()}")
     memory = "unknown" if total is None else size(total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_conflayers.doctor.model_file import OURS, UPSTREAM, TypeUse
+from edge_conflayers.doctor.model_file import OURS, SMALL, UPSTREAM, TypeUse
 from edge_conflayers.doctor.section import Section
 from edge_conflayers.engine.ggml import TensorType, tensor_types
 
@@ -42,11 +42,11 @@ def examine_quantization(
         gb_per_s: at which memory is read; None if that is not known.
     """
     section = Section("quantization")
-    read = sum(use.bytes_read for use in uses)
+    read = sum(use.bytes_read for use in uses if use.kernel != SMALL)
     ours = sum(use.bytes_read for use in uses if use.kernel == OURS) / read if read else 0.0
     verdict = _verdict(uses, formats, ours)
     section.data = {"ours": ours, "suits": verdict.suits, "advice": verdict.advice}
-    section.tell("our kernels", f"serve {ours:.0%} of what a step reads")
+    section.tell("our kernels", f"serve {ours:.0%} of the matrices that a step reads")
     answer = "yes" if verdict.suits else "no"
     section.tell("suits", f"{answer}: {verdict.advice}" if verdict.advice else answer)
     others = floors(uses, formats, gb_per_s)

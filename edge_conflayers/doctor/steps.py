@@ -121,4 +121,4 @@ def _taken(measured: Measurement, floor: float | None) -> str:
     if floor is None:
         return text
     ratio = measured.t1 / floor
-    return f"{text}: {ratio:.2f} of that floor"
+    return f"{text}: {ratio:.2f} times that floor"

@@ -76,7 +76,7 @@ def report(**more: Any) -> dict[str, Any]:
             verify_seconds=0.6,
             drafter={"attention_dropped": [2], "mlp_dropped": [2, index % 4]},
         )
-        methods = {"plain": [run(seconds)] * 2, "conflayers": [layers, run(0.5)]}
+        methods = {"plain": [run(seconds)] * 2, "conflayers": [layers, run(2.0)]}
         results.append(TaskRuns(Task(prompt, (1, 2)), methods))
     made = make_report(
         {**HEAD, **more}, results, complete=True, max_tokens=4, sampling=SamplerSettings()

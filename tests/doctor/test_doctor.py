@@ -86,7 +86,7 @@ def test_damaged_files_are_a_line_and_exit_1(
 ) -> None:
     whole = tiny_path("llama").read_bytes()
     cases = {
-        "cut.gguf": (whole[:900], "cut off"),
+        "cut.gguf": (whole[:900], "damaged in its header"),
         "text.gguf": (b"no model", "not a GGUF file"),
         "half.gguf": (whole[: len(whole) * 3 // 4], "cannot be loaded"),
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +15,10 @@ from edge_conflayers.doctor.model_file import OURS, SMALL, UPSTREAM, type_uses
 from edge_conflayers.doctor.quantization import Verdict, examine_quantization, floors
 from edge_conflayers.doctor.section import size
 from edge_conflayers.doctor.steps import StepFacts
+from edge_conflayers.engine import binding, native
 from edge_conflayers.engine.ggml import tensor_types
-from edge_conflayers.engine.gguf_tensors import Tensor
+from edge_conflayers.engine.gguf_tensors import Tensor, read_tensors
+from edge_conflayers.engine.model import Model
 
 TYPES = {each.name: each for each in tensor_types().values()}
 FORMATS = {"Q4_0": "avx2", "Q8_0": "avx2", "Q4_K": "avx2", "Q6_K": "avx2", "F16": "avx2"}
@@ -121,3 +126,22 @@ def test_what_to_do_about_the_library() -> None:
 )
 def test_sizes(n: float, text: str) -> None:
     assert size(n) == text
+
+
+def test_the_library_keeps_in_its_own_layout_what_is_said_to_be_served(
+    tiny_path: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The library's log says how much it has repacked for our kernels."""
+    path = tiny_path("llama", n_layer=4, quant="q8_0")
+    native.log.show = True
+    try:
+        with Model(path, kernels="ecl") as loaded:
+            n_layer = loaded.n_layer
+    finally:
+        native.log.show = False
+    told = re.search(r"CPU_ECL model buffer size = +([\d.]+) MiB", capsys.readouterr().err)
+    uses = type_uses(read_tensors(path), binding.kernels("ecl")["formats"], n_layer)
+    ours = sum(use.bytes_read for use in uses if use.kernel == OURS)
+    assert (ours > 0) == (told is not None)
+    if told is not None:
+        assert float(told[1]) * 2**20 == pytest.approx(ours, rel=0.1, abs=2e4)
