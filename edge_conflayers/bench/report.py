@@ -88,8 +88,9 @@ def make_report(
     A prompt's ``all_speedups`` are the ratios of two runs of one repeat, and its ``speedup`` is
     their median: a machine whose speed changes affects it less than it affects times. ``copied``
     is the share of a text, in tokens, that its prompt has as well (``copied_tokens``).
-    ``attention_dropped`` and ``mlp_dropped`` are the layers that drafts did without at the end of
-    the text; null where no draft dropped any. What needs a method that was not run is null.
+    ``attention_dropped`` and ``mlp_dropped`` are the layers that drafts left out at the end of the
+    text, ``blocks`` those that a bridge replaced, from begin to end, and ``exit_layer`` is where
+    they left the model; null where no draft did. What needs a method that was not run is null.
     ``categories`` has the same figures for the prompts of each category; prompts without one are
     in none.
 
@@ -235,5 +236,5 @@ def _dropped(run: Generation) -> dict[str, Any]:
     """The layers that a text's drafts did without."""
     told = run.stats.drafter
     by_layers = told.get("rounds_by", {"layers": run.stats.drafted}).get("layers", 0)
-    names = ("attention_dropped", "mlp_dropped")
+    names = ("attention_dropped", "mlp_dropped", "blocks", "exit_layer")
     return {name: told.get(name) if by_layers else None for name in names}

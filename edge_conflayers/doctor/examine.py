@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -92,7 +93,9 @@ def _library() -> Section:
 
         return examine_library()
     except EdgeConflayersError as error:
-        return Section("library", problems=[str(error)])
+        set_by_user = os.environ.get("EDGE_CONFLAYERS_LIB")
+        instead = "unset EDGE_CONFLAYERS_LIB" if set_by_user else "install it with `pip install .`"
+        return Section("library", problems=[f"{error}: {instead}"])
 
 
 def _about_build(library: Section, hardware: Section, gpu_layers: int) -> list[str]:
@@ -167,10 +170,9 @@ def _examined(
     yield steps
     yield examine_memory(model, section.data.get("weight_bytes", _file_bytes(model.path)))
     verdict = None
-    if isinstance(model, Model):
+    if isinstance(model, Model) and not model.on_gpu:
         formats = binding.kernels(model.kernels)["formats"]
-        speed = None if model.on_gpu else reading.fastest
-        quantization, verdict = examine_quantization(uses, formats, speed)
+        quantization, verdict = examine_quantization(uses, formats, reading.fastest)
         yield quantization
     known = examine_known(Learned(model, threads))
     yield known

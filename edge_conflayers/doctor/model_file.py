@@ -112,7 +112,7 @@ def _tell_types(section: Section, model: Model) -> list[TypeUse]:
     from edge_conflayers.engine import binding
 
     tensors = read_tensors(model.path)
-    formats = binding.kernels(model.kernels)["formats"]
+    formats = {} if model.on_gpu else binding.kernels(model.kernels)["formats"]
     uses = type_uses(tensors, formats, model.n_layer, used_experts(model))
     weights = sum(tensor.n_values for tensor in tensors)
     section.data |= {

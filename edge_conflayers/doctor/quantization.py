@@ -87,7 +87,11 @@ def _serves(formats: Mapping[str, str], tensor_type: TensorType) -> bool:
 
 def _verdict(uses: Sequence[TypeUse], formats: Mapping[str, str], ours: float) -> Verdict:
     if not any(kernel != "upstream" for kernel in formats.values()):
-        return Verdict(False, "there are no kernels of ours for this CPU, so drafts cost more here")
+        return Verdict(
+            False,
+            "no kernel of ours is in use (--kernels upstream, or a CPU that they do not serve), so"
+            " that checking a draft costs as much as writing it",
+        )
     values = sum(use.values_read for use in uses)
     bits = sum(use.values_read * use.type.bits for use in uses) / values if values else 0.0
     if ours < _FULL:

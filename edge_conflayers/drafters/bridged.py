@@ -10,7 +10,6 @@ from typing import Any
 from edge_conflayers.bridges.bridge import Bridges, Floats
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary
-from edge_conflayers.drafters.layers import dropped_by
 from edge_conflayers.drafters.leaves import MOST, with_leaves
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import Session, TextSession
@@ -98,7 +97,6 @@ class BridgedDrafter:
         prediction = self.bridges.prediction
         return {
             "blocks": self.bridges.blocks,
-            **dropped_by(self.bridges.mask),
             "predicted_speedup": prediction.speed,
             "stop_probability": prediction.stop_probability,
             "max_draft": prediction.max_draft,

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import msgspec
 
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.drafters.layers import dropped_by
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.session import LayerMask, TextSession
 from edge_conflayers.errors import BadInput
@@ -187,7 +186,6 @@ class DelDrafter:
     ) -> None:
         self.settings = settings or DelSettings()
         self.cost = cost or layers_run(n_layer)
-        self._n_layer = n_layer
         self.records = {
             layer: ExitRecord(self.settings.decay) for layer in self.settings.exits_of(n_layer)
         }
@@ -271,7 +269,6 @@ class DelDrafter:
     def report(self) -> dict[str, Any]:
         return {
             "exit_layer": self.exit_layer,
-            **dropped_by(LayerMask.layers(range(self.exit_layer, self._n_layer))),
             "gamma": self.gamma,
             "alphas": {layer: record.alpha for layer, record in self.records.items()},
         }

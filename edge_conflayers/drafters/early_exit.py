@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_conflayers.decoding.round import Round
-from edge_conflayers.drafters.layers import dropped_by
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import LayerMask, TextSession
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.errors import BadInput
 
 
@@ -67,7 +66,6 @@ class LayerSkipDrafter:
     def __init__(self, n_layer: int, settings: LayerSkipSettings | None = None) -> None:
         self.settings = settings or LayerSkipSettings()
         self.exit_layer = self.settings.exit_of(n_layer)
-        self._after_exit = LayerMask.layers(range(self.exit_layer, n_layer))
 
     def begin(self, session: TextSession, prompt: Sequence[int]) -> None:
         """See ``Drafter.begin``; nothing to prepare."""
@@ -84,4 +82,4 @@ class LayerSkipDrafter:
         pass
 
     def report(self) -> dict[str, Any]:
-        return {"exit_layer": self.exit_layer, **dropped_by(self._after_exit)}
+        return {"exit_layer": self.exit_layer}

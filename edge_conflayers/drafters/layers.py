@@ -9,7 +9,7 @@ from typing import Any
 from edge_conflayers.decoding.round import Round
 from edge_conflayers.drafters.leaves import MOST, with_leaves
 from edge_conflayers.engine.draft import Draft
-from edge_conflayers.engine.session import LayerMask, TextSession
+from edge_conflayers.engine.session import TextSession
 from edge_conflayers.layer_search import PacedSearch, SkipSetSearch
 
 NAME = "layers"
@@ -21,14 +21,10 @@ def report_of(search: SkipSetSearch) -> dict[str, Any]:
     mask = search.mask
     return {
         "skip_set": sorted(mask.attention & mask.mlp),
-        **dropped_by(mask),
+        "attention_dropped": sorted(mask.attention),
+        "mlp_dropped": sorted(mask.mlp),
         "search_finished": search.finished,
     }
-
-
-def dropped_by(mask: LayerMask) -> dict[str, list[int]]:
-    """What to report of the layers that drafts do without, JSON-able."""
-    return {"attention_dropped": sorted(mask.attention), "mlp_dropped": sorted(mask.mlp)}
 
 
 class LayersDrafter:

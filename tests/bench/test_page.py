@@ -93,7 +93,14 @@ def earlier() -> dict[str, Any]:
     new = ("speedup_by_repeat", "drafted_at", "accepted_at", "sample_seconds")
     texts = [run for prompt in made["prompts"] for run in prompt["methods"].values()]
     for total in [*made["methods"].values(), *texts]:
-        for key in (*new, "prompt_seconds", "begin_seconds", "attention_dropped", "mlp_dropped"):
+        for key in (
+            *new,
+            "prompt_seconds",
+            "begin_seconds",
+            "attention_dropped",
+            "mlp_dropped",
+            "exit_layer",
+        ):
             total.pop(key, None)
     return made
 
@@ -219,6 +226,17 @@ def test_the_map_counts_texts() -> None:
     assert list(found) == ["conflayers"]
     assert found["conflayers"]["attention_dropped"] == [0, 0, 1, 0, 0, 0]
     assert found["conflayers"]["mlp_dropped"] == [0.25, 0.25, 1, 0.25, 0, 0]
+
+
+def test_the_map_shows_bridges_and_what_comes_after_an_exit() -> None:
+    run = {"exit_layer": 4, "attention_dropped": None, "mlp_dropped": None}
+    assert dropped.left_out(run, 6) == {
+        "attention_dropped": range(4, 6),
+        "mlp_dropped": range(4, 6),
+    }
+    assert dropped.left_out({**run, "exit_layer": None}, 6) is None
+    bridged = {**run, "exit_layer": None, "blocks": [[1, 3], [4, 5]]}
+    assert dropped.left_out(bridged, 6) == dict.fromkeys(run.keys() - {"exit_layer"}, [1, 2, 4])
 
 
 def test_methods_can_be_told_apart() -> None:

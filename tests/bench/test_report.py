@@ -151,14 +151,18 @@ def test_positions_are_summed_over_texts() -> None:
         ({"attention_dropped": [2], "mlp_dropped": [], "rounds_by": {"layers": 1}}, 7, ([2], [])),
         ({"attention_dropped": [2], "mlp_dropped": [], "rounds_by": {"plain": 9}}, 7, (None, None)),
         ({"source": "lookup"}, 7, (None, None)),
+        ({"exit_layer": 3}, 7, (None, None, 3)),
+        ({"exit_layer": 3}, 0, (None, None, None)),
+        ({"blocks": [(2, 5)]}, 7, (None, None, None, [(2, 5)])),
     ],
 )
 def test_dropped_layers_of_texts_that_were_drafted_with_them(
-    told: dict[str, Any], drafted: int, dropped: tuple[Any, Any]
+    told: dict[str, Any], drafted: int, dropped: tuple[Any, ...]
 ) -> None:
     text = report(runs(m=[generation(1.0, drafter=told, drafted=drafted)]))["prompts"][0]
     kept = text["methods"]["m"]
-    assert (kept["attention_dropped"], kept["mlp_dropped"]) == dropped
+    found = (kept["attention_dropped"], kept["mlp_dropped"], kept["exit_layer"], kept["blocks"])
+    assert found[: len(dropped)] == dropped
 
 
 def test_one_different_token_in_one_repeat_is_told() -> None:

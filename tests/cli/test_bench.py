@@ -142,7 +142,7 @@ def test_a_page_beside_the_json(
     assert 0 < costs["c"][-1]["weight_bytes"] < costs["weight_bytes"]
     assert sum(report["methods"]["conflayers"]["drafted_at"]) > 0
     for prompt in report["prompts"]:
-        assert prompt["methods"]["layerskip"]["attention_dropped"] == [3, 4, 5]
+        assert prompt["methods"]["layerskip"]["exit_layer"] == 3
         assert prompt["methods"]["recycling"]["mlp_dropped"] is None
     figures = sorted(each.stem for each in page.glob("*.svg"))
     assert {"speedup", "time", "verify", "drop", "layers"} <= set(figures)

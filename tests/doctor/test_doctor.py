@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,13 +116,28 @@ def test_an_unknown_architecture_is_a_line(tiny_path: Callable[..., Path], tmp_p
 
 def test_a_missing_library_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
-        raise EdgeConflayersError("the native library is not built; install the package")
+        raise EdgeConflayersError("the library does not load")
 
     monkeypatch.setattr("edge_conflayers.doctor.library.examine_library", missing)
+    monkeypatch.delenv("EDGE_CONFLAYERS_LIB", raising=False)
     done = doctor("absent.gguf")
     assert done.exit_code == 1
-    assert "BROKEN" in done.stdout and "native library is not built" in done.stdout
+    assert "the library does not load: install it with `pip install .`" in done.stdout
     assert "absent.gguf" not in done.stdout  # nothing can be said of a model
+
+
+def test_a_library_that_does_not_load_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_conflayers", "doctor", "model.gguf", "-t", "1"],
+        env={**os.environ, "EDGE_CONFLAYERS_LIB": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    text = " ".join(done.stdout.split())
+    assert (
+        f"the library in {tmp_path} does not load" in text and "unset EDGE_CONFLAYERS_LIB" in text
+    )
 
 
 def test_a_fault_while_measuring_keeps_what_was_found(

@@ -69,7 +69,7 @@ def test_the_verdict_on_a_quantization() -> None:
     assert not iq.suits and iq.advice.startswith("IQ4_XS goes through upstream's kernels")
     wide = verdict("F16", "F16")
     assert wide.suits and "16.0 bits a weight" in wide.advice and "3.3 times less" in wide.advice
-    assert "no kernels of ours" in verdict("Q4_K", formats=NO_KERNELS).advice
+    assert "no kernel of ours" in verdict("Q4_K", formats=NO_KERNELS).advice
     # Rows of 320 hold no K-quants, so that Q4_K_M falls back to wider types: nothing to gain.
     assert verdict("Q5_0", "Q8_0", width=320, formats={**FORMATS, "Q5_0": "avx2"}).advice == ""
     assert verdict("F16", "F16", width=320).advice

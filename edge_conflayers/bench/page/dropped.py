@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -15,27 +15,34 @@ _PARTS = {"attention_dropped": "attention", "mlp_dropped": "MLP"}
 
 
 def shares(report: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
-    """For each method that drops layers, by sub-layer and layer: the share of its texts at whose
-    end drafts did without it. Texts that it drafted nothing for do not count."""
+    """For each method whose drafts do without layers, by sub-layer and layer: the share of its
+    texts at whose end drafts did without it: it was dropped, bridged or after an early exit. Texts
+    that it drafted nothing for do not count."""
     n_layer = report.get("n_layer")
     if not isinstance(n_layer, int):
         return {}
     found: dict[str, dict[str, list[float]]] = {}
     for method in report["methods"]:
-        texts = [
-            prompt["methods"][method]
-            for prompt in report["prompts"]
-            if prompt["methods"][method].get("attention_dropped") is not None
-        ]
+        runs = [prompt["methods"][method] for prompt in report["prompts"]]
+        texts = [left for run in runs if (left := left_out(run, n_layer)) is not None]
         if texts:
             found[method] = {
-                key: [
-                    sum(layer in text[key] for text in texts) / len(texts)
-                    for layer in range(n_layer)
-                ]
+                key: [sum(i in text[key] for text in texts) / len(texts) for i in range(n_layer)]
                 for key in _PARTS
             }
     return found
+
+
+def left_out(run: Mapping[str, Any], n_layer: int) -> dict[str, Sequence[int]] | None:
+    """The layers that a text's drafts did without, by sub-layer; None if none did."""
+    if run.get("exit_layer") is not None:
+        return dict.fromkeys(_PARTS, range(run["exit_layer"], n_layer))
+    if run.get("blocks") is not None:
+        bridged = [layer for begin, end in run["blocks"] for layer in range(begin, end)]
+        return dict.fromkeys(_PARTS, bridged)
+    if run.get("attention_dropped") is None:
+        return None
+    return {key: run[key] for key in _PARTS}
 
 
 def draw(report: Mapping[str, Any]) -> Figure | None:

@@ -34,9 +34,9 @@ KINDS = (
     Kind(
         "speedup",
         "Speed by category",
-        "Tokens per second over plain decoding's in the same run. A marker is all of a category's"
-        " texts together; the bar behind it spans the middle half of its texts, or all of fewer"
-        " than four; thin strokes are the repeats, each by itself.",
+        "Tokens per second over plain decoding's in the same run. A marker is a category's texts"
+        " together, each by its median repeat; the bar behind it spans the middle half of its"
+        " texts, or all of fewer than four; thin strokes are the repeats, each by itself.",
         speedup.draw,
         "It needs plain decoding among the methods, and another one.",
     ),

@@ -104,7 +104,7 @@ def to_svg(figure: Figure, name: str, title: str, about: Mapping[str, str]) -> s
             kept in its description.
     """
     shown = " · ".join(list(about.values())[:3])
-    figure.text(0.99, -0.01, shown, ha="right", va="top", fontsize=7, color=MUTED)
+    figure.text(0.99, -0.01, shown, ha="right", va="top", fontsize=8, color=MUTED)
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(
