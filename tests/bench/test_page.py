@@ -236,7 +236,8 @@ def test_the_map_shows_bridges_and_what_comes_after_an_exit() -> None:
     }
     assert dropped.left_out({**run, "exit_layer": None}, 6) is None
     bridged = {**run, "exit_layer": None, "blocks": [[1, 3], [4, 5]]}
-    assert dropped.left_out(bridged, 6) == dict.fromkeys(run.keys() - {"exit_layer"}, [1, 2, 4])
+    layers = [1, 2, 4]
+    assert dropped.left_out(bridged, 6) == {"attention_dropped": layers, "mlp_dropped": layers}
 
 
 def test_methods_can_be_told_apart() -> None:
