@@ -16,6 +16,7 @@ FOLDERS = (
     "server",
     "train",
     "tune",
+    "doctor",
     "bench",
     "text_generator",
     "learned",

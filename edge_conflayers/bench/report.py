@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,14 @@ _TOTALS = (
     "rounds",
     "drafted",
     "accepted",
+    "prompt_seconds",
+    "begin_seconds",
     "draft_seconds",
     "verify_seconds",
     "search_seconds",
+    "sample_seconds",
 )
+_POSITIONS = ("drafted_at", "accepted_at")
 _CATEGORY_KEYS = (
     "tokens",
     "seconds",
@@ -38,6 +43,7 @@ _CATEGORY_KEYS = (
     "tokens_per_second",
     "speedup",
     "lowest_speedup",
+    "speedup_by_repeat",
     "acceptance_rate",
     "tokens_per_round",
     "identical",
@@ -75,13 +81,18 @@ def make_report(
     - ``tokens``, ``seconds`` and the like are sums over the prompts' median runs;
     - ``speedup`` and ``speedup_over_upstream`` are ratios of tokens per second;
     - ``lowest_speedup`` is that of the slowest text, among those of ``max_tokens`` tokens;
+    - ``speedup_by_repeat`` is the speed-up of each repeat by itself;
+    - ``drafted_at`` and ``accepted_at`` are as in ``Stats``;
     - ``identical`` says whether every run of every prompt has the tokens of ``plain``'s first run.
 
-    A prompt's ``speedup`` is the median over the repeats of the ratio of two runs of one repeat:
-    a machine whose speed changes affects it less than it affects times. ``copied`` is the share of
-    a text, in tokens, that its prompt has as well (``copied_tokens``). What needs a method that
-    was not run is null. ``categories`` has the same figures for the prompts of each category;
-    prompts without one are in none.
+    A prompt's ``all_speedups`` are the ratios of two runs of one repeat, and its ``speedup`` is
+    their median: a machine whose speed changes affects it less than it affects times. ``copied``
+    is the share of a text, in tokens, that its prompt has as well (``copied_tokens``).
+    ``attention_dropped`` and ``mlp_dropped`` are the layers that drafts left out at the end of the
+    text, ``blocks`` those that a bridge replaced, from begin to end, and ``exit_layer`` is where
+    they left the model; null where no draft did. What needs a method that was not run is null.
+    ``categories`` has the same figures for the prompts of each category; prompts without one are
+    in none.
 
     Args:
         head: where it was measured, as ``about`` gives it.
@@ -125,6 +136,7 @@ def _compare(pairs: Sequence[tuple[TaskRuns, dict[str, Any]]]) -> dict[str, dict
     for name, total in methods.items():
         total["speedup"] = _over(total, methods.get(REFERENCE))
         total["lowest_speedup"] = min(_speedups_of_full_length(prompts, name), default=None)
+        total["speedup_by_repeat"] = _by_repeat([result for result, _ in pairs], name)
         total["speedup_over_upstream"] = _over(total, methods.get(UPSTREAM))
         verdicts = [prompt["methods"][name]["identical"] for prompt in prompts]
         total["identical"] = None if None in verdicts else all(verdicts)
@@ -142,16 +154,37 @@ def _speedups_of_full_length(prompts: Sequence[Mapping[str, Any]], name: str) ->
     ]
 
 
+def _by_repeat(results: Sequence[TaskRuns], name: str) -> list[float]:
+    """A method's speed-up in each repeat, over the prompts that both methods have finished in it;
+    empty without ``plain``."""
+    pairs = [
+        zip(result.runs[name], result.runs.get(REFERENCE, ()), strict=False) for result in results
+    ]
+    speedups = []
+    for repeat in zip_longest(*pairs):
+        total, other = (_total(list(runs)) for runs in zip(*filter(None, repeat), strict=True))
+        ratio = _over(total, other)
+        if ratio is not None:
+            speedups.append(ratio)
+    return speedups
+
+
 def _total(runs: Sequence[Generation]) -> dict[str, Any]:
     sums = {name: sum(getattr(run.stats, name) for run in runs) for name in _TOTALS}
     drafted, accepted = sums.pop("drafted"), sums.pop("accepted")
     rounds, seconds = sums["rounds"], sums["seconds"]
     return {
         **sums,
+        **{name: _summed([getattr(run.stats, name) for run in runs]) for name in _POSITIONS},
         "tokens_per_second": sums["tokens"] / seconds if seconds > 0 else 0.0,
         "tokens_per_round": sums["tokens"] / rounds if rounds else 0.0,
         "acceptance_rate": accepted / drafted if drafted else None,
     }
+
+
+def _summed(counts: Sequence[Sequence[int]]) -> list[int]:
+    """Sums by position of lists that need not be of one length."""
+    return [sum(at) for at in zip_longest(*counts, fillvalue=0)]
 
 
 def _over(total: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | None:
@@ -189,11 +222,19 @@ def _runs(
     return {
         **_total([chosen]),
         "copied": copied_tokens(task.tokens, chosen.tokens) / n_tokens if n_tokens else 0.0,
-        "prompt_seconds": chosen.stats.prompt_seconds,
-        "begin_seconds": chosen.stats.begin_seconds,
+        **_dropped(chosen),
         "finish_reason": chosen.stats.finish_reason,
         "speedup": median(ratios) if ratios else None,
+        "all_speedups": ratios,
         "identical": differs is None if reference else None,
         "first_difference": differs,
         "all_seconds": [run.stats.seconds for run in runs],
     }
+
+
+def _dropped(run: Generation) -> dict[str, Any]:
+    """The layers that a text's drafts did without."""
+    told = run.stats.drafter
+    by_layers = told.get("rounds_by", {"layers": run.stats.drafted}).get("layers", 0)
+    names = ("attention_dropped", "mlp_dropped", "blocks", "exit_layer")
+    return {name: told.get(name) if by_layers else None for name in names}

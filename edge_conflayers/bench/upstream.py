@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine import binding, native
+from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
@@ -113,13 +114,12 @@ def decode(
         verified = time.perf_counter()
         stats.draft_seconds += drafted - before
         stats.verify_seconds += verified - drafted
-        stats.rounds += 1
-        stats.drafted += len(draft)
+        stats.add_draft(Draft(tuple(draft)))
         for i, expected in enumerate([*draft, None]):
             written.append(sampler.sample(session, i))
             if written[-1] != expected:
                 break
-            stats.accepted += 1
+            stats.add_accepted(i)
             if ended():
                 break
         session.rollback(len(prompt) + len(written) - 1)

@@ -11,6 +11,7 @@ from edge_conflayers import __version__
 from edge_conflayers.cli import failures, streams
 from edge_conflayers.cli.bench import bench
 from edge_conflayers.cli.cost import cost
+from edge_conflayers.cli.doctor import doctor
 from edge_conflayers.cli.export import export
 from edge_conflayers.cli.interrupts import delivered
 from edge_conflayers.cli.models import models
@@ -53,5 +54,5 @@ def main(ctx: click.Context, debug: bool) -> None:
         ctx.call_on_close(lambda: setattr(native.log, "show", False))
 
 
-for command in (run, models, bench, cost, tune, train, export):
+for command in (run, models, bench, cost, doctor, tune, train, export):
     main.add_command(command)

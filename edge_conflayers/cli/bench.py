@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -23,7 +24,6 @@ from edge_conflayers.cli.options import (
     json_option,
     kernels_option,
     method_names,
-    model_argument,
     predict_option,
     prompts_option,
     provider_option,
@@ -32,7 +32,7 @@ from edge_conflayers.cli.options import (
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_options
 from edge_conflayers.cli.terminal import print_table
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.runner import Engine, Generation
@@ -42,9 +42,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@model_argument
+@click.argument("model", required=False)
 @prompts_option(
-    required=True,
     help="JSON lines with `turns` (its first is used), `prompt` or `question`; or text, one prompt"
     " per block between blank lines.",
 )
@@ -71,6 +70,17 @@ if TYPE_CHECKING:
 @raw_option
 @json_option
 @file_option(
+    "--report",
+    "report_folder",
+    help="Folder for a page with figures (index.html, *.svg). What steps cost here is measured as"
+    " well, after the texts.",
+)
+@file_option(
+    "--from-json",
+    "earlier",
+    help="Run nothing: make the page of a file that --json wrote. Without MODEL, with --report.",
+)
+@file_option(
     "--upstream-lib",
     help="Folder of the unpatched library.  [default: that of `make upstream`]",
 )
@@ -79,8 +89,8 @@ if TYPE_CHECKING:
 @kernels_option
 @provider_option
 def bench(
-    model: str,
-    prompts_file: Path,
+    model: str | None,
+    prompts_file: Path | None,
     methods: str,
     draft_model: str | None,
     epsilon: float | None,
@@ -91,6 +101,8 @@ def bench(
     tuned: bool,
     raw: bool,
     json_file: Path | None,
+    report_folder: Path | None,
+    earlier: Path | None,
     upstream_lib: Path | None,
     ctx: int | None,
     threads: int | None,
@@ -103,12 +115,22 @@ def bench(
 
     Ctrl-C keeps the prompts that all methods have finished.
     """
+    if report_folder is not None:
+        from edge_conflayers.bench.page import check_extra
+
+        check_extra()
+    if earlier is not None:
+        _page_of(earlier, report_folder, model, prompts_file)
+        return
+    if model is None or prompts_file is None:
+        missing = "argument 'MODEL'" if model is None else "option '--prompts'"
+        raise click.UsageError(f"Missing {missing}.")
     prompts = workloads.spread(workloads.load(prompts_file), limit)
 
     from edge_conflayers import machine
     from edge_conflayers.bench import report as reports
     from edge_conflayers.bench import tables
-    from edge_conflayers.bench.about import about
+    from edge_conflayers.bench.about import about, about_model
     from edge_conflayers.bench.runner import LocalEngine, context_for, make_task, run, warm_up
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
     from edge_conflayers.engine.sampling import SamplerSettings
@@ -132,6 +154,10 @@ def bench(
     settings = SamplerSettings(**sampler_arguments(**sampling))
     if json_file is not None:
         check_writable(json_file, model, draft_model, prompts_file)
+    if report_folder is not None:
+        from edge_conflayers.bench.page.write import make_folder
+
+        make_folder(report_folder)
     path = find_model(model)
     threads = machine.threads_to_use(threads)
     with ExitStack() as stack:
@@ -186,9 +212,16 @@ def bench(
         results, complete = run(
             engines, tasks, max_tokens=predict, repeat=repeat, fresh=fresh, on_progress=_tell
         )
+        head = {
+            **about(path, threads),
+            **about_model(loaded),
+            "command": shlex.join(["edge-conflayers", *sys.argv[1:]]),
+        }
+        if report_folder is not None and complete:
+            head["costs"] = _step_costs(loaded, threads)
     if results:
         report = reports.make_report(
-            about(path, threads),
+            head,
             results,
             complete=complete,
             max_tokens=predict,
@@ -200,9 +233,55 @@ def bench(
         if report["categories"]:
             click.echo()
             print_table(tables.category_header(report), tables.category_rows(report))
+        if report_folder is not None:
+            _write_page(report, report_folder)
     if not complete:
         click.echo(f"interrupted: {len(results)} of {len(tasks)} prompts reported", err=True)
         sys.exit(130)
+
+
+def _page_of(earlier: Path, folder: Path | None, model: str | None, prompts: Path | None) -> None:
+    """Makes the page of an earlier run.
+
+    Raises:
+        BadInput: there is no folder for it, something is named to be run, or the file is no report.
+    """
+    if folder is None:
+        raise BadInput("--from-json makes a page; give a folder for it with --report")
+    if model is not None or prompts is not None:
+        raise BadInput("--from-json runs nothing; leave out MODEL and --prompts")
+    from edge_conflayers.bench.page.load import load_report
+
+    _write_page(load_report(earlier), folder)
+
+
+def _write_page(report: Mapping[str, Any], folder: Path) -> None:
+    from edge_conflayers.bench.page.write import write_page
+
+    page, *figures = write_page(report, folder)
+    click.echo(f"report: {page} and {len(figures)} figures", err=True)
+
+
+def _step_costs(model: LanguageModel, threads: int) -> dict[str, Any] | None:
+    """What steps cost here, as ``cost`` measures it; None where that cannot be done."""
+    from edge_conflayers.costs.report import ROOM, measure
+
+    context, repeat = 128, 3
+    try:
+        with (
+            model.open_session(n_ctx=context + ROOM, threads=threads) as session,
+            click.progressbar(length=repeat, label="step costs", file=sys.stderr) as bar,
+        ):
+            measured = measure(
+                session,
+                context=context,
+                repeat=repeat,
+                on_progress=lambda done, total: bar.update(1),
+            )
+    except EdgeConflayersError as error:
+        click.echo(f"step costs are left out: {error}", err=True)
+        return None
+    return measured.to_json()
 
 
 def _tuned(learned: Learned, model: LanguageModel, threads: int) -> dict[str, Any]:

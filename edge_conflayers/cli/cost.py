@@ -90,3 +90,5 @@ def cost(
     )
     if report.memory_gb_per_s is not None:
         click.echo(f"memory read by {report.threads} threads: {report.memory_gb_per_s:.1f} GB/s")
+    if report.floor_ms is not None:
+        click.echo(f"reading the weights alone takes {report.floor_ms:.2f} ms a step")

@@ -3,20 +3,18 @@ memory."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from statistics import median
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from edge_conflayers import machine
+from edge_conflayers.costs.bytes_read import bytes_read_by
 from edge_conflayers.costs.timer import PLAIN, Step, StepTimer
 from edge_conflayers.engine.session import NO_MASK, LayerMask, TextSession
 from edge_conflayers.errors import BadInput
+from edge_conflayers.machine.memory_speed import MemoryReading
 
 LARGEST_STEP = 16
 """Tokens of the largest step that is measured."""
@@ -30,15 +28,18 @@ _TEXT = (
 )
 _T1_EVERY = 6  # kinds of steps; T1 is in every ratio, so it is timed more often. Not tuned
 _SWITCHES = 4  # between two graphs in each repeat; not tuned
-_READ_BYTES = 512 << 20  # many times any CPU's cache
-_LEAST_READ_BYTES = 128 << 20  # still more than the last-level caches of most CPUs
 
 
 class SkipCost(msgspec.Struct, frozen=True):
-    """c(S) of a skip set of whole layers (0-based)."""
+    """c(S) of a skip set of whole layers (0-based).
+
+    Attributes:
+        weight_bytes: that such a step reads; None where that is not known.
+    """
 
     skip_set: tuple[int, ...]
     c: float
+    weight_bytes: float | None = None
 
 
 class GraphSwitch(msgspec.Struct, frozen=True):
@@ -69,6 +70,7 @@ class CostReport(msgspec.Struct, frozen=True):
         graph_switch: what changing between two kinds of step costs.
         memory_gb_per_s: memory read by all threads in the same run, 10^9 bytes per second; None if
             memory was too short to measure it.
+        weight_bytes: that a full one-token step reads; None where that is not known.
     """
 
     t1_ms: float
@@ -78,6 +80,14 @@ class CostReport(msgspec.Struct, frozen=True):
     threads: int
     graph_switch: GraphSwitch
     memory_gb_per_s: float | None = None
+    weight_bytes: float | None = None
+
+    @property
+    def floor_ms(self) -> float | None:
+        """Milliseconds that reading the weights alone takes; None where that is not known."""
+        if self.weight_bytes is None or self.memory_gb_per_s is None:
+            return None
+        return self.weight_bytes / self.memory_gb_per_s / 1e6
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able."""
@@ -107,7 +117,7 @@ def measure(
     """Measures the costs of steps and the speed of memory; clears the session.
 
     Times are medians over the repeats, taken as ``StepTimer.median_seconds`` says. Memory is read
-    once a repeat: 512 MiB of int64 in equal parts, each summed by numpy in a thread of its own.
+    once a repeat, as ``MemoryReading`` says.
 
     Args:
         session: with room for ``context + ROOM`` tokens.
@@ -128,7 +138,7 @@ def measure(
     skip_sets = ladder(session.model.n_layer)
     if not timer.serves(LayerMask.layers(skip_sets[-1])):
         skip_sets = []
-    reading = _MemoryReading(session.threads)
+    reading = MemoryReading(session.threads)
     done = 0
 
     def on_repeat() -> None:
@@ -152,17 +162,23 @@ def measure(
     graph_switch = _switch(session, timer, masked, Step(4), _SWITCHES * repeat)
     session.set_mask(NO_MASK)
     session.clear()
+    read = None if session.model.on_gpu else bytes_read_by(session.model)
     return CostReport(
         t1_ms=t1 * 1e3,
         v={n: seconds[Step(n)] / t1 for n in range(2, LARGEST_STEP + 1)},
         c=tuple(
-            SkipCost(skip_set, seconds[Step(mask=LayerMask.layers(skip_set))] / t1)
+            SkipCost(
+                skip_set,
+                seconds[Step(mask=LayerMask.layers(skip_set))] / t1,
+                None if read is None else read.under(LayerMask.layers(skip_set)),
+            )
             for skip_set in skip_sets
         ),
         context=context,
         threads=session.threads,
         graph_switch=graph_switch,
         memory_gb_per_s=reading.median,
+        weight_bytes=None if read is None else read.under(),
     )
 
 
@@ -185,33 +201,6 @@ def _switch(
         build_ms=(after.build_seconds - before.build_seconds) * 1e3 / switches,
         wall_ms=sum(slower) / len(slower) * 1e3,
     )
-
-
-class _MemoryReading:
-    """Measures the speed at which all threads together read memory that no cache holds."""
-
-    def __init__(self, threads: int) -> None:
-        free = machine.available_memory()
-        size = _READ_BYTES if free is None else min(_READ_BYTES, free // 4)
-        self._parts: Sequence[Any] = []
-        self._rates: list[float] = []
-        if size >= _LEAST_READ_BYTES:
-            self._parts = np.array_split(np.ones(size // 8, dtype=np.int64), threads)
-
-    def read(self) -> None:
-        """Reads all of it once, if there is memory enough."""
-        if not self._parts:
-            return
-        with ThreadPoolExecutor(len(self._parts)) as pool:
-            started = time.perf_counter()
-            list(pool.map(np.add.reduce, self._parts))  # numpy releases the GIL
-            spent = time.perf_counter() - started
-        self._rates.append(sum(part.nbytes for part in self._parts) / spent / 1e9)
-
-    @property
-    def median(self) -> float | None:
-        """10^9 bytes per second; None if nothing was read."""
-        return median(self._rates) if self._rates else None
 
 
 def rows(report: CostReport) -> Iterator[tuple[str, str, str]]:

@@ -124,11 +124,10 @@ def _draft_and_verify(text: Writing, drafter: Drafter) -> Generator[int, None, b
     try:
         session.verify(text.pending, draft)
         verify_seconds = clock.charge("verify_seconds")
-        stats.rounds += 1
-        stats.drafted += len(draft.tokens)
+        stats.add_draft(draft)
         while path.accepts(token := sampler.sample(session, path.output)):
             clock.charge("sample_seconds")
-            stats.accepted += 1
+            stats.add_accepted(len(path.nodes) - 1)
             stats.add_token(draft.source(path.nodes[-1]))
             ended = session.model.ends_text(token)
             if ended:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from edge_conflayers.decoding.round import Round
+from edge_conflayers.engine.draft import Draft
 
 FULL_MODEL = "full"
 
@@ -22,6 +23,9 @@ class Stats:
         prompt_tokens, tokens: tokens read and written.
         rounds: full-model steps after the prompt.
         drafted, accepted: tokens, over all rounds.
+        drafted_at, accepted_at: by position in a draft, the first first: rounds that drafted so
+            far, and rounds whose token there was accepted. Where drafts are trees, a position is a
+            depth.
         prompt_seconds: reading the prompt.
         begin_seconds: the drafter's preparation after the prompt; not part of ``seconds``.
         seconds: writing the text, which the next four are part of.
@@ -40,6 +44,8 @@ class Stats:
     rounds: int = 0
     drafted: int = 0
     accepted: int = 0
+    drafted_at: list[int] = field(default_factory=list)
+    accepted_at: list[int] = field(default_factory=list)
     prompt_seconds: float = 0.0
     begin_seconds: float = 0.0
     seconds: float = 0.0
@@ -56,6 +62,22 @@ class Stats:
         """Counts one more token of the text."""
         self.tokens += 1
         self.sources.append(source)
+
+    def add_draft(self, draft: Draft) -> None:
+        """Counts a round by what it has verified."""
+        self.rounds += 1
+        self.drafted += len(draft.tokens)
+        depth = draft.depth
+        while len(self.drafted_at) < depth:
+            self.drafted_at.append(0)
+            self.accepted_at.append(0)
+        for position in range(depth):
+            self.drafted_at[position] += 1
+
+    def add_accepted(self, position: int) -> None:
+        """Counts a token at this position of the last draft as accepted."""
+        self.accepted += 1
+        self.accepted_at[position] += 1
 
     def add_round(self, round: Round) -> None:
         """Records a round that is over."""

@@ -8,10 +8,9 @@ import functools
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
-from edge_conflayers.engine.native import LIBRARY
+from edge_conflayers.engine.ggml import library
 from edge_conflayers.errors import BadInput
 
 KernelChoice = Literal["ecl", "upstream", "upstream-as-is"]
@@ -19,15 +18,10 @@ _KERNEL_CHOICES: dict[KernelChoice, int] = {"upstream": 0, "ecl": 1, "upstream-a
 
 
 def _cpu_kernels() -> Any:
-    """The library of ggml's CPU backend, which libllama has loaded already; None in upstream's own
-    build, which knows nothing of ours."""
-    for suffix in (".so", ".dylib", ".dll"):
-        for prefix in ("lib", ""):
-            path = Path(LIBRARY._name).parent / f"{prefix}ggml-cpu{suffix}"
-            if path.exists():
-                cpu = ctypes.CDLL(str(path))
-                return cpu if hasattr(cpu, "ecl_kernels_describe") else None
-    return None
+    """The library of ggml's CPU backend; None in upstream's own build, which knows nothing of
+    ours."""
+    cpu = library("ggml-cpu")
+    return cpu if hasattr(cpu, "ecl_kernels_describe") else None
 
 
 _cpu = _cpu_kernels()

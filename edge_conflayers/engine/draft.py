@@ -75,6 +75,16 @@ class Draft:
             n += 1
         return n
 
+    @property
+    def depth(self) -> int:
+        """Tokens of the longest branch."""
+        if not self.parents:
+            return len(self.tokens)
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 if parent == ROOT else depths[parent] + 1)
+        return max(depths, default=0)
+
     def child(self, parent: int, token: int) -> int | None:
         """The index of the child of ``parent`` that is this token; None if there is none."""
         for index in range(parent + 1, len(self.tokens)):

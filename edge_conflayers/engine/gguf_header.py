@@ -18,7 +18,8 @@ from edge_conflayers.errors import BadInput
 Value = int | float | bool | str | tuple[int | float | bool, ...]
 
 _VERSIONS = (2, 3)
-_FIXED_BYTES = 24  # magic, version, and the two counts
+FIXED_BYTES = 24
+"""Magic, version, and the two counts."""
 _STRING, _ARRAY = 8, 9
 # By GGUF's number of the type (ggml/include/gguf.h), as struct writes it.
 _SCALARS = {
@@ -80,7 +81,7 @@ def read_header(path: Path, *, whole: bool = False) -> Header:
     """
     try:
         with path.open("rb") as stream:
-            start = stream.read(_FIXED_BYTES)
+            start = stream.read(FIXED_BYTES)
             _check_start(path, start)
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _read(data, whole)
@@ -99,7 +100,7 @@ def read_header(path: Path, *, whole: bool = False) -> Header:
 def _check_start(path: Path, start: bytes) -> None:
     if start[:4] != b"GGUF":
         raise BadInput(f"{path} is not a GGUF file; convert it, or give one that is")
-    if len(start) < _FIXED_BYTES:
+    if len(start) < FIXED_BYTES:
         raise _CutOff
     version = int.from_bytes(start[4:8], "little")
     if version not in _VERSIONS:
@@ -118,7 +119,7 @@ def _read(data: mmap.mmap, whole: bool) -> Header:
     lengths: dict[str, int] = {}
     strings: dict[str, tuple[str, ...]] = {}
     extents: dict[str, tuple[int, int]] = {}
-    at = _FIXED_BYTES
+    at = FIXED_BYTES
     try:
         for _ in range(n_pairs):
             begin = at

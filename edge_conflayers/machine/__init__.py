@@ -75,6 +75,11 @@ def _system_memory() -> int | None:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
+    return total_memory()
+
+
+def total_memory() -> int | None:
+    """Bytes of the machine's memory; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -23,14 +23,20 @@ METHOD_KEYS = {
     "tokens_per_second",
     "speedup",
     "lowest_speedup",
+    "speedup_by_repeat",
     "speedup_over_upstream",
     "copied",
     "tokens_per_round",
     "acceptance_rate",
     "rounds",
+    "drafted_at",
+    "accepted_at",
+    "prompt_seconds",
+    "begin_seconds",
     "draft_seconds",
     "verify_seconds",
     "search_seconds",
+    "sample_seconds",
     "identical",
 }
 
@@ -115,6 +121,50 @@ def test_the_slowest_text_of_full_length_by_pairs() -> None:
     assert tables.table_rows(made)[1][5] == "0.80"
 
 
+def test_each_repeat_has_a_speedup_of_its_own() -> None:
+    """A prompt that was interrupted in its second repeat counts in the first only."""
+    whole = runs(plain=[generation(1.0), generation(3.0)], auto=[generation(0.5), generation(1.0)])
+    cut = runs(plain=[generation(3.0), generation(1.0)], auto=[generation(0.5)])
+    made = report(whole, cut)
+    assert made["methods"]["auto"]["speedup_by_repeat"] == [pytest.approx(4.0), pytest.approx(3.0)]
+    assert made["methods"]["plain"]["speedup_by_repeat"] == [1.0, 1.0]
+    assert made["prompts"][0]["methods"]["auto"]["all_speedups"] == [2.0, 3.0]
+    alone = report(runs(auto=[generation(1.0)]))
+    assert alone["methods"]["auto"]["speedup_by_repeat"] == []
+
+
+def test_positions_are_summed_over_texts() -> None:
+    made = report(
+        runs(auto=[generation(1.0, drafted_at=[5, 3], accepted_at=[4, 1])]),
+        runs(auto=[generation(1.0, drafted_at=[2, 2, 1], accepted_at=[2, 1, 1])]),
+        runs(auto=[generation(1.0)]),
+    )
+    assert made["methods"]["auto"]["drafted_at"] == [7, 5, 1]
+    assert made["methods"]["auto"]["accepted_at"] == [6, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("told", "drafted", "dropped"),
+    [
+        ({"attention_dropped": [2], "mlp_dropped": [3, 4]}, 7, ([2], [3, 4])),
+        ({"attention_dropped": [2], "mlp_dropped": [3]}, 0, (None, None)),
+        ({"attention_dropped": [2], "mlp_dropped": [], "rounds_by": {"layers": 1}}, 7, ([2], [])),
+        ({"attention_dropped": [2], "mlp_dropped": [], "rounds_by": {"plain": 9}}, 7, (None, None)),
+        ({"source": "lookup"}, 7, (None, None)),
+        ({"exit_layer": 3}, 7, (None, None, 3)),
+        ({"exit_layer": 3}, 0, (None, None, None)),
+        ({"blocks": [(2, 5)]}, 7, (None, None, None, [(2, 5)])),
+    ],
+)
+def test_dropped_layers_of_texts_that_were_drafted_with_them(
+    told: dict[str, Any], drafted: int, dropped: tuple[Any, ...]
+) -> None:
+    text = report(runs(m=[generation(1.0, drafter=told, drafted=drafted)]))["prompts"][0]
+    kept = text["methods"]["m"]
+    found = (kept["attention_dropped"], kept["mlp_dropped"], kept["exit_layer"], kept["blocks"])
+    assert found[: len(dropped)] == dropped
+
+
 def test_one_different_token_in_one_repeat_is_told() -> None:
     good = runs(plain=[generation(1.0)] * 2, other=[generation(1.0)] * 2)
     bad = runs(plain=[generation(1.0)] * 2, other=[generation(1.0), generation(2.0, "abxd")])
@@ -163,6 +213,7 @@ def test_the_keys() -> None:
         "model",
         "machine",
         "threads",
+        "version",
         "upstream_version",
         "date",
         "complete",
@@ -221,6 +272,7 @@ def test_categories_are_compared_apart() -> None:
         "tokens_per_second": pytest.approx(8 / 0.75),
         "speedup": pytest.approx(2 / 0.75),
         "lowest_speedup": 2.0,
+        "speedup_by_repeat": [pytest.approx(2 / 0.75)],
         "acceptance_rate": 0.5,
         "tokens_per_round": 2.0,
         "identical": False,

@@ -123,6 +123,32 @@ def test_methods_side_by_side_and_by_category(tiny: Path, prompts: Path, tmp_pat
     assert {len(row) for row in rows} == {len(header)}
 
 
+def test_a_page_beside_the_json(
+    tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("sys.argv", ["x", "bench", "a model", "--report", "page"])
+    out, page = tmp_path / "out.json", tmp_path / "page"
+    done = bench(
+        *(tiny, "--prompts", prompts, "-n", 24, "-t", 1, "--json", out, "--report", page),
+        *("--methods", "plain,conflayers,layerskip,recycling"),
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads(out.read_text())
+    assert report["command"] == "edge-conflayers bench 'a model' --report page"
+    assert (report["architecture"], report["n_layer"]) == ("llama", 6)
+    costs = report["costs"]
+    assert list(costs["v"]) == [str(n) for n in range(2, 17)] and costs["c"]
+    assert 0 < costs["c"][-1]["weight_bytes"] < costs["weight_bytes"]
+    assert sum(report["methods"]["conflayers"]["drafted_at"]) > 0
+    for prompt in report["prompts"]:
+        assert prompt["methods"]["layerskip"]["exit_layer"] == 3
+        assert prompt["methods"]["recycling"]["mlp_dropped"] is None
+    figures = sorted(each.stem for each in page.glob("*.svg"))
+    assert {"speedup", "time", "verify", "drop", "layers"} <= set(figures)
+    assert "index.html" in done.stderr and "index.html" not in done.stdout
+
+
 def test_an_interrupt_keeps_what_is_complete(
     tiny: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,7 @@ def test_each_set_is_spread_evenly(n_layer: int) -> None:
 def test_the_json_has_a_key_for_every_n_and_the_layers_of_every_set() -> None:
     content = json.loads(json.dumps(COSTS.to_json(), allow_nan=False))
     assert content["v"] == {"2": 1.7, "16": 5.2}
-    assert content["c"][1] == {"skip_set": [3, 7], "c": 0.93}
+    assert content["c"][1] == {"skip_set": [3, 7], "c": 0.93, "weight_bytes": None}
     assert content["graph_switch"] == {"graphs_built": 0.0, "build_ms": 0.01, "wall_ms": -0.2}
     assert (content["t1_ms"], content["context"], content["threads"]) == (36.5, 128, 2)
     assert content["memory_gb_per_s"] == 61.5

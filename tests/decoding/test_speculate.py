@@ -117,6 +117,9 @@ def check(found: Any, expected: Any) -> None:
     assert held == plain_held == text[:-1]
     assert stats.tokens == len(text) and stats.prompt_tokens == PROMPT
     assert 0 <= stats.accepted <= stats.drafted
+    assert sum(stats.accepted_at) == stats.accepted
+    assert len(stats.drafted_at) == len(stats.accepted_at)
+    assert all(a <= d for a, d in zip(stats.accepted_at, stats.drafted_at, strict=True))
     # Each round gives its accepted tokens and one more, unless the last accepted one ended the
     # text; the first token comes from the prompt.
     assert stats.tokens - 1 - (stats.rounds + stats.accepted) in (0, -1)
