@@ -7,12 +7,15 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 from edge_conflayers import machine
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.closing import Closing
+from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.logits_hook import LogitsWatcher
 from edge_conflayers.engine.model_options import ModelOptions
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import TextSession
@@ -41,7 +44,8 @@ class TextGenerator(Closing):
     ``save`` and ``close``, also when a ``with`` block ends in an exception or Ctrl-C.
 
     Args:
-        path: the .gguf file, or the folder that `export` wrote.
+        path: the .gguf file, or the folder that `export` wrote; or a model that is open, and stays
+            so.
         method: a name of ``methods.METHODS``.
         n_ctx: tokens of the context, prompt and text; 0 for what the model was trained for; None
             for what each text needs, at least 4096.
@@ -62,7 +66,7 @@ class TextGenerator(Closing):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | LanguageModel,
         *,
         method: str = "auto",
         n_ctx: int | None = None,
@@ -84,17 +88,30 @@ class TextGenerator(Closing):
         self._text: Generator[int, None, None] | None = None  # the last one begun
         self._resumed = False  # whether the method goes on from what was learned
         self._closed = False
+        self._arguments: dict[str, Any] = {
+            "method": method,
+            "n_ctx": n_ctx,
+            "threads": threads,
+            "draft_model": draft_model,
+            "epsilon": epsilon,
+            "fresh": fresh,
+            "profiles": profiles,
+        }
         check_draft_model((method,), given=draft_model is not None)
         check_epsilon((method,), epsilon)
         with ExitStack() as stack:
-            self.model = stack.enter_context(
-                open_model(
-                    path,
-                    gpu_layers=gpu_layers,
-                    kernels=kernels,
-                    provider=provider,
-                    threads=self.threads,
-                    options=options,
+            self.model = (
+                path
+                if isinstance(path, LanguageModel)
+                else stack.enter_context(
+                    open_model(
+                        path,
+                        gpu_layers=gpu_layers,
+                        kernels=kernels,
+                        provider=provider,
+                        threads=self.threads,
+                        options=options,
+                    )
                 )
             )
             self.learned = Learned(self.model, self.threads, profiles)
@@ -161,14 +178,19 @@ class TextGenerator(Closing):
         *,
         max_tokens: int | None = None,
         stats: Stats | None = None,
+        watchers: Sequence[LogitsWatcher] = (),
     ) -> Generator[int, None, None]:
         """Yields the tokens that the model writes after a prompt, each as soon as it is certain.
+
+        What the cache still holds of the prompt is not read again, as far as that leaves the text
+        what it would be in a generator just opened.
 
         Args:
             prompt: at least one token (``model.tokenize``).
             sampling: how tokens are drawn; greedily if not given.
             max_tokens: at least 0; None for as many as fit in the context.
             stats: filled in as it goes; complete when the iteration ends, however it ends.
+            watchers: see the logits of each draw, and may change them.
 
         Raises:
             BadInput: settings or a grammar that cannot be used, a prompt that does not fit, no
@@ -180,13 +202,14 @@ class TextGenerator(Closing):
         if self._text is not None:
             self._text.close()  # it would go on from this text
         session = self.open(len(prompt), max_tokens)
-        session.clear()
-        with closing(Sampler(self.model, sampling or SamplerSettings())) as sampler:
+        with closing(Sampler(self.model, sampling or SamplerSettings(), watchers)) as sampler:
             self._method.prepare(session)
+            kept = session.keep_prefix(prompt)
             self._text = text = generate(
                 session,
                 prompt,
                 sampler,
+                kept=kept,
                 drafter=self._method.drafter,
                 max_tokens=max_tokens,
                 stats=stats,
@@ -198,6 +221,19 @@ class TextGenerator(Closing):
                 "another text was begun before this one ended; write one after the other, or open"
                 " a TextGenerator for each"
             )
+
+    def another(self) -> TextGenerator:
+        """A generator of the same kind over the same model, with a cache of its own; to be closed
+        before this one."""
+        return TextGenerator(self.model, **self._arguments)
+
+    def session(self) -> TextSession:
+        """The session that holds the last text, opened if there is none."""
+        return self._session or self.open(0, 0)
+
+    def held(self, prompt: Sequence[int]) -> int:
+        """Tokens of a prompt's beginning that need not be read again."""
+        return 0 if self._session is None else self._session.held_prefix(prompt)
 
     def write(
         self,

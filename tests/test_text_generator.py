@@ -159,3 +159,38 @@ def test_a_text_never_goes_on_from_another(
 def test_a_number_of_tokens_that_is_none(path: Path, store: ProfileStore, most: Any) -> None:
     with opened(path, store) as generator, pytest.raises(BadInput, match="max_tokens"):
         next(generator.generate([1, 2], max_tokens=most))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_a_text_that_goes_on_from_a_kept_prefix_is_a_fresh_ones(
+    tiny_path: TinyPath, store: ProfileStore, architecture: str
+) -> None:
+    path = tiny_path(architecture, n_layer=4, layer_gain=0.2)
+    sampling = SamplerSettings(temperature=0.7, seed=11)
+    kept = accepted = 0
+    with opened(path, store, "lookup", n_ctx=4096) as generator:
+        prompt = random_tokens(generator.model, 300) * 2
+        for turn in range(6):
+            stats = Stats()
+            settings = sampling if turn % 2 else None
+            text = list(generator.generate(prompt, settings, max_tokens=40, stats=stats))
+            kept += stats.cached_tokens
+            accepted += stats.accepted
+            with opened(path, store, "lookup", n_ctx=4096) as fresh:
+                assert list(fresh.generate(prompt, settings, max_tokens=40)) == text
+            prompt = [*prompt, *text, *random_tokens(generator.model, 60, seed=turn)]
+    assert kept > 512 and accepted > 0
+
+
+def test_the_last_prompt_again_is_read_only_where_it_must_be(
+    path: Path, store: ProfileStore
+) -> None:
+    with opened(path, store, "plain", n_ctx=2048) as generator:
+        prompt = random_tokens(generator.model, 1024)
+        assert generator.held(prompt) == 0
+        first = list(generator.generate(prompt, max_tokens=5))
+        stats = Stats()
+        assert list(generator.generate(prompt, max_tokens=5, stats=stats)) == first
+        assert stats.cached_tokens == 512 == generator.held(prompt)
+        assert stats.prompt_tokens == 1024
+        assert generator.held([*prompt, 3]) == 1024

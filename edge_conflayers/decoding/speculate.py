@@ -32,6 +32,7 @@ def generate(
     prompt: Sequence[int],
     sampler: Sampler,
     *,
+    kept: int = 0,
     drafter: Drafter | None = None,
     max_tokens: int | None = None,
     stats: Stats | None = None,
@@ -42,6 +43,7 @@ def generate(
         session: the prompt is added to what it holds. However the iteration ends, it then also
             holds the text, less its last token.
         prompt: at least one token.
+        kept: tokens of the prompt that are what the session holds, and are not read again.
         sampler: may have drawn some tokens more if the iteration is ended early.
         drafter: None decodes plainly; so does any where the session does not verify drafts.
         max_tokens: None for as many as fit in the context.
@@ -58,9 +60,9 @@ def generate(
     clock = Clock(stats)
     if drafter is not None and not session.verifies_drafts:
         drafter = None
-    session.read(prompt)
+    session.read(prompt[kept:])
     sampler.read(prompt)
-    stats.prompt_tokens = len(prompt)
+    stats.prompt_tokens, stats.cached_tokens = len(prompt), kept
     clock.charge("prompt_seconds")
     if drafter is not None:
         drafter.begin(session, prompt)

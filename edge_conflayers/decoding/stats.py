@@ -20,7 +20,8 @@ class Stats:
     """What one generation did and what it cost, in seconds of wall time.
 
     Attributes:
-        prompt_tokens, tokens: tokens read and written.
+        prompt_tokens, tokens: tokens of the prompt and of the text.
+        cached_tokens: those of the prompt that the cache still held from the text before.
         rounds: full-model steps after the prompt.
         drafted, accepted: tokens, over all rounds.
         drafted_at, accepted_at: by position in a draft, the first first: rounds that drafted so
@@ -40,6 +41,7 @@ class Stats:
     """
 
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     tokens: int = 0
     rounds: int = 0
     drafted: int = 0

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.constraints import Constraint, Kind, check_constraint, make_constraint
 from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.logits_hook import LogitsHook, LogitsWatcher
 from edge_conflayers.engine.native import llama
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
@@ -23,6 +24,7 @@ RANDOM_SEEDS = (-1, 2**32 - 1)
 _LEAST_TEMPERATURE = 1e-3
 # The penalties keep a buffer of as many tokens.
 _MOST_LAST_N = 2**20
+_MIROSTAT_TOKENS = 100  # that it looks at to estimate its parameters, as in the paper
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class SamplerSettings:
             the model was trained for.
         frequency_penalty: subtracted from a recent token's logit for each time it occurred.
         presence_penalty: subtracted from a recent token's logit once.
+        penalize_prompt: whether the prompt's tokens count as recent ones.
+        mirostat: 1 or 2 draws by that version of Mirostat (arXiv 2007.14966) in place of the other
+            filters; 0 does not. Not at temperature 0.
+        mirostat_tau: the surprise of a token that it aims at.
+        mirostat_eta: how fast it corrects itself.
         dry_multiplier: DRY's penalty on a token that would go on with a repeated sequence of n
             tokens is dry_multiplier * dry_base ** (n - dry_allowed_length); 0 is none.
         dry_base: 1 or more; below that there is no penalty.
@@ -78,6 +85,10 @@ class SamplerSettings:
     repeat_last_n: int = 64
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    penalize_prompt: bool = True
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
     dry_multiplier: float = 0.0
     dry_base: float = 1.75
     dry_allowed_length: int = 2
@@ -105,6 +116,9 @@ class SamplerSettings:
         check_number("repeat-last-n", self.repeat_last_n, -1, _MOST_LAST_N, whole=True)
         check_number("frequency-penalty", self.frequency_penalty, -100.0, 100.0)
         check_number("presence-penalty", self.presence_penalty, -100.0, 100.0)
+        check_number("mirostat", self.mirostat, 0, 2, whole=True)
+        check_number("mirostat-tau", self.mirostat_tau, 0.0, 100.0)
+        check_number("mirostat-eta", self.mirostat_eta, 0.0, 1.0)
         check_number("dry-multiplier", self.dry_multiplier, 0.0, 100.0)
         check_number("dry-base", self.dry_base, 0.0, 100.0)
         check_number("dry-allowed-length", self.dry_allowed_length, 0, MOST_INT32, whole=True)
@@ -168,21 +182,34 @@ class Sampler:
     """Draws the tokens of one text, in order; the same logits in the same order give the same
     tokens.
 
+    Args:
+        watchers: see the logits of each draw, one after the other, before anything changes them.
+
     Raises:
         BadInput: a constraint that cannot be enforced, or a bias for a token that the model does
             not have.
     """
 
-    def __init__(self, model: LanguageModel, settings: SamplerSettings) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: SamplerSettings,
+        watchers: Sequence[LogitsWatcher] = (),
+    ) -> None:
         self.model = model
         self.settings = settings
+        self._hooks = [LogitsHook(watcher) for watcher in watchers]
         self._native: binding.Samplers | None = None
         self._constraint: Constraint | None = None
         self._check_bias()
         self._chain: Any = self._make_chain()
+        by_logits_alone = settings.is_argmax and not self._hooks
+        self._argmax_first = by_logits_alone and settings.constraint is not None
         samplers = binding.Samplers(
-            None if settings.is_argmax and settings.constraint is None else self._chain
+            None if by_logits_alone and settings.constraint is None else self._chain
         )
+        for hook in self._hooks:
+            hook.samplers = samplers
         if settings.constraint is not None:
             try:
                 self._constraint = make_constraint(model, samplers, *settings.constraint)
@@ -208,9 +235,13 @@ class Sampler:
 
     def read(self, prompt: Iterable[int]) -> None:
         """Shows the prompt to the penalties, as llama.cpp does."""
-        if self.settings.penalizes:
+        if self.settings.penalizes and self.settings.penalize_prompt:
+            for hook in self._hooks:
+                hook.reading = True
             for token in prompt:
                 llama.llama_sampler_accept(self._chain, token)
+            for hook in self._hooks:
+                hook.reading = False
 
     def sample(self, session: KeepsLogits, index: int) -> int:
         """Draws the next token of the text.
@@ -223,7 +254,7 @@ class Sampler:
             BadInput: the constraint allows no token.
         """
         samplers = self.native
-        if self._constraint is not None and self.settings.is_argmax:
+        if self._constraint is not None and self._argmax_first:
             token = session.argmax(index)
             if self._constraint.takes(token):
                 return token
@@ -236,6 +267,8 @@ class Sampler:
         def add(link: Any) -> None:
             llama.llama_sampler_chain_add(chain, link)
 
+        for hook in self._hooks:
+            add(hook.handle)
         if settings.logit_bias:
             add(self._bias())
         if settings.penalizes:
@@ -249,6 +282,10 @@ class Sampler:
                 )
             )
             add(self._dry())
+        if settings.temperature > 0.0 and settings.mirostat:
+            add(llama.llama_sampler_init_temp(settings.temperature))
+            add(self._mirostat())
+            return chain
         if settings.temperature > 0.0 or settings.drops_most_likely:
             add(llama.llama_sampler_init_top_n_sigma(settings.top_n_sigma))
             add(llama.llama_sampler_init_top_k(settings.top_k))
@@ -263,6 +300,15 @@ class Sampler:
         add(llama.llama_sampler_init_temp(settings.temperature))
         add(llama.llama_sampler_init_dist(settings.seed))
         return chain
+
+    def _mirostat(self) -> Any:
+        settings = self.settings
+        seed, tau, eta = settings.seed, settings.mirostat_tau, settings.mirostat_eta
+        if settings.mirostat == 2:
+            return llama.llama_sampler_init_mirostat_v2(seed, tau, eta)
+        return llama.llama_sampler_init_mirostat(
+            self.model.n_vocab, seed, tau, eta, _MIROSTAT_TOKENS
+        )
 
     def _dry(self) -> Any:
         settings = self.settings

@@ -26,6 +26,7 @@ from edge_conflayers.engine.session.checks import (
 )
 from edge_conflayers.engine.session.kv_cache import check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
+from edge_conflayers.engine.session.read_batches import ReadBatches
 from edge_conflayers.engine.session.results import (
     MOST_WRITTEN,
     Confidences,
@@ -33,6 +34,7 @@ from edge_conflayers.engine.session.results import (
     Outputs,
     Stretch,
 )
+from edge_conflayers.engine.session.saved_text import SavedText
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
 from edge_conflayers.onnx import masked, rows
@@ -85,6 +87,9 @@ class OnnxSession(Closing):
         self._max_outputs = min(max_outputs, self._n_ctx)
         self.tokens: list[int] = []
         self._mask = NO_MASK
+        heads = model.hyperparameter("attention.head_count", 1)
+        self._batch = max(1, min(_BATCH, _SCORES // (4 * heads * self._n_ctx)))
+        self._read = ReadBatches(self._batch)
         self._kept: npt.NDArray[np.float32] | None = None  # logits of the last step
         self._open_steps: Steps | None = Steps(
             model,
@@ -149,12 +154,13 @@ class OnnxSession(Closing):
         """See ``TextSession.read``. After an interrupt between batches, the session holds the
         batches that were read."""
         check_prompt(self, len(tokens))
-        heads = self._model.hyperparameter("attention.head_count", 1)
-        batch = max(1, min(_BATCH, _SCORES // (4 * heads * self._n_ctx)))
-        for begin in range(0, len(tokens), batch):
-            part = tokens[begin : begin + batch]
-            self._kept = self._steps.run(part, len(self.tokens), 1)
+        for begin in range(0, len(tokens), self._batch):
+            part = tokens[begin : begin + self._batch]
+            at = len(self.tokens)
+            self._kept = self._steps.run(part, at, 1)
             self.tokens.extend(part)
+            if not self._mask:
+                self._read.read(at, len(part))
 
     def verify(self, pending: Sequence[int], draft: Draft) -> None:
         """See ``TextSession.verify``; of chains only."""
@@ -179,12 +185,31 @@ class OnnxSession(Closing):
     def rollback(self, length: int) -> None:
         """See ``TextSession.rollback``."""
         del self.tokens[length:]
+        self._read.forget(len(self.tokens))
 
     rewind = rollback
 
+    def held_prefix(self, prompt: Sequence[int]) -> int:
+        """See ``KeepsText.held_prefix``."""
+        return self._read.kept(self.tokens, prompt)
+
+    def keep_prefix(self, prompt: Sequence[int]) -> int:
+        """See ``KeepsText.keep_prefix``."""
+        kept = self.held_prefix(prompt)
+        self.rollback(kept)
+        return kept
+
+    def saved(self) -> SavedText:
+        """See ``KeepsText.saved``: the tokens only."""
+        return SavedText(tuple(self.tokens))
+
+    def restore(self, saved: SavedText) -> None:
+        """See ``KeepsText.restore``: it is all read again."""
+        self.clear()
+
     def clear(self) -> None:
         """See ``TextSession.clear``."""
-        self.tokens.clear()
+        self.rollback(0)
 
     # Logits of the last step
 

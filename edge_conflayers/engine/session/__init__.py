@@ -5,6 +5,7 @@
 - ``cached_text``: the text, its steps and their logits; ``session``: drafts and verification
 - ``mask``: the layers that a step leaves out
 - ``kv_cache``, ``context``: the cache's size, and llama.cpp's context
+- ``kept_text``, ``read_batches``, ``saved_text``: what of a text is kept for the next
 - ``exact_batch``: tokens that can be verified at once without a change of bits
 - beside the text: ``probe`` (confidences of sub-layers), ``replay`` (a masked model's tokens along
   the text), ``branches`` (steps from given hidden states), ``next_state_head``, ``taught_exits``

@@ -20,6 +20,7 @@ from edge_conflayers.engine.session.checks import check_prompt, check_step
 from edge_conflayers.engine.session.context import Context
 from edge_conflayers.engine.session.kv_cache import KVType, check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
+from edge_conflayers.engine.session.read_batches import ReadBatches
 from edge_conflayers.engine.session.results import GraphStats, Outputs
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
@@ -48,6 +49,7 @@ class CachedText(Closing):
 
     Attributes:
         tokens: the text in the cache, in order.
+        read_batches: what of it was read in whole batches.
         kv_type: of keys and values in the cache; both, if they differ.
 
     Raises:
@@ -83,6 +85,7 @@ class CachedText(Closing):
         self.threads = machine.threads_to_use(threads)
         self._mask = NO_MASK
         self._batch = min(batch, self.n_ctx)
+        self.read_batches = ReadBatches(self._batch)
         self.max_outputs = min(max_outputs, self._batch)
         check_memory(model, self.n_ctx, kv_type)
 
@@ -192,7 +195,10 @@ class CachedText(Closing):
         for begin in range(0, len(tokens), self._batch):
             part = tokens[begin : begin + self._batch]
             last = begin + len(part) == len(tokens)
+            at = len(self.tokens)
             self._decode(binding.ecl_read, part, "last" if last else "none")
+            if not self._mask:
+                self.read_batches.read(at, len(part))
 
     def logits(self, index: int = -1) -> npt.NDArray[np.float32]:
         """The logits of one kept output of the last step.
@@ -269,6 +275,7 @@ class CachedText(Closing):
                 f"architecture '{self.model.architecture}' cannot forget tokens; use --method plain"
             )
         del self.tokens[length:]
+        self.read_batches.forget(length)
 
     def rewind(self, length: int) -> None:
         """Forgets everything from position ``length`` on, whatever that takes: where the model's
@@ -279,6 +286,21 @@ class CachedText(Closing):
             kept = self.tokens[:length]
             self.clear()
             self.read(kept)
+
+    def held_prefix(self, prompt: Sequence[int]) -> int:
+        """See ``KeepsText.held_prefix``; nothing where the model's memory cannot be rolled back
+        so far."""
+        kept = self.read_batches.kept(self.tokens, prompt)
+        return kept if self.model.forgets and self.has_window_before(kept) else 0
+
+    def keep_prefix(self, prompt: Sequence[int]) -> int:
+        """See ``KeepsText.keep_prefix``."""
+        kept = self.held_prefix(prompt)
+        if kept > 0:
+            self.rollback(kept)
+        else:
+            self.clear()
+        return kept
 
     def has_window_before(self, position: int) -> bool:
         """Whether the cache still holds all that a token at this position attends to."""
@@ -292,6 +314,7 @@ class CachedText(Closing):
         """Removes the whole text."""
         llama.llama_memory_clear(self.context.memory, True)
         self.tokens.clear()
+        self.read_batches.forget(0)
 
     def graph_stats(self) -> GraphStats:
         """Counts of compute graphs so far."""

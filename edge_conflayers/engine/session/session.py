@@ -21,6 +21,7 @@ from edge_conflayers.engine.session.mask import LayerMask
 from edge_conflayers.engine.session.probe import probe, probe_stream
 from edge_conflayers.engine.session.replay import replay
 from edge_conflayers.engine.session.results import MOST_WRITTEN, Confidences, Stretch
+from edge_conflayers.engine.session.saved_text import SavedText, restore, saved
 
 _UNKNOWN = -1  # stands for a token that is not known yet
 
@@ -277,6 +278,14 @@ class Session(CachedText):
             ),
         )
         self.exits_reused += reused.value
+
+    def saved(self) -> SavedText:
+        """See ``KeepsText.saved``."""
+        return saved(self)
+
+    def restore(self, saved: SavedText) -> None:
+        """See ``KeepsText.restore``."""
+        restore(self, saved)
 
     def replay(
         self,

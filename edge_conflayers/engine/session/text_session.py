@@ -12,13 +12,14 @@ import numpy.typing as npt
 from edge_conflayers.engine import binding
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.language_model import LanguageModel
+from edge_conflayers.engine.session.kept_text import KeepsText
 from edge_conflayers.engine.session.mask import LayerMask
 from edge_conflayers.engine.session.results import Confidences, GraphStats, Outputs, Stretch
 
 _Self = TypeVar("_Self", bound="TextSession")
 
 
-class TextSession(Protocol):
+class TextSession(KeepsText, Protocol):
     """A text that is written by drafting and verification, in a KV cache of its own.
 
     Attributes:
