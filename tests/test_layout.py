@@ -14,10 +14,13 @@ ROOT = Path(edge_conflayers.__file__).parent
 FOLDERS = (
     "cli",
     "server",
+    "llama",
+    "generating",
     "train",
     "tune",
     "doctor",
     "bench",
+    "completions",
     "text_generator",
     "learned",
     "methods",

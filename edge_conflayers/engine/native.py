@@ -81,6 +81,11 @@ def _load_binding() -> ModuleType:
     return sys.modules["llama_cpp.llama_cpp"]
 
 
+def binding_module(name: str) -> Any:
+    """Another module of llama-cpp-python's, which is loaded with the first."""
+    return sys.modules[f"llama_cpp.{name}"]
+
+
 llama: Any = _load_binding()
 LIBRARY: Any = llama._lib
 """The library itself, for ctypes."""
