@@ -182,3 +182,44 @@ def test_slots_write_at_the_same_time_what_they_write_alone(path: Path, tmp_path
         for thread in threads:
             thread.join()
         assert [found[i] for i in range(6)] == alone
+
+
+@pytest.mark.parametrize("mirostat", [1, 2])
+def test_drafts_leave_mirostats_text_as_it_is(
+    generator: TextGenerator, path: Path, tmp_path: Path, mirostat: int
+) -> None:
+    settings = SamplerSettings(
+        temperature=0.6, seed=2, mirostat=mirostat, mirostat_tau=1.0, mirostat_eta=0.3
+    )
+    prompt = repeating(generator)
+    pieces = list(write(generator, TextRequest(prompt, settings, max_tokens=60)))
+    assert pieces[-1].stats.accepted > 0
+    store = ProfileStore(tmp_path / "other")
+    with TextGenerator(path, method="plain", threads=1, profiles=store) as plain:
+        other = list(write(plain, TextRequest(prompt, settings, max_tokens=60)))
+        assert text_of(other) == text_of(pieces)
+        usual = SamplerSettings(temperature=0.6, seed=2)
+        assert text_of(list(write(plain, TextRequest(prompt, usual, max_tokens=60)))) != text_of(
+            pieces
+        )
+
+
+def test_penalties_may_leave_the_prompt_out(generator: TextGenerator) -> None:
+    prompt = repeating(generator)
+    texts = [
+        text_of(
+            list(
+                write(
+                    generator,
+                    TextRequest(
+                        prompt,
+                        SamplerSettings(repeat_penalty=2.0, penalize_prompt=penalized),
+                        max_tokens=20,
+                    ),
+                )
+            )
+        )
+        for penalized in (True, False)
+    ]
+    plain = text_of(list(write(generator, TextRequest(prompt, max_tokens=1))))
+    assert texts[0] != texts[1] and texts[1].startswith(plain)
