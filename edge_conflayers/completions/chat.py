@@ -31,7 +31,7 @@ class ChatRequest:
         tools: that it may call, by name.
         forced: the tool whose arguments the text is, all of it.
         must_call: whether the text is one call, as JSON.
-        formats: how the model writes calls; none for an answer that calls no tools.
+        formats: how the model writes calls, where it may.
     """
 
     text: TextRequest
@@ -46,7 +46,8 @@ class ChatRequest:
 
     def reader(self) -> ToolCallReader | None:
         """Divides the answer into text and calls as it comes; None if all of it is text."""
-        return ToolCallReader(self.formats, self.tools) if self.formats else None
+        forced = self.forced is not None or self.must_call
+        return ToolCallReader(self.formats, self.tools) if self.tools and not forced else None
 
     def forced_calls(self, text: str) -> list[ToolCall]:
         """The call that the whole text is."""

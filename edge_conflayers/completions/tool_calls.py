@@ -28,12 +28,10 @@ class Format:
     """How models write calls.
 
     Attributes:
-        sign: by which a template shows that its model writes so.
-        begin: what calls begin with; "" for a JSON object that is the whole answer.
-        tokens: names of control tokens that are part of it.
+        begin: what calls begin with, by which a template also shows that its model writes so.
+        tokens: names of special tokens that are part of it.
     """
 
-    sign: str
     begin: str
     tokens: tuple[str, ...] = ()
 
@@ -44,14 +42,13 @@ def _deepseek(name: str) -> str:
 
 FORMATS = (
     # Hermes, Qwen 2.5 and 3, SmolLM 2 and 3
-    Format("<tool_call>", "<tool_call>", ("<tool_call>", "</tool_call>")),
+    Format("<tool_call>", ("<tool_call>", "</tool_call>")),
     # Mistral
-    Format("[TOOL_CALLS]", "[TOOL_CALLS]", ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")),
+    Format("[TOOL_CALLS]", ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")),
     # Phi 4, Granite
-    Format("<|tool_call|>", "<|tool_call|>", ("<|tool_call|>", "<|/tool_call|>")),
+    Format("<|tool_call|>", ("<|tool_call|>", "<|/tool_call|>")),
     # DeepSeek
     Format(
-        _deepseek("calls▁begin"),
         _deepseek("calls▁begin"),
         tuple(
             _deepseek(each)
@@ -59,9 +56,11 @@ FORMATS = (
         ),
     ),
     # Llama 3
-    Format("<|python_tag|>", "<|python_tag|>", ("<|python_tag|>",)),
-    Format('"parameters"', ""),
+    Format("<|python_tag|>", ("<|python_tag|>",)),
 )
+# An answer that begins so may be a call and nothing else, as Llama 3 writes it, and weak models
+# whatever their template says.
+_BARE = ("{", "[", "```")
 
 # Qwen 3 Coder
 _XML_CALL = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
@@ -74,7 +73,7 @@ _NAMED = re.compile(
 
 def formats_of(template: str | None) -> tuple[Format, ...]:
     """How a model writes calls, by its chat template."""
-    return tuple(each for each in FORMATS if each.sign in (template or ""))
+    return tuple(each for each in FORMATS if each.begin in (template or ""))
 
 
 class ToolCallReader:
@@ -87,18 +86,19 @@ class ToolCallReader:
 
     def __init__(self, formats: Sequence[Format], tools: Mapping[str, Any]) -> None:
         self._tools = tools
-        self._bare = any(not each.begin for each in formats)  # until text was shown
-        self._begins = StopStrings([each.begin for each in formats if each.begin])
+        self._may_be_bare = True
+        self._begins = StopStrings([each.begin for each in formats])
         self._text = ""
         self._shown = 0  # characters of it
 
     def feed(self, text: str) -> str:
         """Takes the next piece of an answer; returns what of it is text for sure."""
         self._text += text
-        if self._bare:
-            if self._text.lstrip()[:1] in ("", "{", "["):
+        if self._may_be_bare:
+            begun = self._text.lstrip()
+            if begun.startswith(_BARE) or any(each.startswith(begun) for each in _BARE):
                 return ""
-            self._bare, text = False, self._text
+            self._may_be_bare, text = False, self._text
         shown = self._begins.feed(text)
         self._shown += len(shown)
         return shown

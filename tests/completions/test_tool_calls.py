@@ -26,13 +26,14 @@ ANSWERS = {
     "phi": ("<|tool_call|>", f"<|tool_call|>[{json.dumps(CALL)}]<|/tool_call|>"),
     "deepseek": (
         f"<{BAR}tool▁calls▁begin{BAR}>",
-        f"<{BAR}tool▁calls▁begin{BAR}><{BAR}tool▁call▁begin{BAR}>function<{BAR}tool▁sep{BAR}>weather"
-        f"\n```json\n{json.dumps(CALL['arguments'])}\n```<{BAR}tool▁call▁end{BAR}>",
+        f"<{BAR}tool▁calls▁begin{BAR}><{BAR}tool▁call▁begin{BAR}>function<{BAR}tool▁sep{BAR}>"
+        f"weather\n```json\n{json.dumps(CALL['arguments'])}\n```<{BAR}tool▁call▁end{BAR}>",
     ),
     "llama-3": (
-        '"parameters"',
+        "nothing of the kind",
         json.dumps({"name": "weather", "parameters": CALL["arguments"]}),
     ),
+    "qwen-coder": ("<tool_call>", f"```json\n{json.dumps(CALL)}\n```"),
 }
 
 
@@ -40,7 +41,11 @@ ANSWERS = {
 @given(data=st.data())
 def test_a_call_is_found_however_the_answer_is_cut(kind: str, data: st.DataObject) -> None:
     sign, answer = ANSWERS[kind]
-    before = "" if kind == "llama-3" else data.draw(st.sampled_from(["", "I will look. "]))
+    before = (
+        ""
+        if kind in ("llama-3", "qwen-coder")
+        else data.draw(st.sampled_from(["", "I will look. "]))
+    )
     text = before + answer
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
     reader = ToolCallReader(formats_of(f"a template with {sign}"), {"weather": {}})
@@ -66,12 +71,14 @@ def test_several_calls_are_all_found() -> None:
         '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>',
         "<tool_call>not JSON</tool_call>",
         '{"weather": "fine"}',
+        "```python\nweather()\n```",
+        "[1, 2]",
         "a < b, and <tool",
         "",
     ],
 )
 def test_what_is_no_call_is_text(text: str) -> None:
-    for sign in ("<tool_call>", '"parameters"'):
+    for sign in ("<tool_call>", ""):
         reader = ToolCallReader(formats_of(sign), {"weather": {}})
         shown = "".join(reader.feed(letter) for letter in text)
         rest, calls = reader.end()
