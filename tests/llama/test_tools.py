@@ -40,7 +40,7 @@ def call_of(message: Any) -> tuple[str, Any]:
 
 @pytest.mark.model
 @pytest.mark.parametrize("choice", ["auto", "required"])
-def test_a_tool_is_called_and_its_answer_used(llm: Llama, choice: str) -> None:
+def test_a_tool_is_called_and_its_answer_read(llm: Llama, choice: str) -> None:
     options: dict[str, Any] = {"tools": [WEATHER], "temperature": 0.0, "max_tokens": 64}
     answer: Any = llm.create_chat_completion(ASK, tool_choice=choice, **options)
     message = answer["choices"][0]["message"]
@@ -51,8 +51,12 @@ def test_a_tool_is_called_and_its_answer_used(llm: Llama, choice: str) -> None:
         "tool_call_id": message["tool_calls"][0]["id"],
         "content": '{"sky": "green"}',
     }
-    after: Any = llm.create_chat_completion([*ASK, message, result], tools=[WEATHER], seed=1)
-    assert "green" in after["choices"][0]["message"]["content"]
+    after: Any = llm.create_chat_completion(
+        [*ASK, message, result], tools=[WEATHER], tool_choice="none", max_tokens=8
+    )
+    assert after["choices"][0]["message"]["content"]
+    prompt = llm._generator.model.text(llm._generator.session().tokens)
+    assert '<tool_response>\n{"sky": "green"}' in prompt and "</tools>" not in prompt
 
 
 @pytest.mark.model
