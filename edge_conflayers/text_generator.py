@@ -56,6 +56,10 @@ class TextGenerator(Closing):
         draft_model: a second model's .gguf file or folder, for the methods that draft with one.
         epsilon: the accuracy that dssd calibrates its exits for; None for its own choice.
         options: adapters, positions and cache types of the model, as for ``Model``.
+        exact_reuse: what the cache holds of a prompt is used again only as far as the text is then
+            what a generator just opened would write. Otherwise all of it is, as llama.cpp does,
+            which saves the time to read a conversation's last turns again; texts then depend on the
+            texts before them by rounding, and on who drafts as little as ever.
         fresh: neither use nor keep what is learned, but for the exits that dssd cannot do without.
         profiles: where it is kept; None for the user's own.
 
@@ -77,12 +81,14 @@ class TextGenerator(Closing):
         draft_model: str | Path | None = None,
         epsilon: float | None = None,
         options: ModelOptions | None = None,
+        exact_reuse: bool = True,
         fresh: bool = False,
         profiles: ProfileStore | None = None,
     ) -> None:
         self.method_name = method
         self.threads = machine.threads_to_use(threads)
         self._n_ctx = n_ctx
+        self._exact_reuse = exact_reuse
         self._fresh = fresh
         self._session: TextSession | None = None
         self._text: Generator[int, None, None] | None = None  # the last one begun
@@ -94,6 +100,7 @@ class TextGenerator(Closing):
             "threads": threads,
             "draft_model": draft_model,
             "epsilon": epsilon,
+            "exact_reuse": exact_reuse,
             "fresh": fresh,
             "profiles": profiles,
         }
@@ -182,8 +189,7 @@ class TextGenerator(Closing):
     ) -> Generator[int, None, None]:
         """Yields the tokens that the model writes after a prompt, each as soon as it is certain.
 
-        What the cache still holds of the prompt is not read again, as far as that leaves the text
-        what it would be in a generator just opened.
+        What the cache still holds of the prompt is not read again (``exact_reuse``).
 
         Args:
             prompt: at least one token (``model.tokenize``).
@@ -204,7 +210,7 @@ class TextGenerator(Closing):
         session = self.open(len(prompt), max_tokens)
         with closing(Sampler(self.model, sampling or SamplerSettings(), watchers)) as sampler:
             self._method.prepare(session)
-            kept = session.keep_prefix(prompt)
+            kept = session.keep_prefix(prompt, exact=self._exact_reuse)
             self._text = text = generate(
                 session,
                 prompt,
@@ -233,7 +239,9 @@ class TextGenerator(Closing):
 
     def held(self, prompt: Sequence[int]) -> int:
         """Tokens of a prompt's beginning that need not be read again."""
-        return 0 if self._session is None else self._session.held_prefix(prompt)
+        if self._session is None:
+            return 0
+        return self._session.held_prefix(prompt, exact=self._exact_reuse)
 
     def write(
         self,

@@ -182,6 +182,28 @@ def test_a_text_that_goes_on_from_a_kept_prefix_is_a_fresh_ones(
     assert kept > 512 and accepted > 0
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_a_conversation_may_keep_all_and_drafts_change_nothing(
+    tiny_path: TinyPath, store: ProfileStore, architecture: str
+) -> None:
+    path = tiny_path(architecture, n_layer=4, layer_gain=0.2)
+    settings = SamplerSettings(temperature=0.7, seed=11)
+    texts: dict[str, list[list[int]]] = {"plain": [], "lookup": []}
+    accepted = 0
+    for method, written in texts.items():
+        with opened(path, store, method, n_ctx=4096, exact_reuse=False) as generator:
+            prompt = random_tokens(generator.model, 50) * 2
+            for turn in range(5):
+                stats = Stats()
+                text = list(generator.generate(prompt, settings, max_tokens=40, stats=stats))
+                written.append(text)
+                accepted += stats.accepted
+                if turn:  # the answer before, less its last token, was not read again
+                    assert stats.cached_tokens == len(prompt) - 61
+                prompt = [*prompt, *text, *random_tokens(generator.model, 60, seed=turn)]
+    assert texts["plain"] == texts["lookup"] and accepted > 0
+
+
 def test_the_last_prompt_again_is_read_only_where_it_must_be(
     path: Path, store: ProfileStore
 ) -> None:

@@ -84,6 +84,7 @@ class Llama(LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
         verbose: bool = True,
         method: str = "auto",
         kernels: KernelChoice | None = None,
+        exact_reuse: bool = False,
         fresh: bool = False,
         **others: Any,
     ) -> None:
@@ -108,6 +109,7 @@ class Llama(LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
                 "threads": n_threads,
                 "gpu_layers": n_gpu_layers,
                 "kernels": kernels,
+                "exact_reuse": exact_reuse,
                 "fresh": fresh,
                 "options": model_options(
                     type_k=type_k,

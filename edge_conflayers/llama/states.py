@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_conflayers.engine.session.read_batches import shared_tokens
 from edge_conflayers.engine.session.saved_text import SavedText
 from edge_conflayers.text_generator import TextGenerator
 
@@ -34,12 +36,15 @@ class LlamaState:
         default_factory=lambda: np.empty((0, 0), dtype=np.float32)
     )
 
+    def shared(self, prompt: Sequence[int]) -> int:
+        """Tokens at the beginning of a prompt that need not be read once this is restored."""
+        return shared_tokens(self.input_ids.tolist(), prompt) if self.llama_state else 0
+
 
 class LlamaStates:
     """The methods about states.
 
-    A text that goes on from a restored state is what it would be without: what cannot be kept
-    without a change of bits is read again.
+    A text that goes on from a restored state is what it would be from the state that was saved.
     """
 
     _seed: int

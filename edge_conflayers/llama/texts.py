@@ -209,7 +209,7 @@ class LlamaTexts:
             state = self.cache[list(prompt)]
         except KeyError:
             return
-        if state.whole_batches > self._generator.held(prompt):
+        if state.shared(prompt) > self._generator.held(prompt):
             self.load_state(state)  # type: ignore[attr-defined]
 
     def _text_seed(self, seed: int | None) -> int:

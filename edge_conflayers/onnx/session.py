@@ -26,7 +26,7 @@ from edge_conflayers.engine.session.checks import (
 )
 from edge_conflayers.engine.session.kv_cache import check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
-from edge_conflayers.engine.session.read_batches import ReadBatches
+from edge_conflayers.engine.session.read_batches import ReadBatches, shared_tokens
 from edge_conflayers.engine.session.results import (
     MOST_WRITTEN,
     Confidences,
@@ -189,13 +189,14 @@ class OnnxSession(Closing):
 
     rewind = rollback
 
-    def held_prefix(self, prompt: Sequence[int]) -> int:
+    def held_prefix(self, prompt: Sequence[int], *, exact: bool = True) -> int:
         """See ``KeepsText.held_prefix``."""
-        return self._read.kept(self.tokens, prompt)
+        held = self._read.kept if exact else shared_tokens
+        return held(self.tokens, prompt)
 
-    def keep_prefix(self, prompt: Sequence[int]) -> int:
+    def keep_prefix(self, prompt: Sequence[int], *, exact: bool = True) -> int:
         """See ``KeepsText.keep_prefix``."""
-        kept = self.held_prefix(prompt)
+        kept = self.held_prefix(prompt, exact=exact)
         self.rollback(kept)
         return kept
 

@@ -20,7 +20,7 @@ from edge_conflayers.engine.session.checks import check_prompt, check_step
 from edge_conflayers.engine.session.context import Context
 from edge_conflayers.engine.session.kv_cache import KVType, check_memory, context_for
 from edge_conflayers.engine.session.mask import NO_MASK, LayerMask
-from edge_conflayers.engine.session.read_batches import ReadBatches
+from edge_conflayers.engine.session.read_batches import ReadBatches, shared_tokens
 from edge_conflayers.engine.session.results import GraphStats, Outputs
 from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.limits import MOST_INT32, check_number
@@ -287,15 +287,16 @@ class CachedText(Closing):
             self.clear()
             self.read(kept)
 
-    def held_prefix(self, prompt: Sequence[int]) -> int:
+    def held_prefix(self, prompt: Sequence[int], *, exact: bool = True) -> int:
         """See ``KeepsText.held_prefix``; nothing where the model's memory cannot be rolled back
         so far."""
-        kept = self.read_batches.kept(self.tokens, prompt)
+        held = self.read_batches.kept if exact else shared_tokens
+        kept = held(self.tokens, prompt)
         return kept if self.model.forgets and self.has_window_before(kept) else 0
 
-    def keep_prefix(self, prompt: Sequence[int]) -> int:
+    def keep_prefix(self, prompt: Sequence[int], *, exact: bool = True) -> int:
         """See ``KeepsText.keep_prefix``."""
-        kept = self.held_prefix(prompt)
+        kept = self.held_prefix(prompt, exact=exact)
         if kept > 0:
             self.rollback(kept)
         else:

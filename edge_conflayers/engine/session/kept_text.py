@@ -9,15 +9,20 @@ from edge_conflayers.engine.session.saved_text import SavedText
 
 
 class KeepsText(Protocol):
-    """A session whose text, or a beginning of it, can be gone on from without a change of bits."""
+    """A session whose text, or a beginning of it, can be gone on from."""
 
-    def held_prefix(self, prompt: Sequence[int]) -> int:
+    def held_prefix(self, prompt: Sequence[int], *, exact: bool = True) -> int:
         """How much of a prompt ``keep_prefix`` would keep."""
         ...
 
-    def keep_prefix(self, prompt: Sequence[int]) -> int:
-        """Rolls back to the longest beginning of a prompt that the session holds with the very bits
-        that reading the prompt anew would give; ``read`` goes on from there.
+    def keep_prefix(self, prompt: Sequence[int], *, exact: bool = True) -> int:
+        """Rolls back to the longest beginning of a prompt that the session holds; ``read`` goes on
+        from there.
+
+        Args:
+            exact: only what has the very bits that reading the prompt anew would give: whole
+                batches of it. Else also what was written or read in smaller steps, which differs
+                from that by rounding.
 
         Returns:
             Its length, less than the prompt's: the logits after the prompt are still to come.

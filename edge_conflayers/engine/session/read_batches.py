@@ -48,3 +48,10 @@ class ReadBatches:
             if list(text[begin:end]) != list(prompt[begin:end]):
                 return begin
         return max(most, 0)
+
+
+def shared_tokens(text: Sequence[int], prompt: Sequence[int]) -> int:
+    """Tokens at the beginning of both, but for the prompt's last one, after which its logits are
+    needed."""
+    most = min(len(text), len(prompt) - 1)
+    return next((i for i in range(most) if text[i] != prompt[i]), max(most, 0))

@@ -34,7 +34,7 @@ def saved(text: CachedText) -> SavedText:
     """See ``KeepsText.saved``. Keys and values are part of it where all of them can be put back:
     of a sliding window, llama.cpp saves no more than the next token needs."""
     windowed = llama.llama_model_n_swa(text.model.handle) > 0
-    if text.read_batches.end == 0 or windowed or not text.model.forgets:
+    if windowed or not text.model.forgets:
         return SavedText(tuple(text.tokens))
     size = llama.llama_state_seq_get_size(text.handle, _SEQUENCE)
     data = (ctypes.c_uint8 * size)()

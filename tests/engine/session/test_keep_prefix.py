@@ -12,7 +12,7 @@ from steps import Tiny, assert_same_bits, open_session, random_tokens, saved_byt
 
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import LayerMask, Session
-from edge_conflayers.engine.session.read_batches import ReadBatches
+from edge_conflayers.engine.session.read_batches import ReadBatches, shared_tokens
 from edge_conflayers.errors import BadInput
 
 BATCH = 64
@@ -39,6 +39,17 @@ def test_only_whole_batches_that_both_begin_with_are_kept(
     )
     batches.forget(len(held) // 2)
     assert batches.kept(held, prompt) <= min(kept, len(held) // 2)
+
+
+@given(
+    st.lists(st.integers(0, 1), max_size=12), st.lists(st.integers(0, 1), min_size=1, max_size=12)
+)
+def test_all_that_two_texts_begin_with_is_shared_but_for_a_prompts_last_token(
+    text: list[int], prompt: list[int]
+) -> None:
+    n = shared_tokens(text, prompt)
+    assert text[:n] == prompt[:n] and n < len(prompt)
+    assert n + 1 in (len(text) + 1, len(prompt)) or text[n] != prompt[n]
 
 
 @pytest.fixture(params=["llama", "window", "qwen2"])
