@@ -16,6 +16,7 @@ from edge_conflayers.cli.export import export
 from edge_conflayers.cli.interrupts import delivered
 from edge_conflayers.cli.models import models
 from edge_conflayers.cli.run import run
+from edge_conflayers.cli.serve import serve
 from edge_conflayers.cli.train import train
 from edge_conflayers.cli.tune import tune
 
@@ -54,5 +55,5 @@ def main(ctx: click.Context, debug: bool) -> None:
         ctx.call_on_close(lambda: setattr(native.log, "show", False))
 
 
-for command in (run, models, bench, cost, doctor, tune, train, export):
+for command in (run, serve, models, bench, cost, doctor, tune, train, export):
     main.add_command(command)

@@ -1,0 +1,120 @@
+"""Opens the models that are to be served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_conflayers import machine
+from edge_conflayers.engine.binding import KernelChoice
+from edge_conflayers.engine.model_options import ModelOptions
+from edge_conflayers.engine.sampling import SamplerSettings
+from edge_conflayers.engine.session.kv_cache import context_for
+from edge_conflayers.onnx.opening import open_model
+from edge_conflayers.profiles import ProfileStore
+from edge_conflayers.server.metrics import Metrics
+from edge_conflayers.server.options import ServerOptions
+from edge_conflayers.server.serving import ServedModel, Service
+from edge_conflayers.text_generator import TextGenerator
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How models are opened.
+
+    Attributes:
+        parallel: slots of each.
+        sampling: settings that requests do not give, by the names of ``SamplerSettings``.
+        threads: CPU threads of each slot; None for the machine's physical cores, shared out.
+
+    The others are as for ``TextGenerator``; a context does not grow while it serves.
+
+    Raises:
+        BadInput: settings that cannot be used.
+    """
+
+    parallel: int = 1
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    n_ctx: int | None = None
+    threads: int | None = None
+    gpu_layers: int = 0
+    options: ModelOptions | None = None
+    kernels: KernelChoice | None = None
+    provider: str | None = None
+    method: str = "auto"
+    draft_model: Path | None = None
+    epsilon: float | None = None
+    fresh: bool = False
+    profiles: ProfileStore | None = None
+
+    def __post_init__(self) -> None:
+        SamplerSettings(**self.sampling)
+
+    def generator(self, path: Path) -> TextGenerator:
+        """The generator of a model's first slot; its model is to be closed after it."""
+        threads = self.threads or max(1, machine.default_threads() // self.parallel)
+        with ExitStack() as stack:
+            model = stack.enter_context(
+                open_model(
+                    path,
+                    gpu_layers=self.gpu_layers,
+                    kernels=self.kernels,
+                    provider=self.provider,
+                    threads=threads,
+                    options=self.options,
+                )
+            )
+            generator = TextGenerator(
+                model,
+                method=self.method,
+                n_ctx=context_for(model, 0, 0, self.n_ctx),
+                threads=threads,
+                kernels=self.kernels,
+                provider=self.provider,
+                draft_model=self.draft_model,
+                epsilon=self.epsilon,
+                fresh=self.fresh,
+                profiles=self.profiles,
+            )
+            stack.pop_all()
+        return generator
+
+
+def open_service(paths: Mapping[str, Path], opening: Opening, options: ServerOptions) -> Service:
+    """Opens models.
+
+    Args:
+        paths: by the names that requests call them by.
+
+    Raises:
+        BadInput: one cannot be opened.
+    """
+    metrics = Metrics()
+    with ExitStack() as stack:
+        models = [
+            stack.enter_context(
+                ServedModel(
+                    name,
+                    opening.generator(path),
+                    parallel=opening.parallel,
+                    sampling=opening.sampling,
+                    options=options,
+                    metrics=metrics,
+                )
+            )
+            for name, path in paths.items()
+        ]
+        stack.pop_all()
+    return Service(models, options, metrics)
+
+
+def name_of(model: str) -> str:
+    """What requests call a model by that the user gives so: as it is, a file without its folder and
+    ending."""
+    path = Path(model)
+    if path.suffix == ".gguf" or path.is_dir():
+        return path.name.removesuffix(".gguf")
+    return model

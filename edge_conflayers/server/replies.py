@@ -1,0 +1,100 @@
+"""What is added to results: timings, who drafted what, and usage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from edge_conflayers.completions.openai import Header, Response, usage
+from edge_conflayers.completions.request import Piece
+from edge_conflayers.decoding.stats import FULL_MODEL, Stats
+
+FIELD = "edge_conflayers"
+"""Of a response: what no other server has to tell."""
+
+
+class Report:
+    """What a text's responses tell besides it.
+
+    Args:
+        seed: of its random numbers.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.stats = Stats()
+        self.method = ""
+        self._seed = seed
+        self._pieces: list[dict[str, str]] = []  # since the last response
+        self._source = FULL_MODEL
+
+    def add(self, piece: Piece) -> None:
+        """Notes a piece that the next response is made of."""
+        self.stats = piece.stats
+        if piece.token is not None:
+            self._source = piece.source
+        if piece.token is not None or piece.text:
+            self._pieces.append({"text": piece.text, "source": self._source})
+
+    def complete(self, response: Response) -> Response:
+        """A response with what is to be told of its pieces, and in a text's last one of all."""
+        if response["choices"][0].get("delta") == {"role": "assistant"}:
+            return response
+        pieces, self._pieces = self._pieces, []
+        told: dict[str, Any] = {"pieces": pieces}
+        if response["choices"][0]["finish_reason"] is None:
+            return {**response, FIELD: told} if pieces else response
+        stats = self.stats
+        told |= {
+            "method": self.method,
+            "seed": self._seed,
+            "rounds": stats.rounds,
+            "drafted": stats.drafted,
+            "accepted": stats.accepted,
+            "sources": dict(Counter(stats.sources)),
+        }
+        response = {**response, "timings": timings(stats), FIELD: told}
+        if "usage" in response:
+            response["usage"] = self._usage()
+        return response
+
+    def usage_chunk(self, header: Header, kind: str) -> Response:
+        """The chunk that tells a streamed text's numbers of tokens.
+
+        Args:
+            kind: of its other chunks (``object``).
+        """
+        chat = kind.startswith("chat")
+        return {
+            "id": ("chat" if chat else "") + header.id,
+            "object": kind,
+            "created": header.created,
+            "model": header.model,
+            "choices": [],
+            "usage": self._usage(),
+        }
+
+    def _usage(self) -> Response:
+        cached = {"cached_tokens": self.stats.cached_tokens}
+        numbers = usage(self.stats.prompt_tokens, self.stats.tokens)
+        return {**numbers, "prompt_tokens_details": cached}
+
+
+def timings(stats: Stats) -> dict[str, float]:
+    """Times of a text as llama.cpp's server tells them, in milliseconds."""
+    read = stats.prompt_tokens - stats.cached_tokens
+    return {
+        "cache_n": stats.cached_tokens,
+        **_timing("prompt", read, stats.prompt_seconds),
+        **_timing("predicted", stats.tokens, stats.seconds),
+        "draft_n": stats.drafted,
+        "draft_n_accepted": stats.accepted,
+    }
+
+
+def _timing(name: str, tokens: int, seconds: float) -> dict[str, float]:
+    return {
+        f"{name}_n": tokens,
+        f"{name}_ms": seconds * 1000,
+        f"{name}_per_token_ms": seconds * 1000 / tokens if tokens else 0.0,
+        f"{name}_per_second": tokens / seconds if seconds > 0 else 0.0,
+    }
