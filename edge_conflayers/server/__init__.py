@@ -5,6 +5,7 @@
 - ``jobs``: work in threads, whose results come to the event loop
 - ``serving``: models, their slots and their queues
 - ``replies``: what is added to results: timings, who drafted what, usage
+- ``embedding``: embeddings of texts
 - ``routes``: the addresses
 - ``guards``: keys, sizes of bodies, faults
 - ``failures``: what goes wrong, as OpenAI's error objects

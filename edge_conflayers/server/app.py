@@ -9,7 +9,7 @@ from edge_conflayers import __version__
 from edge_conflayers.server import failures
 from edge_conflayers.server.guards import BodyGuard, FaultGuard, KeyGuard
 from edge_conflayers.server.metrics import RequestCounter
-from edge_conflayers.server.routes import about, texts
+from edge_conflayers.server.routes import about, embeddings, texts
 from edge_conflayers.server.serving import Service
 
 
@@ -18,7 +18,7 @@ def make_app(service: Service) -> FastAPI:
     # FastAPI's own pages load scripts from elsewhere.
     app = FastAPI(title="edge-conflayers", version=__version__, docs_url=None, redoc_url=None)
     app.state.service = service
-    for routes in (texts, about):
+    for routes in (texts, embeddings, about):
         app.include_router(routes.router)
     failures.add_handlers(app)
     options = service.options

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_conflayers.decoding.stats import Stats
 
-disable_created_metrics()  # of no use here: they double the lines
+# Of no use here: they double the lines.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 Load = Callable[[], Iterable[tuple[str, int, int]]]
 """Of each model: its name, and how many texts are written and wait."""

@@ -16,6 +16,7 @@ from edge_conflayers.completions.slots import Slots
 from edge_conflayers.completions.writing import write
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.server.asking import Asked, Limits
+from edge_conflayers.server.embedding import Embeddings
 from edge_conflayers.server.failures import Busy, Ending, NoSuchModel
 from edge_conflayers.server.jobs import Job, Stopped
 from edge_conflayers.server.metrics import Metrics
@@ -59,6 +60,8 @@ class ServedModel(Closing):
             self.slots = stack.enter_context(Slots(generator, parallel))
             self.model = self.slots.model
             self.limits = Limits(self._open_all(parallel), options.max_tokens, sampling)
+            self.embeddings = Embeddings(self.model, self.limits.n_ctx, generator.threads)
+            stack.callback(self.embeddings.close)
             self._open = stack.pop_all()
         self.parallel = parallel
         self._queue = options.queue

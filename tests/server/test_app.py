@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from steps import TinyPath
@@ -377,3 +379,21 @@ def test_conversations_that_take_turns_keep_their_caches(client: TestClient) -> 
         for text in (*texts, texts[0] + "and", texts[1] + "and")
     ]
     assert cached[2] >= 512 and cached[3] >= 512
+
+
+def test_embeddings(client: TestClient) -> None:
+    texts = ["hello there", "hello", "hello there"]
+    found = post(client, "/v1/embeddings", input=texts)
+    one, other, again = (np.array(each["embedding"]) for each in found["data"])
+    assert found["usage"]["prompt_tokens"] > 3 and [each["index"] for each in found["data"]] == [
+        0,
+        1,
+        2,
+    ]
+    assert np.allclose([one @ one, other @ other], 1) and not np.allclose(one, other)
+    assert np.allclose(one, again, atol=1e-6)
+    (coded,) = post(client, "/v1/embeddings", input=texts[1], encoding_format="base64")["data"]
+    assert np.allclose(np.frombuffer(base64.b64decode(coded["embedding"]), "<f4"), other, atol=1e-6)
+    for wrong in ([], [5], "x " * 3000, {}, None):
+        post(client, "/v1/embeddings", 400, input=wrong)
+    post(client, "/v1/embeddings", 400, input="a", dimensions=5)

@@ -107,7 +107,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def test_a_client_that_reads_slowly_holds_up_no_slot(server: Server) -> None:
-    body = json.dumps({"prompt": "a", "max_tokens": 3000, "stream": True, **ENDLESS}).encode()
+    body = json.dumps({"prompt": "a", "max_tokens": 1500, "stream": True, **ENDLESS}).encode()
     with connect(server) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         slow.sendall(
@@ -116,6 +116,7 @@ def test_a_client_that_reads_slowly_holds_up_no_slot(server: Server) -> None:
         )
         assert slow.recv(1) == b"H"
         wait_for(lambda: metric(server, "edge_conflayers_texts_writing") == 0, 60)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
         received = b""
         while data := slow.recv(2**16):
             received += data
