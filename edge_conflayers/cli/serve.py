@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,14 @@ _MIB = 2**20
 )
 @draft_model_option
 @epsilon_option
+@click.option(
+    "--exact-reuse/--no-exact-reuse",
+    default=True,
+    show_default=True,
+    help="Use what a cache holds of a prompt again only in whole batches of 512 tokens, so that the"
+    " text is a fresh start's to the bit; or all of it, as llama.cpp does: the next turn of a"
+    " conversation begins sooner, and may part at a close tie.",
+)
 @fresh_option("Neither use nor keep what is learned about the models.")
 @quiet_option
 @click.pass_context
@@ -116,6 +125,7 @@ def serve(
     method: str,
     draft_model: str | None,
     epsilon: float | None,
+    exact_reuse: bool,
     fresh: bool,
     quiet: bool,
     **sampling: Any,
@@ -127,14 +137,17 @@ def serve(
 
     check_extra()
 
-    from edge_conflayers.server.opening import Opening, name_of, open_service
-    from edge_conflayers.server.options import ServerOptions, read_keys
+    from edge_conflayers.server.opening import Opening, names_of, open_service
+    from edge_conflayers.server.options import ServerOptions, hosts_of, read_keys
     from edge_conflayers.server.running import address, listen, serve
 
     if context.get_parameter_source("seed") is click.core.ParameterSource.DEFAULT:
         sampling["seed"] = -1
     keys = (*api_keys, *(read_keys(api_key_file) if api_key_file is not None else ()))
-    allowed = ServerOptions(queue, predict, max_body * _MIB, keys, cors)
+    named = names_of(models)
+    allowed = ServerOptions(queue, predict, max_body * _MIB, keys, cors, hosts=hosts_of(host, keys))
+    if context.find_root().params["debug"]:
+        logging.getLogger("edge_conflayers.server").setLevel(logging.DEBUG)
     opening = Opening(
         parallel=parallel,
         sampling=sampler_arguments(**sampling),
@@ -147,11 +160,12 @@ def serve(
         method=method,
         draft_model=find_draft_model(draft_model, (method,), quiet=quiet),
         epsilon=epsilon,
+        exact_reuse=exact_reuse,
         fresh=fresh,
     )
     with ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))
-        paths = {name_of(model): find_model(model, quiet=quiet) for model in models}
+        paths = {name: find_model(model, quiet=quiet) for name, model in named.items()}
         service = stack.enter_context(open_service(paths, opening, allowed))
 
         def started() -> None:

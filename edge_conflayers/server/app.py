@@ -7,7 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from edge_conflayers import __version__
 from edge_conflayers.server import failures
-from edge_conflayers.server.guards import BodyGuard, FaultGuard, KeyGuard
+from edge_conflayers.server.guards import BodyGuard, FaultGuard, HostGuard, KeyGuard
 from edge_conflayers.server.metrics import RequestCounter
 from edge_conflayers.server.routes import about, embeddings, texts
 from edge_conflayers.server.serving import Service
@@ -27,6 +27,8 @@ def make_app(service: Service) -> FastAPI:
     app.add_middleware(BodyGuard, most=options.max_body, seconds=options.body_seconds)
     if options.api_keys:
         app.add_middleware(KeyGuard, keys=options.api_keys)
+    if options.hosts:
+        app.add_middleware(HostGuard, hosts=options.hosts)
     if options.cors:
         app.add_middleware(
             CORSMiddleware,

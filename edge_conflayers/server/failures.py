@@ -63,6 +63,13 @@ class WrongKey(Refused):
     code = "invalid_api_key"
 
 
+class WrongHost(Refused):
+    """The request is for another host, whose name was made to lead here."""
+
+    status = 403
+    code = "wrong_host"
+
+
 class BodyTooLarge(Refused):
     """The body has more bytes than allowed."""
 
@@ -97,8 +104,8 @@ def report(error: Exception) -> None:
     """Logs an error that the client cannot do anything about."""
     if status_of(error) == 500:
         what = f"{type(error).__name__}: {error}"
-        log.error("a request failed (%s)", one_line(what))
-        log.debug("where it failed", exc_info=error)
+        shown = error if log.isEnabledFor(logging.DEBUG) else None
+        log.error("a request failed (%s)", one_line(what), exc_info=shown)
 
 
 def response(error: Exception) -> JSONResponse:
@@ -111,7 +118,7 @@ def response(error: Exception) -> JSONResponse:
 
 
 def _error(message: str, status: int, code: str | None, param: str | None = None) -> dict[str, Any]:
-    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_conflayers.server import failures
-from edge_conflayers.server.failures import BodyTooLarge, BodyTooSlow, WrongKey
+from edge_conflayers.server.failures import BodyTooLarge, BodyTooSlow, WrongHost, WrongKey
 
 _OPEN = ("/health",)  # to anybody, so that what watches a server needs no key
 
@@ -38,6 +38,26 @@ class KeyGuard:
         given = _hash(key.strip().encode("latin-1"))
         equal = [hmac.compare_digest(given, each) for each in self._hashes]
         return scheme.lower() == "bearer" and any(equal)
+
+
+class HostGuard:
+    """Refuses requests for other hosts: a page elsewhere could let its own name lead here (DNS
+    rebinding), and so use a server that only this machine reaches."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
+        name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+        if not host or name.lower() in self._hosts:
+            return await self._app(scope, receive, send)
+        error = WrongHost(
+            f"this server is for {self._hosts[0]} and not {name}; start it with an API key or"
+            " another --host to use it by other names"
+        )
+        await failures.response(error)(scope, receive, send)
 
 
 def _hash(key: bytes) -> bytes:

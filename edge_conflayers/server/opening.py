@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.model_options import ModelOptions
 from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.engine.session.kv_cache import context_for
+from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx.opening import open_model
 from edge_conflayers.profiles import ProfileStore
 from edge_conflayers.server.metrics import Metrics
@@ -47,6 +48,7 @@ class Opening:
     method: str = "auto"
     draft_model: Path | None = None
     epsilon: float | None = None
+    exact_reuse: bool = True
     fresh: bool = False
     profiles: ProfileStore | None = None
 
@@ -76,6 +78,7 @@ class Opening:
                 provider=self.provider,
                 draft_model=self.draft_model,
                 epsilon=self.epsilon,
+                exact_reuse=self.exact_reuse,
                 fresh=self.fresh,
                 profiles=self.profiles,
             )
@@ -109,6 +112,21 @@ def open_service(paths: Mapping[str, Path], opening: Opening, options: ServerOpt
         ]
         stack.pop_all()
     return Service(models, options, metrics)
+
+
+def names_of(models: Sequence[str]) -> dict[str, str]:
+    """The models that a user gives, by what requests call them by.
+
+    Raises:
+        BadInput: two would be called the same.
+    """
+    found: dict[str, str] = {}
+    for model in models:
+        name = name_of(model)
+        if name in found:
+            raise BadInput(f"two models would be called {name!r}; rename one of the files")
+        found[name] = model
+    return found
 
 
 def name_of(model: str) -> str:

@@ -11,6 +11,7 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.limits import MOST_INT32, check_number
 
 _MIB = 2**20
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ServerOptions:
         max_body: most bytes of a request's body.
         api_keys: one of them must come with each request; none for no such check.
         cors: origins whose pages may use the server; "*" for any.
+        hosts: names that requests may call the server by; none for any.
         body_seconds: in which a request's body must have come.
         grace: seconds in which texts may still end after the server was told to.
 
@@ -35,6 +37,7 @@ class ServerOptions:
     max_body: int = 4 * _MIB
     api_keys: Sequence[str] = ()
     cors: Sequence[str] = ()
+    hosts: Sequence[str] = ()
     body_seconds: float = 30.0
     grace: float = 3.0
 
@@ -43,6 +46,16 @@ class ServerOptions:
         check_number("max-body", self.max_body, 1, 2**40, whole=True)
         if not all(self.api_keys):
             raise BadInput("an API key is empty; give one that is not, or leave the option out")
+
+
+def hosts_of(host: str, api_keys: Sequence[str]) -> Sequence[str]:
+    """The names that a server without a key which only this machine reaches is called by; none,
+    for any, of another."""
+    return (
+        (host, *(each for each in _LOOPBACK if each != host))
+        if (host in _LOOPBACK and not api_keys)
+        else ()
+    )
 
 
 def read_keys(path: Path) -> list[str]:

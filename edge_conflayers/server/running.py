@@ -59,7 +59,7 @@ def serve(service: Service, listening: socket.socket, started: Callable[[], None
     """
     config = uvicorn.Config(
         make_app(service),
-        log_level="error",
+        log_level="error" if log.isEnabledFor(logging.DEBUG) else "critical",
         access_log=False,
         lifespan="off",
         server_header=False,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 from edge_conflayers.completions.openai import Response
@@ -18,7 +19,7 @@ from edge_conflayers.engine.closing import Closing
 from edge_conflayers.server.asking import Asked, Limits
 from edge_conflayers.server.embedding import Embeddings
 from edge_conflayers.server.failures import Busy, Ending, NoSuchModel
-from edge_conflayers.server.jobs import Job, Stopped
+from edge_conflayers.server.jobs import Job, StoppableTokens, Stopped
 from edge_conflayers.server.metrics import Metrics
 from edge_conflayers.server.options import ServerOptions
 from edge_conflayers.server.replies import Report
@@ -125,6 +126,7 @@ class ServedModel(Closing):
         kind = ""
 
         def pieces(request: TextRequest) -> Iterator[Piece]:
+            request = replace(request, prompt=StoppableTokens(request.prompt, stopped))
             with self.slots.take(request.prompt) as generator:
                 assert generator is not None, "take() waits without a timeout"
                 report.method = generator.method_name

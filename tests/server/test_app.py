@@ -20,10 +20,12 @@ from steps import TinyPath
 from edge_conflayers.completions.request import TextRequest
 from edge_conflayers.completions.writing import write
 from edge_conflayers.engine.sampling import SamplerSettings
+from edge_conflayers.errors import BadInput
 from edge_conflayers.profiles import ProfileStore
 from edge_conflayers.server.app import make_app
-from edge_conflayers.server.opening import Opening, open_service
-from edge_conflayers.server.options import ServerOptions
+from edge_conflayers.server.jobs import StoppableTokens, Stopped
+from edge_conflayers.server.opening import Opening, names_of, open_service
+from edge_conflayers.server.options import ServerOptions, hosts_of, read_keys
 from edge_conflayers.server.serving import Service
 from edge_conflayers.text_generator import TextGenerator
 
@@ -278,6 +280,17 @@ def test_a_text_is_no_longer_than_allowed(opened: Callable[..., Any]) -> None:
     assert "at most 5" in error["message"]
 
 
+def test_keys_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\none\n\n two \n")
+    assert read_keys(file) == ["one", "two"]
+    file.write_text("# none\n")
+    with pytest.raises(BadInput, match="holds no API key"):
+        read_keys(file)
+    with pytest.raises(BadInput, match="is empty"):
+        ServerOptions(api_keys=[""])
+
+
 def test_keys(opened: Callable[..., Any]) -> None:
     client, _ = opened(api_keys=["secret", "schlüssel"])
     for header in (None, "Bearer", "Bearer secre", "Bearer secret2", "Basic secret"):
@@ -305,6 +318,16 @@ def test_pages_of_others_may_use_it_only_if_allowed(
     assert allowing.get("/health", headers=origin).headers[name] == origin["Origin"]
     assert allowing.options(CHAT, headers=asks).status_code == 200
     assert allowing.options(CHAT, headers={**asks, "Origin": "http://b"}).status_code == 400
+
+
+def test_other_names_that_lead_here_are_refused(opened: Callable[..., Any]) -> None:
+    client, _ = opened(hosts=hosts_of("127.0.0.1", ()))
+    for host in ("localhost", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"):
+        assert client.get("/health", headers={"Host": host}).status_code == 200
+    for host in ("page.example", "page.example:8080", "127.0.0.1.page.example", "[::2]:8080"):
+        found = client.get("/health", headers={"Host": host})
+        assert found.status_code == 403 and found.json()["error"]["code"] == "wrong_host"
+    assert not hosts_of("127.0.0.1", ["key"]) and not hosts_of("0.0.0.0", ())
 
 
 def test_more_than_the_queue_holds_is_refused(opened: Callable[..., Any]) -> None:
@@ -379,6 +402,38 @@ def test_conversations_that_take_turns_keep_their_caches(client: TestClient) -> 
         for text in (*texts, texts[0] + "and", texts[1] + "and")
     ]
     assert cached[2] >= 512 and cached[3] >= 512
+
+
+def test_a_prompt_is_read_no_further_once_nobody_wants_its_text(path: Path) -> None:
+    stopped = threading.Event()
+    with TextGenerator(path, method="lookup", n_ctx=2048, threads=1, fresh=True) as one:
+        prompt = one.model.tokenize("word " * 300)
+        assert len(prompt) > 1024
+        expected = list(one.generate(prompt, max_tokens=5))
+        session = one.session()
+        session.clear()
+        step = session.read
+
+        def read(tokens: Any) -> None:
+            step(tokens[:512])
+            stopped.set()
+            step(tokens[512:])
+
+        session.read = read  # type: ignore[method-assign]
+        with pytest.raises(Stopped):
+            list(one.generate(StoppableTokens(prompt, stopped), max_tokens=5))
+        assert len(session.tokens) == 512
+        del session.read  # type: ignore[attr-defined]
+        assert list(one.generate(prompt, max_tokens=5)) == expected
+
+
+def test_two_models_are_not_called_the_same() -> None:
+    assert names_of(["a/one.gguf", "org/two:Q4_0"]) == {
+        "one": "a/one.gguf",
+        "org/two:Q4_0": "org/two:Q4_0",
+    }
+    with pytest.raises(BadInput, match="called 'one'"):
+        names_of(["a/one.gguf", "b/one.gguf"])
 
 
 def test_embeddings(client: TestClient) -> None:

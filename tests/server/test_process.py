@@ -16,8 +16,11 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from click.testing import CliRunner
 from served import Server, command, environment, serving
 from steps import RealModel, TinyPath
+
+from edge_conflayers.cli import main
 
 ENDLESS: dict[str, Any] = {"temperature": 0, "logit_bias": {"2": -100}}  # the tiny model's end
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -111,7 +114,7 @@ def test_a_client_that_reads_slowly_holds_up_no_slot(server: Server) -> None:
     with connect(server) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         slow.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         )
         assert slow.recv(1) == b"H"
@@ -123,11 +126,18 @@ def test_a_client_that_reads_slowly_holds_up_no_slot(server: Server) -> None:
     assert b"data: [DONE]" in received
 
 
+def test_names_that_a_page_lets_lead_here_are_refused(server: Server) -> None:
+    found = httpx2.get(f"{server.url}/v1/models", headers={"Host": "page.example"})
+    assert found.status_code == 403
+
+
 def test_what_is_not_http_and_what_never_comes(server: Server) -> None:
     with connect(server) as wrong, connect(server) as silent:
         wrong.sendall(b"\x16\x03\x01nonsense\r\n\r\n")
         assert b"400" in wrong.recv(1000)
-        silent.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
+        silent.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+        )
         assert httpx2.get(f"{server.url}/health").status_code == 200
 
 
@@ -174,6 +184,26 @@ def test_a_signal_cuts_long_texts_off(path: Path, tmp_path: Path) -> None:
             list(long)
         assert server.process.wait(20) == 0 and time.monotonic() - begun < 8
     assert not server.errors
+
+
+def test_a_client_that_says_nothing_keeps_it_from_ending_for_seconds_only(
+    path: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path, path, "-t", 1) as server, connect(server) as silent:
+        silent.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n")
+        silent.sendall(b"\r\n{")
+        assert httpx2.get(f"{server.url}/health").status_code == 200
+        begun = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(20) == 0 and time.monotonic() - begun < 9
+    assert not server.errors
+
+
+def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_conflayers.extras.find_spec", lambda name: None)
+    done = CliRunner().invoke(main, ["serve", "model.gguf"])
+    assert done.exit_code == 2 and done.output.count("\n") == 1
+    assert "pip install 'edge-conflayers[server]'" in done.output
 
 
 def failing(data: Path, *arguments: object) -> str:
