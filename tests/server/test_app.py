@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
@@ -352,6 +353,42 @@ def test_more_than_the_queue_holds_is_refused(opened: Callable[..., Any]) -> Non
         thread.join()
     assert len(results) == 2 and model.load[1:] == (0, 0)
     assert post(client, COMPLETIONS, 400, prompt="a", n=3) and model.load[1:] == (0, 0)
+
+
+def test_a_client_that_reads_slowly_holds_up_no_slot(usual: tuple[TestClient, Service]) -> None:
+    client, service = usual
+    model = service.model("tiny")
+    body = json.dumps({"prompt": "hello", "max_tokens": 200, "stream": True}).encode()
+    sent: list[bytes] = []
+
+    async def ask() -> None:
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
+        reads = asyncio.Event()
+
+        async def receive() -> Any:
+            return unread.pop() if unread else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                sent.append(message["body"])
+                await reads.wait()
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": COMPLETIONS,
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        asking = asyncio.create_task(client.app(scope, receive, send))  # type: ignore[arg-type]
+        while not sent or model.load[1]:
+            await asyncio.sleep(0.01)
+        assert len(sent) == 1  # the text is written, and nothing but its beginning is read
+        reads.set()
+        await asking
+
+    asyncio.run(asyncio.wait_for(ask(), 20))
+    assert len(sent) > 100 and b"[DONE]" in b"".join(sent)
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 20) -> None:

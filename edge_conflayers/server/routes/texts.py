@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -81,6 +82,9 @@ async def _events(job: Job[Any], result: Any) -> AsyncIterator[str]:
     try:
         while result is not None:
             yield _event(result)
+            await asyncio.sleep(
+                0
+            )  # results may lie ready: others, and the client's end, come first
             result = await job.next()
         yield "data: [DONE]\n\n"
     except Exception as error:
