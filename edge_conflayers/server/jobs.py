@@ -45,7 +45,6 @@ class Job(Generic[T]):
     Results that nobody takes yet are kept, so that a slow client does not hold up a slot.
 
     Args:
-        executor: gives the thread.
         make: makes the generator, in that thread. It is given an event that is set when the work
             should end early, and then raises ``Stopped``.
         done: called in the thread when the work is over, however it ended.
@@ -53,15 +52,17 @@ class Job(Generic[T]):
 
     def __init__(
         self,
-        executor: Executor,
         make: Callable[[threading.Event], Generator[T, None, None]],
-        done: Callable[[], None],
+        done: Callable[[Job[T]], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._results: asyncio.Queue[tuple[T | None, BaseException | None]] = asyncio.Queue()
         self._stopped = threading.Event()
         self._make = make
         self._done = done
+
+    def start(self, executor: Executor) -> None:
+        """Begins the work as soon as there is a thread for it."""
         executor.submit(self._run)
 
     def stop(self, why: BaseException | None = None) -> None:
@@ -93,7 +94,7 @@ class Job(Generic[T]):
         except BaseException as error:
             self._put(None, error)
         finally:
-            self._done()
+            self._done(self)
 
     def _put(self, result: T | None, error: BaseException | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the server ends

@@ -109,15 +109,14 @@ class ServedModel(Closing):
     def write(self, asked: Asked) -> Job[Response]:
         """Writes a text that was admitted; the job's results are its responses."""
         begun = time.monotonic()
-        job: Job[Response]
-
-        def done() -> None:
-            self.release()
-            self._jobs.discard(job)
-
-        job = Job(self._threads, lambda stopped: self._responses(asked, stopped, begun), done)
+        job = Job(lambda stopped: self._responses(asked, stopped, begun), self._done)
         self._jobs.add(job)
+        job.start(self._threads)
         return job
+
+    def _done(self, job: Job[Response]) -> None:
+        self._jobs.discard(job)
+        self.release()
 
     def _responses(
         self, asked: Asked, stopped: threading.Event, begun: float

@@ -215,6 +215,30 @@ def test_what_keeps_it_from_starting(path: Path, tmp_path: Path, server: Server)
 
 
 @pytest.mark.model
+def test_a_model_calls_a_tool_by_itself(real_model: RealModel, tmp_path: Path) -> None:
+    path = real_model("qwen2.5-coder-0.5b").path
+    weather: Any = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
+    with serving(tmp_path, path) as server, client_of(server) as client:
+        asked: dict[str, Any] = {
+            "model": name_of(server),
+            "messages": [
+                {"role": "user", "content": "What is the weather in Paris? Call the tool."}
+            ],
+            "tools": [weather],
+            "max_tokens": 64,
+        }
+        choice = client.chat.completions.create(**asked).choices[0]
+        assert choice.finish_reason == "tool_calls"
+        (call,) = choice.message.tool_calls or ()
+        assert call.function.name == "get_weather"
+        assert json.loads(call.function.arguments) == {"city": "Paris"}
+        chunks = list(client.chat.completions.create(**asked, stream=True))
+        calls = [each for c in chunks for each in c.choices[0].delta.tool_calls or ()]
+        assert "".join(each.function.arguments or "" for each in calls) == call.function.arguments
+        assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+@pytest.mark.model
 def test_a_real_model_writes_what_run_writes(real_model: RealModel, tmp_path: Path) -> None:
     path = real_model("smollm2-135m").path
     settings = {"temperature": 0.8, "seed": 11}

@@ -82,9 +82,7 @@ async def _events(job: Job[Any], result: Any) -> AsyncIterator[str]:
     try:
         while result is not None:
             yield _event(result)
-            await asyncio.sleep(
-                0
-            )  # results may lie ready: others, and the client's end, come first
+            await asyncio.sleep(0)  # where results lie ready: others, too, have their turn
             result = await job.next()
         yield "data: [DONE]\n\n"
     except Exception as error:
