@@ -22,6 +22,7 @@ from edge_conflayers.completions.request import TextRequest
 from edge_conflayers.completions.writing import write
 from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.errors import BadInput
+from edge_conflayers.generating import generate
 from edge_conflayers.profiles import ProfileStore
 from edge_conflayers.server.app import make_app
 from edge_conflayers.server.jobs import StoppableTokens, Stopped
@@ -462,6 +463,23 @@ def test_a_prompt_is_read_no_further_once_nobody_wants_its_text(path: Path) -> N
         assert len(session.tokens) == 512
         del session.read  # type: ignore[attr-defined]
         assert list(one.generate(prompt, max_tokens=5)) == expected
+
+
+def test_several_models_are_served(path: Path, tiny_path: TinyPath, tmp_path: Path) -> None:
+    other = tiny_path("qwen2", n_layer=2)
+    opening = Opening(n_ctx=512, threads=1, method="lookup", profiles=ProfileStore(tmp_path))
+    with open_service({"one": path, "two": other}, opening, ServerOptions()) as service:
+        client = TestClient(make_app(service))
+        asked: dict[str, Any] = {"prompt": "hello", "max_tokens": 12}
+        texts = {
+            name: post(client, COMPLETIONS, **asked, **model)["choices"][0]["text"]
+            for name, model in (("one", {"model": "one"}), ("two", {"model": "two"}), ("", {}))
+        }
+        assert [each["id"] for each in client.get("/v1/models").json()["data"]] == ["one", "two"]
+    assert texts["one"] == texts[""] != texts["two"]
+    for name, file in (("one", path), ("two", other)):
+        with TextGenerator(file, method="plain", n_ctx=512, threads=1, fresh=True) as alone:
+            assert generate(alone, "hello", max_tokens=12) == texts[name]
 
 
 def test_two_models_are_not_called_the_same() -> None:

@@ -217,13 +217,12 @@ def test_what_keeps_it_from_starting(path: Path, tmp_path: Path, server: Server)
 @pytest.mark.model
 def test_a_model_calls_a_tool_by_itself(real_model: RealModel, tmp_path: Path) -> None:
     path = real_model("qwen2.5-coder-0.5b").path
+    question = "What is the weather in Paris? Call the tool."
     weather: Any = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
     with serving(tmp_path, path) as server, client_of(server) as client:
         asked: dict[str, Any] = {
             "model": name_of(server),
-            "messages": [
-                {"role": "user", "content": "What is the weather in Paris? Call the tool."}
-            ],
+            "messages": [{"role": "user", "content": question}],
             "tools": [weather],
             "max_tokens": 64,
         }
