@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
@@ -47,7 +47,7 @@ class Job(Generic[T]):
     Args:
         make: makes the generator, in that thread. It is given an event that is set when the work
             should end early, and then raises ``Stopped``.
-        done: called in the thread when the work is over, however it ended.
+        done: called when the work is over, however it ended.
     """
 
     def __init__(
@@ -60,14 +60,19 @@ class Job(Generic[T]):
         self._stopped = threading.Event()
         self._make = make
         self._done = done
+        self._future: Future[None] | None = None
 
     def start(self, executor: Executor) -> None:
         """Begins the work as soon as there is a thread for it."""
-        executor.submit(self._run)
+        self._future = executor.submit(self._run)
 
     def stop(self, why: BaseException | None = None) -> None:
-        """Ends the work as soon as it can be, and tells whoever waits for a result why."""
+        """Ends the work as soon as it can be, at once if it waits for a thread, and tells whoever
+        waits for a result why. To be called on the event loop."""
         self._stopped.set()
+        future = self._future
+        if future is not None and not future.cancelled() and future.cancel():
+            self._done(self)
         if why is not None:
             self._results.put_nowait((None, why))
 

@@ -152,7 +152,7 @@ def test_many_texts_at_a_time_are_what_they_are_alone(
     prompts = [f"{i} {REPEATING} {i} " * 2 for i in range(12)]
     expected = alone(path, tmp_path, prompts, **settings)
 
-    def ask(i: int) -> Any:
+    def written(i: int) -> Any:
         asked = {"prompt": prompts[i], "max_tokens": 40, **settings}
         if i % 3 == 0:
             chunks = events(client, COMPLETIONS, **asked)
@@ -162,7 +162,7 @@ def test_many_texts_at_a_time_are_what_they_are_alone(
         return found["choices"][0]["text"], found["edge_conflayers"]["accepted"]
 
     with ThreadPoolExecutor(12) as threads:
-        found = list(threads.map(ask, range(12)))
+        found = list(threads.map(written, range(12)))
     assert [text for text, _ in found] == expected
     assert len(set(expected)) > 6
     assert sum(accepted for _, accepted in found) > 0
@@ -338,10 +338,10 @@ def test_more_than_the_queue_holds_is_refused(opened: Callable[..., Any]) -> Non
     results: list[Any] = []
     with model.slots.take(()):  # so that texts wait
 
-        def ask() -> None:
+        def wait() -> None:
             results.append(post(client, COMPLETIONS, prompt="a", max_tokens=2))
 
-        threads = [threading.Thread(target=ask) for _ in range(2)]
+        threads = [threading.Thread(target=wait) for _ in range(2)]
         for thread in threads:
             thread.start()
         wait_for(lambda: model.load[1:] == (1, 1))
@@ -356,40 +356,80 @@ def test_more_than_the_queue_holds_is_refused(opened: Callable[..., Any]) -> Non
     assert post(client, COMPLETIONS, 400, prompt="a", n=3) and model.load[1:] == (0, 0)
 
 
+async def ask(client: TestClient, body: Any, receive: Any, send: Any) -> None:
+    """Asks for a completion, as a client that receives and sends so after its request."""
+    unread = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+    async def receive_after() -> Any:
+        return unread.pop() if unread else await receive()
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": COMPLETIONS,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    await client.app(scope, receive_after, send)  # type: ignore[arg-type]
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
 def test_a_client_that_reads_slowly_holds_up_no_slot(usual: tuple[TestClient, Service]) -> None:
     client, service = usual
     model = service.model("tiny")
-    body = json.dumps({"prompt": "hello", "max_tokens": 200, "stream": True}).encode()
     sent: list[bytes] = []
 
-    async def ask() -> None:
-        unread = [{"type": "http.request", "body": body, "more_body": False}]
+    async def slow() -> None:
         reads = asyncio.Event()
-
-        async def receive() -> Any:
-            return unread.pop() if unread else await asyncio.Event().wait()
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.body":
                 sent.append(message["body"])
                 await reads.wait()
 
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": COMPLETIONS,
-            "query_string": b"",
-            "headers": [(b"content-type", b"application/json")],
-        }
-        asking = asyncio.create_task(client.app(scope, receive, send))  # type: ignore[arg-type]
+        body = {"prompt": "hello", "max_tokens": 200, "stream": True}
+        asking = asyncio.create_task(ask(client, body, never, send))
         while not sent or model.load[1]:
             await asyncio.sleep(0.01)
         assert len(sent) == 1  # the text is written, and nothing but its beginning is read
         reads.set()
         await asking
 
-    asyncio.run(asyncio.wait_for(ask(), 20))
+    asyncio.run(asyncio.wait_for(slow(), 20))
     assert len(sent) > 100 and b"[DONE]" in b"".join(sent)
+
+
+def test_a_client_that_goes_away_leaves_the_queue(opened: Callable[..., Any]) -> None:
+    client, service = opened(queue=1)
+    model = service.model("tiny")
+
+    async def impatient() -> None:
+        leaves = asyncio.Event()
+
+        async def gone() -> Any:
+            await leaves.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None: ...
+
+        body = {"prompt": "hello", "max_tokens": 2}
+        with model.slots.take(()):
+            patient = asyncio.create_task(ask(client, body, never, send))
+            while model.load[1] < 1:
+                await asyncio.sleep(0.01)
+            waiting = asyncio.create_task(ask(client, body, gone, send))
+            while model.load[2] < 1:
+                await asyncio.sleep(0.01)
+            leaves.set()
+            await waiting
+            assert model.load[1:] == (1, 0)
+        await patient
+
+    asyncio.run(asyncio.wait_for(impatient(), 20))
+    wait_for(lambda: model.load[1:] == (0, 0))
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 20) -> None:
