@@ -20,6 +20,7 @@ FOLDERS = (
     "tune",
     "doctor",
     "bench",
+    "conversation",
     "completions",
     "text_generator",
     "learned",
