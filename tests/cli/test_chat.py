@@ -107,16 +107,17 @@ def test_turns_of_a_real_model_are_those_of_run(tmp_path: Path) -> None:
 
 
 def test_taking_back_and_asking_again(tiny: Path) -> None:
-    options = (*GIVEN, *SAMPLED)
+    stop = (*GIVEN, "--stop", r"\n")  # an answer a line
+    options = (*stop, *SAMPLED)
     turns = ("one", "two", "/retry", "/retry", "/undo", "three", "/save saved.json")
     done = chat(tiny, *turns, options=options)
     messages = said(done)
     assert [each["content"] for each in messages if each["role"] == "user"] == ["one", "three"]
-    answers = done.stdout.splitlines()
+    answers = done.stdout.split("\n")[:-1]
     assert len(answers) == 5 and len(set(answers[1:4])) == 3
     asked = [*messages[:2], {"role": "user", "content": "two"}]
     for answer, seed in zip(answers[1:4], (7, 8, 9), strict=True):
-        assert answer == run(tiny, asked, *GIVEN, "--temp", 1.5, "-s", seed)
+        assert answer == run(tiny, asked, *stop, "--temp", 1.5, "-s", seed)
     assert messages[-1]["content"] == run(tiny, messages[:-1], *options)
 
 
@@ -205,7 +206,7 @@ def test_a_full_context_is_told(tiny: Path) -> None:
     assert "the context holds 512; /undo takes back turns" in done.stderr, done.stderr
     assert done.exit_code == 2 and len(done.stdout.splitlines()) == 1
     assert said(done)[0]["content"] == "one"
-    done = chat(tiny, "one", "two", options=(*GIVEN, "-n", "-1"))
+    done = chat(tiny, "one", "two", options=(*GIVEN, "-n", "-1", "-l", "2-inf"))
     assert "note: the context of 512 tokens is full; /undo takes back turns" in done.stderr
     assert "edge-conflayers: the conversation has" in done.stderr and done.exit_code == 2
 

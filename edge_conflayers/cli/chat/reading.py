@@ -79,12 +79,9 @@ class Terminal:
 
         from edge_conflayers.cli.chat.commands import COMMANDS
 
-        history = InMemoryHistory()
-        for each in before:
-            history.append_string(each)
         self._next = ""
         self._session: PromptSession[str] = PromptSession(
-            history=history,
+            history=InMemoryHistory(list(before)),
             multiline=True,
             prompt_continuation=_CONTINUED,
             key_bindings=_key_bindings(),
