@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from doc_pages import DOCS, blocks
 from gguf_models import write_tiny_model
 
 from edge_conflayers.cli import main
+from edge_conflayers.cli.chat.commands import COMMANDS
 from edge_conflayers.cli.chat.typed import is_open, unquoted
 from edge_conflayers.conversation.transcript import read_transcript
 from edge_conflayers.hub import models
@@ -308,3 +310,17 @@ def test_answers_come_before_the_next_line(tiny: Path) -> None:
 def test_blocks(text: str, still_open: bool, inner: str) -> None:
     assert is_open(text) == still_open
     assert unquoted(text) == inner
+
+
+def test_the_example_of_the_docs(tiny: Path) -> None:
+    (lines,) = [each.text for each in blocks(DOCS / "chat.md") if each.language == "text"]
+    done = chat(tiny, *lines.splitlines(), "/save saved.json")
+    assert done.exit_code == 0, done.output
+    messages = said(done)
+    assert [each["role"] for each in messages] == ["system", "user", "assistant"]
+    assert messages[1]["content"] == "My name is Ada." and "tokens/s" in done.stderr
+
+
+def test_the_docs_name_all_commands() -> None:
+    text = (DOCS / "chat.md").read_text()
+    assert [name for name in COMMANDS if f"/{name}" not in text] == []

@@ -166,43 +166,44 @@ def test_a_real_terminal(
     if child == 0:
         os.environ["TERM"] = "xterm-256color"
         os.execv(sys.executable, [sys.executable, "-m", "edge_conflayers", *given])
-    seen = b""
+    seen, found = b"", 0
+
+    def more() -> bool:
+        """Reads on. Returns whether there was something before the end."""
+        nonlocal seen
+        if not select.select([terminal], [], [], 60)[0]:
+            return False
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # it has ended
+            return False
+        seen += part
+        return bool(part)
 
     def until(text: bytes) -> None:
-        nonlocal seen
-        part = b""
-        while text not in part and select.select([terminal], [], [], 60)[0]:
-            try:
-                part += os.read(terminal, 4096)
-            except OSError:  # it has ended
-                break
-        seen += part
-        assert text in part, seen
-
-    def more(least: int) -> int:
-        """Reads so many bytes, or up to the end."""
-        nonlocal seen
-        before = len(seen)
-        while len(seen) - before < least and select.select([terminal], [], [], 60)[0]:
-            try:
-                seen += os.read(terminal, 4096)
-            except OSError:  # it has ended
-                break
-        return len(seen) - before
+        """Reads on to a text that comes after those before."""
+        nonlocal found
+        while text not in seen[found:]:
+            assert more(), (text, seen)
+        found = seen.index(text, found) + len(text)
 
     until(b">>>")
     os.write(terminal, b"hello\r")
     until(b"hello")
-    more(500)  # of the answer
+    while len(seen) < found + 500:  # some of it is the answer
+        assert more()
     os.write(terminal, b"\x03")
     until(b"the answer was stopped")
     until(b"interrupted")
+    until(b">>>")
     os.write(terminal, b"/set predict 2\r")
     until(b"note: predict 2")
     os.write(terminal, b"again\r")
     until(b"plain: 2 tokens")
+    until(b">>>")  # in which Ctrl-D is a key
     os.write(terminal, b"\x04")
-    more(1_000_000)
+    while more():
+        pass
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (COLOUR.search(seen) is None) == no_color
     (file,) = (tmp_path / "data" / "chats").rglob("*.jsonl")
