@@ -14,6 +14,7 @@ ROOT = Path(edge_conflayers.__file__).parent
 FOLDERS = (
     "cli",
     "server",
+    "llm_plugin",
     "llama",
     "generating",
     "train",

@@ -324,3 +324,10 @@ def test_the_example_of_the_docs(tiny: Path) -> None:
 def test_the_docs_name_all_commands() -> None:
     text = (DOCS / "chat.md").read_text()
     assert [name for name in COMMANDS if f"/{name}" not in text] == []
+
+
+def test_a_line_that_is_not_text_is_left_out(tiny: Path) -> None:
+    given = arguments("chat", tiny, *GIVEN)
+    done = CliRunner().invoke(main, given, input=b"\xff\none\n")
+    assert done.exit_code == 2 and len(done.stdout.splitlines()) == 1
+    assert "a line of standard input is not UTF-8 text" in done.stderr
