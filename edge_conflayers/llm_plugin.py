@@ -91,7 +91,7 @@ def _answer(name: str, prompt: llm.Prompt) -> Generator[Piece, None, None]:
         generator.model,
         _messages(prompt),
         TextRequest((), SamplerSettings(**given), max_tokens=max_tokens),
-        response_format=schema and {"type": "json_object", "schema": schema},
+        response_format={"type": "json_object", "schema": schema} if schema else None,
     )
     return write(generator, request.text)
 
