@@ -44,7 +44,7 @@ def _found(text: str, what: str) -> list[Any]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    return ((i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip())
+    return ((i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
 def _line(line: str, number: int, what: str) -> Any:

@@ -10,6 +10,7 @@ import click
 from edge_conflayers import __version__
 from edge_conflayers.cli import failures, streams
 from edge_conflayers.cli.bench import bench
+from edge_conflayers.cli.chat import chat
 from edge_conflayers.cli.cost import cost
 from edge_conflayers.cli.doctor import doctor
 from edge_conflayers.cli.export import export
@@ -55,5 +56,5 @@ def main(ctx: click.Context, debug: bool) -> None:
         ctx.call_on_close(lambda: setattr(native.log, "show", False))
 
 
-for command in (run, serve, models, bench, cost, doctor, tune, train, export):
+for command in (run, chat, serve, models, bench, cost, doctor, tune, train, export):
     main.add_command(command)

@@ -52,6 +52,18 @@ def fresh_option(help: str) -> Option:
     return click.option("--fresh", is_flag=True, help=help)
 
 
+def exact_reuse_option(*, default: bool) -> Option:
+    """How much of its cache a text goes on from (``TextGenerator``)."""
+    return click.option(
+        "--exact-reuse/--no-exact-reuse",
+        default=default,
+        show_default=True,
+        help="Use what a cache holds of a prompt again only in whole batches of 512 tokens, so that"
+        " the text is a fresh start's to the bit; or all of it, as llama.cpp does: the next turn of"
+        " a conversation begins sooner, and may part at a close tie.",
+    )
+
+
 model_argument = click.argument("model")
 raw_option = click.option(
     "--raw", is_flag=True, help="Give prompts as they are, without the chat template."

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from edge_conflayers.cli.json_file import check_writable, write_json
 from edge_conflayers.cli.model_options import model_options
@@ -31,6 +30,7 @@ from edge_conflayers.cli.options import (
 from edge_conflayers.cli.prompts import Prompt, prompt_options
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_options
+from edge_conflayers.cli.stats_line import show_stats
 from edge_conflayers.cli.streaming import stream
 from edge_conflayers.cli.streams import ArgumentText, read_text
 from edge_conflayers.cli.taught import show_taught
@@ -175,7 +175,7 @@ def run(
         if not quiet:
             if colours is not None:
                 colours.print_legend(stats.sources)
-            _show(stats, used, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
+            show_stats(stats, used, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
             _tell([_incomplete_note(settings, stats)])
         if stats_json is not None:
             about = {"model": str(path), "method": used, "seed": seed}
@@ -265,31 +265,3 @@ def _learn(
     if not quiet:
         show_taught(taught, err=True)
     return taught.interrupted
-
-
-def _show(stats: Stats, method: str, *, random_seed: int | None = None) -> None:
-    parts = [f"{stats.tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
-    if method != "plain":
-        rate = stats.acceptance_rate
-        parts += [
-            f"{stats.tokens_per_round:.2f} tokens/round",
-            f"{'no' if rate is None else f'{rate:.0%} of'} drafted tokens accepted",
-        ]
-        attention, mlp = (
-            len(stats.drafter.get(f"{kind}_dropped", ())) for kind in ("attention", "mlp")
-        )
-        if attention or mlp:
-            parts.append(f"{attention} attention and {mlp} MLP layers dropped")
-        parts.append(f"draft {stats.draft_seconds:.2f} s")
-    parts.append(f"verify {stats.verify_seconds:.2f} s")
-    if method != "plain":
-        parts.append(f"learning {stats.search_seconds:.2f} s")
-    parts.append(f"prompt {stats.prompt_tokens} tokens in {stats.prompt_seconds:.2f} s")
-    if random_seed is not None:
-        parts.append(f"seed {random_seed}")
-    if stats.finish_reason == "interrupted":
-        parts.append("interrupted")
-    elif stats.finish_reason == "context":
-        parts.append("stopped: the context is full (-c)")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[dim]{method}: {', '.join(parts)}[/dim]")

@@ -16,6 +16,7 @@ from edge_conflayers.cli.options import (
     count_option,
     draft_model_option,
     epsilon_option,
+    exact_reuse_option,
     file_option,
     find_draft_model,
     fresh_option,
@@ -92,14 +93,7 @@ _MIB = 2**20
 )
 @draft_model_option
 @epsilon_option
-@click.option(
-    "--exact-reuse/--no-exact-reuse",
-    default=True,
-    show_default=True,
-    help="Use what a cache holds of a prompt again only in whole batches of 512 tokens, so that the"
-    " text is a fresh start's to the bit; or all of it, as llama.cpp does: the next turn of a"
-    " conversation begins sooner, and may part at a close tie.",
-)
+@exact_reuse_option(default=True)
 @fresh_option("Neither use nor keep what is learned about the models.")
 @quiet_option
 @click.pass_context
