@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import edge_conflayers
-
-PACKAGE = Path(edge_conflayers.__file__).parents[1]
+from installed import PACKAGE
 
 
 @dataclass
@@ -46,6 +44,7 @@ def serving(data: Path, *arguments: object) -> Iterator[Server]:
     process = subprocess.Popen(
         command("serve", *arguments, "--port", 0),
         env=environment(data),
+        cwd=PACKAGE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from installed import PACKAGE
 
 from edge_conflayers.cli import main
 from edge_conflayers.doctor import examine as examination
@@ -130,6 +131,7 @@ def test_a_library_that_does_not_load_in_a_process_of_its_own(tmp_path: Path) ->
     done = subprocess.run(
         [sys.executable, "-m", "edge_conflayers", "doctor", "model.gguf", "-t", "1"],
         env={**os.environ, "EDGE_CONFLAYERS_LIB": str(tmp_path)},
+        cwd=PACKAGE,
         capture_output=True,
         text=True,
     )

@@ -352,7 +352,8 @@ def test_more_than_the_queue_holds_is_refused(opened: Callable[..., Any]) -> Non
         assert found.json()["error"]["type"] == "rate_limit_error"
     for thread in threads:
         thread.join()
-    assert len(results) == 2 and model.load[1:] == (0, 0)
+    assert len(results) == 2
+    wait_for(lambda: model.load[1:] == (0, 0))
     assert post(client, COMPLETIONS, 400, prompt="a", n=3) and model.load[1:] == (0, 0)
 
 
@@ -455,7 +456,7 @@ def test_a_fault_of_the_program_is_not_shown(
     assert "secret" not in str(post(client, CHAT, 500, messages=HELLO))
     monkeypatch.undo()
     assert post(client, CHAT, messages=HELLO, max_tokens=1)
-    assert all(each.load[1:] == (0, 0) for each in service.models.values())
+    wait_for(lambda: all(each.load[1:] == (0, 0) for each in service.models.values()))
 
 
 def test_models_tokens_and_counts(client: TestClient) -> None:

@@ -17,6 +17,7 @@ import httpx2
 import openai
 import pytest
 from click.testing import CliRunner
+from installed import PACKAGE
 from served import Server, command, environment, serving
 from steps import RealModel, TinyPath
 
@@ -194,6 +195,7 @@ def failing(data: Path, *arguments: object) -> str:
     done = subprocess.run(
         command("serve", *arguments),
         env=environment(data),
+        cwd=PACKAGE,
         capture_output=True,
         text=True,
         timeout=60,
@@ -247,6 +249,7 @@ def test_a_real_model_writes_what_run_writes(real_model: RealModel, tmp_path: Pa
         done = subprocess.run(
             command("run", path, "-p", each, "-n", 48, "--temp", 0.8, "-s", 11, "-q"),
             env=environment(tmp_path),
+            cwd=PACKAGE,
             capture_output=True,
             text=True,
             timeout=300,

@@ -208,10 +208,14 @@ def test_a_real_model_teaches_itself(
     taught = teaching.teach(model, [prompt], seconds=300, threads=2, on_progress=enough)
     assert taught is not None
     assert taught.foreseen[0] > 0.1 and taught.foreseen[1] > 0.25
-    plain, stats = write(model, prompt, "plain", MethodOptions())
-    drafted, stats = write(model, prompt, "auto", MethodOptions(next_state=taught.head))
-    assert drafted == plain
-    assert "next-state" in stats.sources
+    sources: set[str] = set()
+    for subject in ("sea", "sun", "wind", "moon"):  # on a busy machine one text may have no drafts
+        prompt = chat_tokens(model, [{"role": "user", "content": f"Tell me about the {subject}."}])
+        plain, _ = write(model, prompt, "plain", MethodOptions())
+        drafted, stats = write(model, prompt, "auto", MethodOptions(next_state=taught.head))
+        assert drafted == plain
+        sources.update(stats.sources)
+    assert "next-state" in sources
 
 
 def write(
