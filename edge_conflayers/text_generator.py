@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,7 @@ class TextGenerator(Closing):
         max_tokens: int | None = None,
         stats: Stats | None = None,
         watchers: Sequence[LogitsWatcher] = (),
+        before_batch: Callable[[], None] = lambda: None,
     ) -> Generator[int, None, None]:
         """Yields the tokens that the model writes after a prompt, each as soon as it is certain.
 
@@ -197,6 +198,7 @@ class TextGenerator(Closing):
             max_tokens: at least 0; None for as many as fit in the context.
             stats: filled in as it goes; complete when the iteration ends, however it ends.
             watchers: see the logits of each draw, and may change them.
+            before_batch: called before each batch of the prompt is read; what it raises ends that.
 
         Raises:
             BadInput: settings or a grammar that cannot be used, a prompt that does not fit, no
@@ -216,6 +218,7 @@ class TextGenerator(Closing):
                 prompt,
                 sampler,
                 kept=kept,
+                before_batch=before_batch,
                 drafter=self._method.drafter,
                 max_tokens=max_tokens,
                 stats=stats,

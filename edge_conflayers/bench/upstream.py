@@ -66,10 +66,13 @@ class UpstreamSession(CachedText):
             raise EdgeConflayersError(f"upstream's llama_decode failed with code {status}")
         self.tokens.extend(tokens)
 
-    def read(self, tokens: Sequence[int]) -> None:
+    def read(
+        self, tokens: Sequence[int], *, before_batch: Callable[[], None] = lambda: None
+    ) -> None:
         """See ``CachedText.read``."""
         check_step(self, len(tokens), "last")
         for begin in range(0, len(tokens), self.batch):
+            before_batch()
             self.step(tokens[begin : begin + self.batch])
 
     def argmax(self, index: int) -> int:

@@ -26,6 +26,7 @@ class TextRequest:
         stop: strings that end the text, which does not hold them.
         logprobs: how many of the likeliest tokens to tell at each place; None for no logprobs.
         watchers: see, and may change, the logits before each draw.
+        before_batch: called before each batch of the prompt is read; what it raises ends the text.
         ends: asked after each token, with the tokens of the text so far; True ends the text.
         shown: control tokens whose names are part of the text.
         errors: what becomes of bytes that are no UTF-8, as for ``bytes.decode``.
@@ -37,6 +38,7 @@ class TextRequest:
     stop: Sequence[str] = ()
     logprobs: int | None = None
     watchers: Sequence[LogitsWatcher] = ()
+    before_batch: Callable[[], None] = lambda: None
     ends: Callable[[Sequence[int]], bool] | None = None
     shown: frozenset[int] = frozenset()
     errors: Literal["replace", "ignore"] = "replace"

@@ -31,6 +31,7 @@ def write(generator: TextGenerator, request: TextRequest) -> Generator[Piece, No
         request.sampling,
         max_tokens=request.max_tokens,
         stats=stats,
+        before_batch=request.before_batch,
         watchers=(*(() if logprobs is None else (logprobs,)), *request.watchers),
     )
     text: list[int] = []

@@ -10,7 +10,7 @@ change how long that takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def generate(
     sampler: Sampler,
     *,
     kept: int = 0,
+    before_batch: Callable[[], None] = lambda: None,
     drafter: Drafter | None = None,
     max_tokens: int | None = None,
     stats: Stats | None = None,
@@ -44,6 +45,7 @@ def generate(
             holds the text, less its last token.
         prompt: at least one token.
         kept: tokens of the prompt that are what the session holds, and are not read again.
+        before_batch: as for ``TextSession.read``.
         sampler: may have drawn some tokens more if the iteration is ended early.
         drafter: None decodes plainly; so does any where the session does not verify drafts.
         max_tokens: None for as many as fit in the context.
@@ -60,7 +62,7 @@ def generate(
     clock = Clock(stats)
     if drafter is not None and not session.verifies_drafts:
         drafter = None
-    session.read(prompt[kept:])
+    session.read(prompt[kept:], before_batch=before_batch)
     sampler.read(prompt)
     stats.prompt_tokens, stats.cached_tokens = len(prompt), kept
     clock.charge("prompt_seconds")

@@ -7,7 +7,7 @@ Steps under a mask leave positions behind that the next step overwrites, or that
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -150,11 +150,14 @@ class OnnxSession(Closing):
         self._kept = None if outputs == "none" else found
         self.tokens.extend(tokens)
 
-    def read(self, tokens: Sequence[int]) -> None:
+    def read(
+        self, tokens: Sequence[int], *, before_batch: Callable[[], None] = lambda: None
+    ) -> None:
         """See ``TextSession.read``. After an interrupt between batches, the session holds the
         batches that were read."""
         check_prompt(self, len(tokens))
         for begin in range(0, len(tokens), self._batch):
+            before_batch()
             part = tokens[begin : begin + self._batch]
             at = len(self.tokens)
             self._kept = self._steps.run(part, at, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from typing import Any, Generic, TypeVar
 
@@ -16,23 +16,6 @@ T = TypeVar("T")
 
 class Stopped(Exception):
     """Nobody wants the results of a job any longer."""
-
-
-class StoppableTokens(list[int]):
-    """A prompt whose reading a job can stop: it is read in batches, and each is a slice of what is
-    to be read."""
-
-    def __init__(self, tokens: Iterable[int], stopped: threading.Event) -> None:
-        super().__init__(tokens)
-        self._stopped = stopped
-
-    def __getitem__(self, index: Any) -> Any:
-        found = super().__getitem__(index)
-        if not isinstance(index, slice):
-            return found
-        if self._stopped.is_set():
-            raise Stopped
-        return StoppableTokens(found, self._stopped)
 
 
 class ClientGone(Exception):

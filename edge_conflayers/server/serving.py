@@ -19,7 +19,7 @@ from edge_conflayers.engine.closing import Closing
 from edge_conflayers.server.asking import Asked, Limits
 from edge_conflayers.server.embedding import Embeddings
 from edge_conflayers.server.failures import Busy, Ending, NoSuchModel
-from edge_conflayers.server.jobs import Job, StoppableTokens, Stopped
+from edge_conflayers.server.jobs import Job, Stopped
 from edge_conflayers.server.metrics import Metrics
 from edge_conflayers.server.options import ServerOptions
 from edge_conflayers.server.replies import Report
@@ -124,8 +124,12 @@ class ServedModel(Closing):
         report = Report(asked.request.sampling.seed)
         kind = ""
 
+        def check() -> None:
+            if stopped.is_set():
+                raise Stopped
+
         def pieces(request: TextRequest) -> Iterator[Piece]:
-            request = replace(request, prompt=StoppableTokens(request.prompt, stopped))
+            request = replace(request, before_batch=check)
             with self.slots.take(request.prompt) as generator:
                 assert generator is not None, "take() waits without a timeout"
                 report.method = generator.method_name
@@ -134,8 +138,7 @@ class ServedModel(Closing):
                         if report.stats.tokens == 0:
                             self._metrics.first_token.labels(self.name).observe(_since(begun))
                         report.add(piece)
-                        if stopped.is_set():
-                            raise Stopped
+                        check()
                         yield piece
                 self._save(generator)
 

@@ -25,7 +25,7 @@ from edge_conflayers.errors import BadInput
 from edge_conflayers.generating import generate
 from edge_conflayers.profiles import ProfileStore
 from edge_conflayers.server.app import make_app
-from edge_conflayers.server.jobs import StoppableTokens, Stopped
+from edge_conflayers.server.jobs import Stopped
 from edge_conflayers.server.opening import Opening, names_of, open_service
 from edge_conflayers.server.options import ServerOptions, hosts_of, read_keys
 from edge_conflayers.server.serving import Service
@@ -484,25 +484,20 @@ def test_conversations_that_take_turns_keep_their_caches(client: TestClient) -> 
 
 
 def test_a_prompt_is_read_no_further_once_nobody_wants_its_text(path: Path) -> None:
-    stopped = threading.Event()
     with TextGenerator(path, method="lookup", n_ctx=2048, threads=1, fresh=True) as one:
         prompt = one.model.tokenize("word " * 300)
         assert len(prompt) > 1024
         expected = list(one.generate(prompt, max_tokens=5))
         session = one.session()
         session.clear()
-        step = session.read
 
-        def read(tokens: Any) -> None:
-            step(tokens[:512])
-            stopped.set()
-            step(tokens[512:])
+        def check() -> None:
+            if session.tokens:
+                raise Stopped
 
-        session.read = read  # type: ignore[method-assign]
         with pytest.raises(Stopped):
-            list(one.generate(StoppableTokens(prompt, stopped), max_tokens=5))
+            list(one.generate(prompt, max_tokens=5, before_batch=check))
         assert len(session.tokens) == 512
-        del session.read  # type: ignore[attr-defined]
         assert list(one.generate(prompt, max_tokens=5)) == expected
 
 

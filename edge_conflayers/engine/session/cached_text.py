@@ -183,16 +183,18 @@ class CachedText(Closing):
             del self.tokens[begin:]
             self.context.fail(status)
 
-    def read(self, tokens: Sequence[int]) -> None:
-        """Runs the model over a prompt, batch by batch, and keeps the logits of its last token.
-
-        After an interrupt between batches, the session holds the batches that were read.
+    def read(
+        self, tokens: Sequence[int], *, before_batch: Callable[[], None] = lambda: None
+    ) -> None:
+        """See ``TextSession.read``. After an interrupt between batches, the session holds the
+        batches that were read.
 
         Raises:
             ContextFull: the prompt does not fit; nothing was read.
         """
         check_prompt(self, len(tokens))
         for begin in range(0, len(tokens), self._batch):
+            before_batch()
             part = tokens[begin : begin + self._batch]
             last = begin + len(part) == len(tokens)
             at = len(self.tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -88,8 +88,11 @@ class TextSession(KeepsText, Protocol):
         """
         ...
 
-    def read(self, tokens: Sequence[int]) -> None:
+    def read(
+        self, tokens: Sequence[int], *, before_batch: Callable[[], None] = lambda: None
+    ) -> None:
         """Runs the model over a prompt, batch by batch, and keeps the logits of its last token.
+        What ``before_batch`` raises, before a batch, ends it.
 
         Raises:
             ContextFull: the prompt does not fit; nothing was read.
