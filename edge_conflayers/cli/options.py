@@ -166,6 +166,13 @@ class MethodChoice(click.ParamType):  # type: ignore[type-arg]  # generic only s
         return value
 
 
+def method_option(help: str) -> Option:
+    """How to decode."""
+    return click.option(
+        "--method", type=MethodChoice(), default="auto", show_default=True, help=help
+    )
+
+
 def method_names() -> tuple[str, ...]:
     """The methods of this package."""
     from edge_conflayers.methods import METHODS

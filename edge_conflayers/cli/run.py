@@ -13,7 +13,6 @@ import click
 from edge_conflayers.cli.json_file import check_writable, write_json
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
-    MethodChoice,
     context_options,
     draft_model_option,
     epsilon_option,
@@ -21,6 +20,7 @@ from edge_conflayers.cli.options import (
     find_draft_model,
     fresh_option,
     kernels_option,
+    method_option,
     model_argument,
     predict_option,
     provider_option,
@@ -71,13 +71,9 @@ _JSON_BEGINS = ("{", "true", "false")  # of a schema; anything else is a file's 
     metavar="FILE|JSON",
     help="JSON schema that the text must follow: a file, or the schema itself.",
 )
-@click.option(
-    "--method",
-    type=MethodChoice(),
-    default="auto",
-    show_default=True,
-    help="How to decode: `auto` chooses each round who drafts, or nobody; `plain` goes token by"
-    " token. On the CPU the text is the same.",
+@method_option(
+    "How to decode: `auto` chooses each round who drafts, or nobody; `plain` goes token by"
+    " token. On the CPU the text is the same."
 )
 @draft_model_option
 @epsilon_option

@@ -11,7 +11,6 @@ import click
 
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
-    MethodChoice,
     context_options,
     count_option,
     draft_model_option,
@@ -21,6 +20,7 @@ from edge_conflayers.cli.options import (
     find_draft_model,
     fresh_option,
     kernels_option,
+    method_option,
     provider_option,
     quiet_option,
 )
@@ -84,13 +84,7 @@ _MIB = 2**20
 @sampling_options
 @kernels_option
 @provider_option
-@click.option(
-    "--method",
-    type=MethodChoice(),
-    default="auto",
-    show_default=True,
-    help="How to decode, as for `run`.",
-)
+@method_option("How to decode, as for `run`.")
 @draft_model_option
 @epsilon_option
 @exact_reuse_option(default=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import multiprocessing
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any
 
 from edge_conflayers.engine import native
 from edge_conflayers.engine.binding import KernelChoice
+from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.vocabulary import Vocabulary, vocabulary_only
 from edge_conflayers.llama.arguments import check_others, model_options
 from edge_conflayers.llama.chats import LlamaChats
@@ -22,7 +23,7 @@ from edge_conflayers.text_generator import TextGenerator
 _RANDOM_SEED = 2**32 - 1
 
 
-class Llama(LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
+class Llama(Closing, LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
     """A model, with the methods and results of ``llama_cpp.Llama``.
 
     Texts are written by drafting and verification, and what is learned about the model is kept, as
@@ -48,6 +49,7 @@ class Llama(LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
         verbose: show what llama.cpp logs, on standard error.
         method: how to decode, as for ``TextGenerator``.
         kernels: the CPU kernels, as for ``Model``.
+        exact_reuse: of the cache, as for ``TextGenerator``; llama-cpp-python's is not exact either.
         fresh: neither use nor keep what is learned.
 
     Raises:
@@ -174,17 +176,6 @@ class Llama(LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
         vocabulary, self._open_vocabulary = self._open_vocabulary, None
         if vocabulary is not None:
             vocabulary.close()
-
-    def __enter__(self) -> Llama:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         self.close()

@@ -95,7 +95,7 @@ def error_object(error: Exception) -> dict[str, Any]:
     """An error for the client. Of a fault of this program, it is told nothing but that."""
     message = "the server failed; its log says why"
     if isinstance(error, EdgeConflayersError):
-        message = one_line(error).encode("utf-8", errors="replace").decode("utf-8")
+        message = _as_utf8(one_line(error))
     status = status_of(error)
     return _error(message, status, error.code if isinstance(error, Refused) else None)
 
@@ -115,6 +115,11 @@ def response(error: Exception) -> JSONResponse:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_object(error), status, headers)
+
+
+def _as_utf8(text: str) -> str:
+    """A text with "?" for halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _error(message: str, status: int, code: str | None, param: str | None = None) -> dict[str, Any]:
@@ -137,7 +142,7 @@ def add_handlers(app: FastAPI) -> None:
         names = [] if first["type"] == "json_invalid" else first["loc"][1:]
         place = ".".join(map(str, names)) or None
         message = f"{place or 'the body'}: {first['msg']}"
-        message = one_line(message.encode("utf-8", errors="replace").decode("utf-8"))
+        message = one_line(_as_utf8(message))
         return JSONResponse(_error(message, 400, None, place), 400)
 
     @app.exception_handler(HTTPException)

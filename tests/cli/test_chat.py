@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +32,13 @@ TEMPLATE = (
 GIVEN = ("--chat-template", TEMPLATE)
 SAMPLED = ("--temp", 1.5, "-s", 7)
 
+pytestmark = pytest.mark.usefixtures("own_surroundings")
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     return write_tiny_model(folder / "tiny.gguf", "llama", n_layer=4, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("EDGE_CONFLAYERS_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def arguments(name: str, model: Any, *options: object) -> list[str]:

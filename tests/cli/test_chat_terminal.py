@@ -29,20 +29,13 @@ reading = importlib.import_module("edge_conflayers.cli.chat.reading")
 COLOUR = re.compile(rb"\x1b\[[\d;]*[34]8;")
 ENTER, ALT_ENTER, CTRL_C, CTRL_D = "\r", "\x1b\r", "\x03", "\x04"
 
+pytestmark = pytest.mark.usefixtures("own_surroundings")
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     return write_tiny_model(folder / "tiny.gguf", "llama", n_layer=2, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("EDGE_CONFLAYERS_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def arguments(model: Path, *options: object) -> list[str]:

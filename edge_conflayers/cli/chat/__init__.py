@@ -19,7 +19,6 @@ import click
 from edge_conflayers.cli.chat.settings import Settings, settings_options
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
-    MethodChoice,
     context_options,
     draft_model_option,
     epsilon_option,
@@ -27,6 +26,7 @@ from edge_conflayers.cli.options import (
     find_draft_model,
     fresh_option,
     kernels_option,
+    method_option,
     model_argument,
     provider_option,
     quiet_option,
@@ -54,13 +54,7 @@ if TYPE_CHECKING:
 @model_options
 @kernels_option
 @provider_option
-@click.option(
-    "--method",
-    type=MethodChoice(),
-    default="auto",
-    show_default=True,
-    help="How to decode, as for `run`. On the CPU the text is the same.",
-)
+@method_option("How to decode, as for `run`. On the CPU the text is the same.")
 @draft_model_option
 @epsilon_option
 @exact_reuse_option(default=False)
