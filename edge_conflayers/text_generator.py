@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
@@ -245,30 +244,6 @@ class TextGenerator(Closing):
         if self._session is None:
             return 0
         return self._session.held_prefix(prompt, exact=self._exact_reuse)
-
-    def write(
-        self,
-        prompt: str,
-        sampling: SamplerSettings | None = None,
-        *,
-        max_tokens: int | None = None,
-        stats: Stats | None = None,
-    ) -> Generator[str, None, None]:
-        """Yields the text that follows a prompt, which is taken as it is, without a chat template.
-
-        A character that spans several tokens comes whole; bytes that are not UTF-8 become U+FFFD.
-        Arguments and errors are those of ``generate``.
-        """
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        tokens = self.generate(
-            self.model.tokenize(prompt), sampling, max_tokens=max_tokens, stats=stats
-        )
-        with closing(tokens):
-            for token in tokens:
-                if text := decoder.decode(self.model.piece(token)):
-                    yield text
-        if text := decoder.decode(b"", final=True):
-            yield text
 
     def save(self) -> None:
         """Keeps what was learned so far; a failure is logged in one line."""

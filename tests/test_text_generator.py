@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from steps import TinyPath, random_tokens
 
+from edge_conflayers import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.engine.session import Session
@@ -83,8 +84,7 @@ def test_text_comes_in_whole_characters(path: Path, store: ProfileStore) -> None
     with opened(path, store, "lookup") as writer:
         prompt = "the the the"
         tokens = list(writer.generate(writer.model.tokenize(prompt), max_tokens=40))
-        text = "".join(writer.write(prompt, max_tokens=40))
-        assert text == writer.model.text(tokens)
+        assert generate(writer, prompt, max_tokens=40) == writer.model.text(tokens)
 
 
 def test_the_context_grows_with_the_texts_unless_it_is_given(

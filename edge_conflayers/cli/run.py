@@ -31,13 +31,13 @@ from edge_conflayers.cli.prompts import Prompt, prompt_options
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_options
 from edge_conflayers.cli.stats_line import show_stats
-from edge_conflayers.cli.streaming import stream
 from edge_conflayers.cli.streams import ArgumentText, read_text
 from edge_conflayers.cli.taught import show_taught
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
-    from edge_conflayers.decoding.stats import Stats
+    from edge_conflayers.cli.sources import SourceColours
+    from edge_conflayers.completions.request import Piece
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.model_options import ModelOptions
     from edge_conflayers.engine.sampling import SamplerSettings
@@ -129,6 +129,8 @@ def run(
     path = find_model(model, quiet=quiet)
 
     from edge_conflayers.cli.sources import SourceColours
+    from edge_conflayers.completions.request import TextRequest
+    from edge_conflayers.completions.writing import write
     from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.sampling import RANDOM_SEEDS
     from edge_conflayers.text_generator import TextGenerator
@@ -157,10 +159,10 @@ def run(
         if writer.method_name != method and not quiet:
             notes.append(session.why_plain)
         _tell(notes)
-        written = writer.generate(tokens, settings, max_tokens=max_tokens, stats=stats)
+        request = TextRequest(tokens, settings, max_tokens, stop)
         drawn: list[int] = []
         try:
-            stream(writer.model, _noted(written, drawn), stats, stops=stop, colours=colours)
+            _show(write(writer, request, stats), drawn, colours)
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -235,12 +237,20 @@ def _schema_file(json_schema: str | None) -> Path | None:
     return Path(json_schema)
 
 
-def _noted(tokens: Generator[int, None, None], noted: list[int]) -> Generator[int, None, None]:
-    """The same tokens, which are added to a list."""
-    with closing(tokens):
-        for token in tokens:
-            noted.append(token)
-            yield token
+def _show(
+    pieces: Generator[Piece, None, None], drawn: list[int], colours: SourceColours | None
+) -> None:
+    """Writes a text to standard output as it comes.
+
+    Args:
+        drawn: gets its tokens.
+    """
+    with closing(pieces):  # an interrupt still completes the statistics
+        for piece in pieces:
+            if piece.token is not None:
+                drawn.append(piece.token)
+            sys.stdout.write(colours.mark(piece.parts) if colours else piece.text)
+            sys.stdout.flush()
 
 
 def _learn(

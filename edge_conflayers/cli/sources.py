@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.color import ColorSystem
 from rich.console import Console
@@ -42,11 +42,14 @@ class SourceColours:
             self._styles[source] = Style(color=_OTHERS[used % len(_OTHERS)])
         return self._styles[source]
 
-    def mark(self, text: str, source: str) -> str:
-        """A piece of text in its source's colour, ready to be written."""
+    def mark(self, parts: Iterable[tuple[str, str]]) -> str:
+        """Parts of a text, each in its source's colour, ready to be written."""
         if not self._on:
-            return text
-        return self._style(source).render(text, color_system=ColorSystem.STANDARD)
+            return "".join(text for text, _ in parts)
+        return "".join(
+            self._style(source).render(text, color_system=ColorSystem.STANDARD)
+            for text, source in parts
+        )
 
     def print_legend(self, sources: Sequence[str]) -> None:
         """Says on standard error how many tokens came from each source, in its colour."""

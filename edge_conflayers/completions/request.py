@@ -68,6 +68,8 @@ class Piece:
         token: None for the end of the text, and for a token that ends it.
         source: who drafted the token, such as "lookup"; "full" for the full model itself.
         stats: the text's statistics so far, which go on changing.
+        parts: the text cut by who drafted it, with each part's source; ``source`` may not be among
+            them, where a stop string's beginning was held back.
         finish_reason: why the text ends; None before its last piece.
         logprobs: if they were asked for, the token's.
         stop: the stop string that ended the text.
@@ -77,6 +79,7 @@ class Piece:
     token: int | None
     stats: Stats
     source: str = FULL_MODEL
+    parts: tuple[tuple[str, str], ...] = ()
     finish_reason: FinishReason | None = None
     logprobs: TokenLogprobs | None = None
     stop: str | None = None

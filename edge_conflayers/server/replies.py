@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_conflayers.completions.openai import Header, Response, usage
 from edge_conflayers.completions.request import Piece
-from edge_conflayers.decoding.stats import FULL_MODEL, Stats
+from edge_conflayers.decoding.stats import Stats
 
 FIELD = "edge_conflayers"
 """Of a response: what no other server has to tell."""
@@ -25,15 +25,11 @@ class Report:
         self.method = ""
         self._seed = seed
         self._pieces: list[dict[str, str]] = []  # since the last response
-        self._source = FULL_MODEL
 
     def add(self, piece: Piece) -> None:
         """Notes a piece that the next response is made of."""
         self.stats = piece.stats
-        if piece.token is not None:
-            self._source = piece.source
-        if piece.token is not None or piece.text:
-            self._pieces.append({"text": piece.text, "source": self._source})
+        self._pieces += [{"text": text, "source": source} for text, source in piece.parts]
 
     def complete(self, response: Response) -> Response:
         """A response with what is to be told of its pieces, and in a text's last one of all."""

@@ -108,10 +108,10 @@ def test_sources_without_a_colour_of_their_own_get_different_ones(
     monkeypatch.setenv("FORCE_COLOR", "1")
     colours = SourceColours()
     names = ["layers", "lookup", "recycling", "draft-model", "one", "two", "three"]
-    marked = [colours.mark("x", name) for name in names]
+    marked = [colours.mark([("x", name)]) for name in names]
     assert len({COLOUR.findall(text)[0] for text in marked}) == len(names)
-    assert colours.mark("x", "one") == marked[names.index("one")]
-    assert colours.mark("x", "full") == "x"
+    assert colours.mark([("x", "one")]) == marked[names.index("one")]
+    assert colours.mark([("x", "full")]) == "x"
 
 
 def test_where_drafts_cannot_be_verified_it_says_so_and_decodes_plainly(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import random
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,31 @@ def test_each_token_is_a_result_with_who_drafted_it(generator: TextGenerator) ->
     assert {piece.source for piece in pieces} == {"full", "lookup"}
     assert [piece.finish_reason for piece in pieces] == [None] * 60 + ["length"]
     assert pieces[0].stats.tokens == 60 and pieces[0].stats.accepted > 0
+
+
+def drafted_by(generator: TextGenerator, pieces: list[Piece]) -> list[str]:
+    """Who drafted the token that completed each character."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    tokens = [(piece.token, piece.source) for piece in pieces if piece.token is not None]
+    found = [
+        source for token, source in tokens for _ in decoder.decode(generator.model.piece(token))
+    ]
+    return found + [tokens[-1][1] for _ in decoder.decode(b"", final=True)]
+
+
+def test_parts_say_who_drafted_each_character(generator: TextGenerator) -> None:
+    prompt = repeating(generator)
+    whole = text_of(list(write(generator, TextRequest(prompt, max_tokens=60))))
+    held_back = 0
+    for begin in range(0, len(whole) - 12, 7):  # strings that begin as the text goes on
+        stop = whole[begin : begin + 12] + "?"
+        pieces = list(write(generator, TextRequest(prompt, max_tokens=60, stop=[stop])))
+        parts = [part for piece in pieces for part in piece.parts]
+        assert "".join(text for text, _ in parts) == whole
+        assert [source for text, source in parts for _ in text] == drafted_by(generator, pieces)
+        assert all(piece.text == "".join(text for text, _ in piece.parts) for piece in pieces)
+        held_back += sum(len({source for _, source in piece.parts}) > 1 for piece in pieces)
+    assert held_back > 0
 
 
 def test_a_stop_string_ends_the_text_and_is_no_part_of_it(generator: TextGenerator) -> None:

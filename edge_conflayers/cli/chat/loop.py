@@ -164,7 +164,7 @@ class Chat(Closing):
                 self.stats = piece.stats
                 written.append(piece.text)
                 colours = self._colours
-                self._show(colours.mark(piece.text, piece.source) if colours else piece.text)
+                self._show(colours.mark(piece.parts) if colours else piece.text)
                 if interrupt.came:
                     return True
         return interrupt.came
