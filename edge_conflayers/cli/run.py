@@ -38,6 +38,7 @@ from edge_conflayers.errors import BadInput
 if TYPE_CHECKING:
     from edge_conflayers.cli.sources import SourceColours
     from edge_conflayers.completions.request import Piece
+    from edge_conflayers.decoding.stats import Stats
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.model_options import ModelOptions
     from edge_conflayers.engine.sampling import SamplerSettings
