@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,14 @@ else:
     import tomli as tomllib
 
 NATIVE = Path(__file__).resolve().parent
+
+_ITSELF = "llama_cpp = sys.modules[__package__]"
+_RELATIVE_IMPORTS = (
+    (r"^( *)import llama_cpp\.(\w+) as (\w+)$", r"\1from . import \2 as \3"),
+    (r"^( *)from llama_cpp\.(\w+) import", r"\1from .\2 import"),
+    (r"^import llama_cpp\.(\w+)$", rf"import sys\nfrom . import \1\n{_ITSELF}"),
+    (r"^import llama_cpp$", rf"import sys\n{_ITSELF}"),
+)
 
 
 class UpstreamError(Exception):
@@ -135,6 +144,25 @@ def apply_patches(patches: list[Path], tree: Path) -> None:
             )
 
 
+def use_relative_imports(package: Path) -> None:
+    """Has the binding import itself by whatever name it is loaded: by its full name, it would find
+    an installed llama_cpp.
+
+    Raises:
+        UpstreamError: it imports itself in a way that is not known here.
+    """
+    for path in package.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for absolute, relative in _RELATIVE_IMPORTS:
+            text = re.sub(absolute, relative, text, flags=re.MULTILINE)
+        if left := re.search(r"^\s*(?:import|from) llama_cpp\b.*", text, flags=re.MULTILINE):
+            raise UpstreamError(
+                f"{path.name} of the binding has `{left[0].strip()}`, which"
+                " native/fetch_upstream.py cannot make relative; teach it"
+            )
+        path.write_text(text, encoding="utf-8")
+
+
 def stamp(pin_file: Path, patches: list[Path], local: str) -> str:
     """A hash of all that the prepared source depends on."""
     digest = hashlib.sha256(local.encode())
@@ -169,6 +197,7 @@ def prepare(destination: Path, *, patched: bool) -> None:
             check_sha256(archive, pin["sha256"])
             unpack(archive, pin["unpack"], tree)
         apply_patches(patches, tree / "llama.cpp")
+        use_relative_imports(tree / "llama_cpp")
         keep_unchanged_times(tree, destination)
         (tree / ".stamp").write_text(wanted)
         if destination.exists():

@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import io
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -97,3 +99,30 @@ def test_an_archive_that_is_not_there(fetch: ModuleType, tmp_path: Path) -> None
     with pytest.raises(fetch.UpstreamError, match=r"could not fetch pinned 1\.0 with pip"):
         fetch.prepare(tmp_path / "source", patched=True)
     assert not (tmp_path / "source").exists()
+
+
+def test_the_binding_imports_itself_by_any_name(fetch: ModuleType, tmp_path: Path) -> None:
+    package = tmp_path / "another_name"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .low import *\nfrom .high import *\n")
+    (package / "low.py").write_text("number = 5\n")
+    (package / "high.py").write_text(
+        "import llama_cpp.low as low\nfrom llama_cpp.low import number\nimport llama_cpp\n"
+        "import llama_cpp.other\n"
+        "def later():\n    import llama_cpp.low as again\n    return again\n"
+        "assert low.number == number == llama_cpp.number and later() is low\n"
+        '"""\n    >>> import llama_cpp\n"""\n'
+    )
+    (package / "other.py").write_text("import llama_cpp.high\nhigh = llama_cpp.__name__\n")
+    fetch.use_relative_imports(package)
+    code = (
+        "import sys, another_name\n"
+        "print(another_name.llama_cpp.other.high, 'llama_cpp' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "another_name False\n", done.stderr
+    (package / "new.py").write_text("import llama_cpp.low, llama_cpp.high\n")
+    with pytest.raises(fetch.UpstreamError, match=r"new\.py of the binding has `import llama_cpp"):
+        fetch.use_relative_imports(package)

@@ -40,9 +40,9 @@ Lookup = Callable[[npt.NDArray[np.intc]], npt.NDArray[np.intc]]
 
 def prompt_lookup() -> Lookup:
     """llama-cpp-python's ``LlamaPromptLookupDecoding``."""
-    from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
-
-    lookup: Lookup = LlamaPromptLookupDecoding(num_pred_tokens=_LOOKUP_TOKENS)
+    lookup: Lookup = native.binding_module("llama_speculative").LlamaPromptLookupDecoding(
+        num_pred_tokens=_LOOKUP_TOKENS
+    )
     return lookup
 
 

@@ -12,8 +12,8 @@ import ctypes
 import os
 import re
 import sys
-from pathlib import Path
-from typing import Any
+
+from edge_conflayers.engine.ggml import library
 
 _NO_BACKTRACE = "GGML_NO_BACKTRACE"
 _PLACE = re.compile(r"^.*/(?=[^/:]+:\d+: )")  # folders of the machine that built the library
@@ -43,22 +43,17 @@ _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(
 _on_terminate = ctypes.CFUNCTYPE(None)(lambda: _end("an error that nothing takes care of"))
 
 
-def install(folder: Path) -> None:
-    """Ends the process so from now on.
-
-    Args:
-        folder: of the library; without ggml's own library in it, nothing happens.
-    """
+def install() -> None:
+    """Ends the process so from now on; where ggml is no library of its own, nothing happens."""
     os.environ.setdefault(_NO_BACKTRACE, "1")
-    for name in ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll", "libggml-base.dll"):
-        if (folder / name).exists():
-            library: Any = ctypes.CDLL(str(folder / name))
-            library.ggml_set_abort_callback.restype = ctypes.c_void_p
-            library.ggml_set_abort_callback(_on_abort)
-            # C++ exceptions that nothing catches: the runtime's std::set_terminate, which ggml
-            # has set to print a backtrace. Other runtimes than GNU's and LLVM's lack the name.
-            with contextlib.suppress(AttributeError):
-                terminate = library._ZSt13set_terminatePFvvE
-                terminate.restype = ctypes.c_void_p
-                terminate(_on_terminate)
-            return
+    base = library("ggml-base")
+    if base is None:
+        return
+    base.ggml_set_abort_callback.restype = ctypes.c_void_p
+    base.ggml_set_abort_callback(_on_abort)
+    # C++ exceptions that nothing catches: the runtime's std::set_terminate, which ggml has set to
+    # print a backtrace. Other runtimes than GNU's and LLVM's lack the name.
+    with contextlib.suppress(AttributeError):
+        terminate = base._ZSt13set_terminatePFvvE
+        terminate.restype = ctypes.c_void_p
+        terminate(_on_terminate)

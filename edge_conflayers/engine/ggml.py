@@ -56,10 +56,10 @@ def library(name: str) -> Any:
     file of its own.
 
     Args:
-        name: such as "ggml-cpu".
+        name: such as "ggml-cpu"; in a build of ours, the file's begins with "ecl-".
     """
     for suffix in (".so", ".dylib", ".dll"):
-        for prefix in ("lib", ""):
+        for prefix in ("libecl-", "ecl-", "lib", ""):
             path = Path(LIBRARY._name).parent / f"{prefix}{name}{suffix}"
             if path.exists():
                 return ctypes.CDLL(str(path))

@@ -1,12 +1,11 @@
 """Loads the patched llama.cpp under llama-cpp-python's binding, and keeps what it logs.
 
 llama-cpp-python's Python files come out of the same archive as the library
-(``native/upstream.toml``) and are loaded from inside this package, so no other installed copy can
-be mixed with it.
+(``native/upstream.toml``) and are loaded from inside this package, under a name of their own: an
+installed llama_cpp keeps its name and its library, in this process too.
 
 Raises on import:
-    EdgeConflayersError: the library is not built or does not load, or another llama_cpp is loaded
-        already.
+    EdgeConflayersError: the library is not built or does not load.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from edge_conflayers.errors import EdgeConflayersError
 
 # Another build of the library to load instead, for comparisons; one without ecl_* is upstream's.
 LIBRARY_VARIABLE = "EDGE_CONFLAYERS_LIB"
+_BINDING = "edge_conflayers._native.llama_cpp"
 
 _LOG_LEVELS = {1: "debug", 2: "info", 3: "warning", 4: "error"}
 _LOG_CONTINUED = 5
@@ -48,28 +48,20 @@ def _load_binding() -> ModuleType:
     """llama-cpp-python's low-level module, bound to our library."""
     native = _native_folder()
     library = Path(os.environ.get(LIBRARY_VARIABLE) or native / "lib").resolve()
-    loaded = sys.modules.get("llama_cpp")
-    if loaded is not None:
-        if Path(str(loaded.__file__)).parent != native / "llama_cpp":
-            raise EdgeConflayersError(
-                f"another llama_cpp ({loaded.__file__}) is already loaded in this process;"
-                " import edge_conflayers first, or use it in a process of its own"
-            )
-        return sys.modules["llama_cpp.llama_cpp"]
     spec = importlib.util.spec_from_file_location(
-        "llama_cpp",
+        _BINDING,
         native / "llama_cpp" / "__init__.py",
         submodule_search_locations=[str(native / "llama_cpp")],
     )
     assert spec is not None and spec.loader is not None
     package = importlib.util.module_from_spec(spec)
-    sys.modules["llama_cpp"] = package
+    sys.modules[_BINDING] = package
     before = os.environ.get("LLAMA_CPP_LIB_PATH")
     os.environ["LLAMA_CPP_LIB_PATH"] = str(library)
     try:
         spec.loader.exec_module(package)
-    except (OSError, RuntimeError) as error:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "llama_cpp"]:
+    except (ImportError, OSError, RuntimeError) as error:
+        for name in [n for n in sys.modules if f"{n}.".startswith(f"{_BINDING}.")]:
             del sys.modules[name]
         why = " ".join(str(error).split())
         raise EdgeConflayersError(f"the library in {library} does not load: {why}") from error
@@ -78,12 +70,21 @@ def _load_binding() -> ModuleType:
             del os.environ["LLAMA_CPP_LIB_PATH"]
         else:
             os.environ["LLAMA_CPP_LIB_PATH"] = before
-    return sys.modules["llama_cpp.llama_cpp"]
+    return sys.modules[f"{_BINDING}.llama_cpp"]
 
 
 def binding_module(name: str) -> Any:
     """Another module of llama-cpp-python's, which is loaded with the first."""
-    return sys.modules[f"llama_cpp.{name}"]
+    return sys.modules[f"{_BINDING}.{name}"]
+
+
+def binding_modules() -> dict[str, ModuleType]:
+    """All of them that are loaded, by their names in ``llama_cpp``; "" for the package."""
+    return {
+        name.removeprefix(_BINDING).lstrip("."): module
+        for name, module in list(sys.modules.items())
+        if f"{name}.".startswith(f"{_BINDING}.")
+    }
 
 
 llama: Any = _load_binding()

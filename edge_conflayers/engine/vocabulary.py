@@ -18,7 +18,7 @@ _NO_TEXT: int = (
     llama.LLAMA_TOKEN_ATTR_UNKNOWN | llama.LLAMA_TOKEN_ATTR_UNUSED | llama.LLAMA_TOKEN_ATTR_CONTROL
 )
 
-aborts.install(Path(native.LIBRARY._name).parent)
+aborts.install()
 
 
 def vocabulary_only() -> Any:
