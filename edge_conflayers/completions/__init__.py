@@ -7,6 +7,7 @@ What the Python interface, the drop-in for llama-cpp-python and the HTTP server 
 - ``writing``: writes one, token by token
 - ``logprobs``: probabilities of its tokens
 - ``tool_calls``: which tools an answer calls
-- ``openai``: requests and results as the OpenAI API has them
+- ``openai``: results as the OpenAI API has them
+- ``completion``, ``answers``: writes a completion or an answer, as such results
 - ``slots``: several texts over one model, each with its cache
 """

@@ -55,7 +55,7 @@ def answer_chunks(
     elif request.must_call:
         yield from _required(header, pieces, request)
     elif (reader := request.reader()) is not None:
-        yield from _with_tools(header, pieces, reader)
+        yield from _with_tools(header, pieces, reader, _table(model, request))
     else:
         text = openai.completion_chunks(header, pieces, _table(model, request))
         yield from openai.chat_chunks(text)
@@ -68,14 +68,20 @@ def _required(header: Header, pieces: Iterator[Piece], request: ChatRequest) -> 
 
 
 def _with_tools(
-    header: Header, pieces: Iterator[Piece], reader: ToolCallReader
+    header: Header,
+    pieces: Iterator[Piece],
+    reader: ToolCallReader,
+    logprobs: LogprobsTable | None,
 ) -> Iterator[Response]:
     yield header.of_chat({"role": "assistant"})
     reason = None
     for piece in pieces:
         reason = piece.finish_reason
-        if shown := reader.feed(piece.text):
-            yield header.of_chat({"content": shown})
+        row = None
+        if logprobs is not None and piece.token is not None:
+            row = logprobs.add(piece.token, piece.logprobs)
+        if (shown := reader.feed(piece.text)) or row is not None:
+            yield header.of_chat({"content": shown}, logprobs=row)
     rest, calls = reader.end()
     if rest:
         yield header.of_chat({"content": rest})

@@ -32,6 +32,7 @@ class ChatRequest:
         forced: the tool whose arguments the text is, all of it.
         must_call: whether the text is one call, as JSON.
         formats: how the model writes calls, where it may.
+        parallel_calls: whether it may call several at once; else the first call is taken.
     """
 
     text: TextRequest
@@ -39,6 +40,7 @@ class ChatRequest:
     forced: str | None = None
     must_call: bool = False
     formats: tuple[Format, ...] = ()
+    parallel_calls: bool = True
 
     def with_text(self, **changes: Any) -> ChatRequest:
         """The same with fields of its ``text`` changed."""
@@ -47,7 +49,9 @@ class ChatRequest:
     def reader(self) -> ToolCallReader | None:
         """Divides the answer into text and calls as it comes; None if all of it is text."""
         forced = self.forced is not None or self.must_call
-        return ToolCallReader(self.formats, self.tools) if self.tools and not forced else None
+        if forced or not self.tools:
+            return None
+        return ToolCallReader(self.formats, self.tools, most=None if self.parallel_calls else 1)
 
     def forced_calls(self, text: str) -> list[ToolCall]:
         """The call that the whole text is."""
@@ -63,6 +67,7 @@ def chat_request(
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
     tool_choice: str | Mapping[str, Any] | None = None,
+    parallel_calls: bool = True,
     response_format: Mapping[str, Any] | None = None,
     chat_template: str | None = None,
     template_kwargs: Mapping[str, Any] | None = None,
@@ -73,7 +78,9 @@ def chat_request(
         messages: with ``role`` and ``content``; content may be a list of texts.
         request: everything but the prompt, which is replaced.
         tools: functions that the answer may call, as the OpenAI API has them.
-        tool_choice: "auto" (or None), "none", "required", or the one that must be called.
+        tool_choice: "auto" (or None), "none", "required", the one that must be called, or those
+            that may be, as OpenAI's "allowed_tools".
+        parallel_calls: whether the answer may call several at once.
         response_format: ``{"type": "text"}``, "json_object" or "json_schema".
         chat_template: its source or name, in place of the model's own.
         template_kwargs: further variables of the template.
@@ -82,6 +89,8 @@ def chat_request(
         BadInput: messages, tools or a format that cannot be served, or as ``chat_tokens``.
     """
     by_name = _by_name(tools or ()) if tool_choice != "none" else {}
+    if isinstance(tool_choice, Mapping) and tool_choice.get("type") == "allowed_tools":
+        tool_choice, by_name = _allowed(tool_choice, by_name)
     forced = _forced(tool_choice, by_name)
     must_call = tool_choice == "required"
     if must_call and not by_name:
@@ -112,6 +121,7 @@ def chat_request(
         forced,
         must_call,
         formats,
+        parallel_calls,
     )
 
 
@@ -122,6 +132,19 @@ def _by_name(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         raise BadInput(
             'a tool is {"type": "function", "function": {"name": ..., "parameters": ...}}; write'
             " each so"
+        ) from None
+
+
+def _allowed(choice: Mapping[str, Any], tools: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Whether a tool must be called, and those that may be."""
+    try:
+        allowed = choice.get("allowed_tools", choice)
+        names = [each.get("function", each)["name"] for each in allowed["tools"]]
+        return allowed.get("mode", "auto"), {name: tools[name] for name in names}
+    except (AttributeError, KeyError, TypeError):
+        raise BadInput(
+            'tool_choice of type "allowed_tools" needs {"allowed_tools": {"mode": ..., "tools":'
+            " [...]}} with tools that are given; mend it"
         ) from None
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_conflayers.completions.logprobs import prompt_logprobs
 from edge_conflayers.completions.request import Piece, TokenLogprobs
 from edge_conflayers.completions.tool_calls import ToolCall
 from edge_conflayers.engine.language_model import LanguageModel
-from edge_conflayers.engine.native import binding_module
+from edge_conflayers.engine.native import binding_module, llama
 
 Response = dict[str, Any]
 
@@ -58,15 +59,27 @@ class Header:
             ],
         }
 
-    def of_chat(self, delta: Response, finish_reason: str | None = None) -> Response:
-        """A dictionary for a piece of an answer."""
+    def of_chat(
+        self, delta: Response, finish_reason: str | None = None, logprobs: Response | None = None
+    ) -> Response:
+        """A dictionary for a piece of an answer.
+
+        Args:
+            logprobs: of its tokens, as for ``of_text``.
+        """
+        convert = binding_module("llama_chat_format")._convert_text_completion_logprobs_to_chat
         return {
             "id": "chat" + self.id,
             "model": self.model,
             "created": self.created,
             "object": "chat.completion.chunk",
             "choices": [
-                {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+                {
+                    "index": 0,
+                    "delta": delta,
+                    "logprobs": convert(logprobs),
+                    "finish_reason": finish_reason,
+                }
             ],
         }
 
@@ -118,6 +131,25 @@ class LogprobsTable:
         for key, value in row.items():
             self.columns[key].append(value)
         return {key: [value] for key, value in row.items()}
+
+    def add_prompt(
+        self, prompt: Sequence[int], top: int, threads: int, *, as_text: bool = True
+    ) -> None:
+        """Adds a prompt that is part of the text. Its first token follows nothing.
+
+        Args:
+            top: how many of the likeliest tokens to tell at each place.
+            threads: CPU threads; the prompt is read once more.
+            as_text: leave out a token that was put before a prompt given as text.
+
+        Raises:
+            BadInput: no memory for a context of its own.
+        """
+        found = prompt_logprobs(self._model, prompt, top, threads)
+        begins = llama.llama_vocab_bos(self._model.vocab)
+        skipped = int(as_text and prompt[0] == begins)
+        for token, each in zip(prompt[skipped:], [None, *found[skipped:]], strict=False):
+            self.add(token, each)
 
     def _name(self, token: int) -> str:
         return self._model.piece(token).decode("utf-8", errors="ignore")
@@ -184,7 +216,22 @@ def chat_chunks(chunks: Iterator[Response]) -> Iterator[Response]:
 def forced_call(name: str, text: Any, *, stream: bool) -> Any:
     """A completion, or the pieces of one, as the call of one tool whose arguments it is."""
     convert = binding_module("llama_chat_format")._convert_completion_to_chat_function
-    return convert(name, text, stream)
+    found = convert(name, text, stream)
+    return _named_once(found) if stream else found
+
+
+def _named_once(chunks: Iterator[Response]) -> Iterator[Response]:
+    """The pieces of a call with its name and id in the first alone, as in OpenAI's API: clients put
+    the pieces of names together, too."""
+    named = False
+    for chunk in chunks:
+        delta = chunk["choices"][0]["delta"]
+        if delta["tool_calls"] and named:
+            piece = {"arguments": delta["tool_calls"][0]["function"]["arguments"]}
+            delta["function_call"] = piece
+            delta["tool_calls"] = [{"index": 0, "function": piece}]
+        named = named or bool(delta["tool_calls"])
+        yield chunk
 
 
 def with_calls(answer: Response, content: str, calls: Sequence[ToolCall]) -> Response:

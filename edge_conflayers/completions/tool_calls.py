@@ -82,10 +82,14 @@ class ToolCallReader:
     Args:
         formats: how the model writes calls.
         tools: by name; calls of others are text.
+        most: calls that are taken; None for all.
     """
 
-    def __init__(self, formats: Sequence[Format], tools: Mapping[str, Any]) -> None:
+    def __init__(
+        self, formats: Sequence[Format], tools: Mapping[str, Any], most: int | None = None
+    ) -> None:
         self._tools = tools
+        self._most = most
         self._may_be_bare = True
         self._begins = StopStrings([each.begin for each in formats])
         self._text = ""
@@ -107,7 +111,7 @@ class ToolCallReader:
         """What is left of the text, and the calls."""
         held = self._text[self._shown :]
         calls = [call for call in parse_calls(held) if call.name in self._tools]
-        return ("", calls) if calls else (held, [])
+        return ("", calls[: self._most]) if calls else (held, [])
 
 
 def parse_calls(text: str) -> list[ToolCall]:

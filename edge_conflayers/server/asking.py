@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_conflayers.completions import openai
 from edge_conflayers.completions.answers import Write, answer, answer_chunks
 from edge_conflayers.completions.chat import chat_request
-from edge_conflayers.completions.openai import Header, LogprobsTable, Response
+from edge_conflayers.completions.completion import Completion
+from edge_conflayers.completions.openai import Header, Response
 from edge_conflayers.completions.request import TextRequest
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.sampling import SamplerSettings
@@ -20,6 +20,8 @@ from edge_conflayers.server.bodies import ChatBody, CompletionBody, TextBody
 from edge_conflayers.server.failures import TooLong
 
 _COMPLETION_TOKENS = 16  # of a completion that does not say how many, as in OpenAI's API
+_MOST_TEXTS = 128  # of a request, as in OpenAI's API
+_SEEDS = 2**32 - 1  # the number itself stands for a random one
 _OWN_NAMES = SamplerSettings.__dataclass_fields__.keys() & TextBody.model_fields.keys()
 
 
@@ -31,35 +33,52 @@ class Limits:
         n_ctx: tokens of the context.
         max_tokens: most of a text; None for what fits in the context.
         sampling: settings that requests do not give, by the names of ``SamplerSettings``.
+        threads: CPU threads of a text.
     """
 
     n_ctx: int
     max_tokens: int | None
     sampling: Mapping[str, Any]
+    threads: int
+
+
+@dataclass(frozen=True)
+class AskedText:
+    """One of the texts that a request asks for.
+
+    Attributes:
+        request: the text.
+        responses: makes what is returned, given what writes the text: a dictionary for each piece
+            if it is streamed, else one.
+        repeated: whether its prompt is that of the text before it.
+    """
+
+    request: TextRequest
+    responses: Callable[[Write], Iterator[Response]]
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A text that is asked for, and how it is returned.
+    """What a request asks for, and how it is returned.
 
     Attributes:
-        request: the text.
+        texts: each is a choice of the response.
         header: of the dictionaries that are returned.
-        responses: makes these, given what writes the text: one for each piece if it is streamed,
-            else one.
-        stream: whether it is.
-        include_usage: whether its end tells numbers of tokens.
+        stream: whether pieces are.
+        include_usage: whether the end of a stream tells numbers of tokens.
+        kind: of the dictionaries (``object``).
     """
 
-    request: TextRequest
+    texts: Sequence[AskedText]
     header: Header
-    responses: Callable[[Write], Iterator[Response]]
+    kind: str
     stream: bool
     include_usage: bool
 
 
 def ask_chat(model: LanguageModel, name: str, body: ChatBody, limits: Limits) -> Asked:
-    """The answer that a request asks for.
+    """The answers that a request asks for.
 
     Raises:
         BadInput: a request that cannot be served.
@@ -79,74 +98,98 @@ def ask_chat(model: LanguageModel, name: str, body: ChatBody, limits: Limits) ->
         ),
         tools=body.tools,
         tool_choice=body.tool_choice,
+        parallel_calls=body.parallel_tool_calls is not False,
         response_format=body.response_format,
         template_kwargs=body.chat_template_kwargs,
     )
     _check_room(request.text.prompt, limits)
     header = Header(name)
 
-    def responses(write: Write) -> Iterator[Response]:
-        if body.stream:
-            yield from answer_chunks(write, model, request, header)
-        else:
-            yield answer(write, model, request, header)
+    def one(number: int) -> AskedText:
+        asked = request.with_text(sampling=_of_choice(request.text.sampling, number))
 
-    return Asked(request.text, header, responses, body.stream, _include_usage(body))
+        def responses(write: Write) -> Iterator[Response]:
+            if body.stream:
+                yield from answer_chunks(write, model, asked, header)
+            else:
+                yield answer(write, model, asked, header)
+
+        return AskedText(asked.text, responses, number > 0)
+
+    texts = [one(number) for number in range(_count(body, 1))]
+    return Asked(texts, header, "chat.completion.chunk", body.stream, _include_usage(body))
 
 
 def ask_completion(model: LanguageModel, name: str, body: CompletionBody, limits: Limits) -> Asked:
-    """The text that a request asks for.
+    """The texts that a request asks for.
 
     Raises:
         BadInput: a request that cannot be served.
     """
-    if body.best_of not in (None, 1):
-        raise BadInput(f"best_of is {body.best_of}; only one text is written, leave it out")
-    text, tokens = _prompt(model, body)
-    if body.echo and (text is None or body.logprobs is not None):
-        raise BadInput("only a text is echoed, and without logprobs; leave echo out")
-    _check_room(tokens, limits)
+    if body.best_of not in (None, body.n or 1):
+        raise BadInput(f"best_of is {body.best_of}; all texts are returned, give it as n")
+    prompts = _prompts(body.prompt)
+    count = _count(body, len(prompts))
     wanted = _COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-    request = TextRequest(
-        tokens,
-        _sampling(body, limits),
-        max_tokens=_max_tokens(wanted, limits),
-        stop=_stop(body),
-        logprobs=body.logprobs,
-    )
-    header = Header(name)
-    before = text if body.echo and text is not None else ""
-
-    def responses(write: Write) -> Iterator[Response]:
-        table = None if body.logprobs is None else LogprobsTable(model, len(text or ""))
-        if not body.stream:
-            yield openai.completion(
-                header, write(request), prompt_tokens=len(tokens), before=before, logprobs=table
+    sampling, header = _sampling(body, limits), Header(name)
+    texts = []
+    for prompt in prompts:
+        text, tokens = _prompt(model, prompt, body.suffix)
+        _check_room(tokens, limits)
+        for number in range(count):
+            request = TextRequest(
+                tokens,
+                _of_choice(sampling, number),
+                max_tokens=_max_tokens(wanted, limits),
+                stop=_stop(body),
+                logprobs=body.logprobs,
             )
-            return
-        if before:
-            yield header.of_text(before)
-        yield from openai.completion_chunks(header, write(request), table)
+            completion = Completion(
+                model,
+                request,
+                header,
+                text=text,
+                echo=body.echo,
+                stream=body.stream,
+                threads=limits.threads,
+            )
+            texts.append(AskedText(request, completion.responses, number > 0))
+    return Asked(texts, header, "text_completion", body.stream, _include_usage(body))
 
-    return Asked(request, header, responses, body.stream, _include_usage(body))
+
+def _prompts(given: str | Sequence[Any]) -> Sequence[str | list[int]]:
+    """The prompts that a request gives: one or several, as texts or as tokens."""
+    one = isinstance(given, str) or all(isinstance(each, int) for each in given)
+    return [given] if one else given  # type: ignore[list-item]
 
 
-def _prompt(model: LanguageModel, body: CompletionBody) -> tuple[str | None, list[int]]:
-    """The prompt's text, if it is given as one, and its tokens."""
-    prompt = body.prompt
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
-        prompt = prompt[0]
+def _prompt(
+    model: LanguageModel, prompt: str | list[int], suffix: str | None
+) -> tuple[str | None, list[int]]:
+    """A prompt's text, if it is given as one, and its tokens."""
     if isinstance(prompt, str):
-        if body.suffix is not None:
-            return prompt, infill_tokens(model, prompt, body.suffix)
+        if suffix is not None:
+            return prompt, infill_tokens(model, prompt, suffix)
         return prompt, model.tokenize(prompt, parse_special=True)
-    tokens = [each for each in prompt if isinstance(each, int)]
-    if len(tokens) < len(prompt):
-        raise BadInput("there are several prompts; send a request for each")
-    if body.suffix is not None:
+    if suffix is not None:
         raise BadInput("a suffix needs a prompt that is text; give it as text")
-    check_tokens(model, tokens)
-    return None, tokens
+    check_tokens(model, prompt)
+    return None, prompt
+
+
+def _count(body: TextBody, prompts: int) -> int:
+    """How many texts are to be written for each prompt."""
+    count = 1 if body.n is None else body.n
+    if count < 1 or count * prompts > _MOST_TEXTS:
+        raise BadInput(
+            f"n is {count}; a request may ask for 1 to {_MOST_TEXTS} texts, send several requests"
+        )
+    return count
+
+
+def _of_choice(sampling: SamplerSettings, number: int) -> SamplerSettings:
+    """The settings of a prompt's text with this number: each has a seed of its own."""
+    return replace(sampling, seed=(sampling.seed + number) % _SEEDS) if number else sampling
 
 
 def check_tokens(model: LanguageModel, tokens: list[int]) -> None:
@@ -161,8 +204,6 @@ def check_tokens(model: LanguageModel, tokens: list[int]) -> None:
 
 
 def _sampling(body: TextBody, limits: Limits) -> SamplerSettings:
-    if body.n not in (None, 1):
-        raise BadInput(f"n is {body.n}; one text is written for a request, send several requests")
     given = {name: getattr(body, name) for name in _OWN_NAMES}
     given = {name: value for name, value in given.items() if value is not None}
     if "json_schema" in given:
@@ -194,8 +235,10 @@ def _max_tokens(wanted: int | None, limits: Limits) -> int | None:
     return most if wanted is None else wanted
 
 
-def _check_room(prompt: object, limits: Limits) -> None:
-    size = len(prompt)  # type: ignore[arg-type]
+def _check_room(prompt: Sequence[int], limits: Limits) -> None:
+    size = len(prompt)
+    if not size:
+        raise BadInput("the prompt is empty; give at least one token")
     if size > limits.n_ctx:
         raise TooLong(
             f"the prompt has {size} tokens, but the context holds {limits.n_ctx}; shorten it"

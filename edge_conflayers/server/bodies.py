@@ -68,6 +68,7 @@ class ChatBody(TextBody):
     response_format: JsonObject | None = None
     tools: list[JsonObject] | None = None
     tool_choice: str | JsonObject | None = None
+    parallel_tool_calls: bool | None = None
     functions: list[JsonObject] | None = None
     chat_template_kwargs: JsonObject | None = None
 
@@ -75,7 +76,7 @@ class ChatBody(TextBody):
 class CompletionBody(TextBody):
     """A request for the text that follows a prompt."""
 
-    prompt: str | list[int] | list[str]
+    prompt: str | list[int] | list[str] | list[list[int]]
     suffix: str | None = None
     echo: bool = False
     best_of: int | None = None

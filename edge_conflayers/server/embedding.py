@@ -1,25 +1,20 @@
-"""Embeddings of texts, by llama-cpp-python's class over our library."""
+"""Embeddings of texts."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
+from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.text_embedder import TextEmbedder
 from edge_conflayers.errors import BadInput
-from edge_conflayers.llama.embedding import embedder
 from edge_conflayers.server.failures import TooLong
 
-_OF_THE_MODEL, _MEAN = -1, 1  # LLAMA_POOLING_TYPE_UNSPECIFIED, LLAMA_POOLING_TYPE_MEAN
 
-
-class Embeddings:
-    """Embeds texts, one call after the other. The model is loaded once more at the first one.
-
-    Where a model's file does not say how a text's embedding is made of its tokens', it is their
-    mean.
+class Embeddings(Closing):
+    """Embeds texts, one call after the other, in a context that is made at the first one.
 
     Args:
         n_ctx: most tokens of a text.
@@ -29,9 +24,8 @@ class Embeddings:
     def __init__(self, model: LanguageModel, n_ctx: int, threads: int) -> None:
         self._model = model
         self._n_ctx = n_ctx
-        self._threads = threads
         self._lock = threading.Lock()
-        self._embedder: Any = None
+        self._embedder = TextEmbedder(model, threads=threads) if isinstance(model, Model) else None
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """Embeddings of length 1, and how many tokens the texts have.
@@ -40,38 +34,23 @@ class Embeddings:
             BadInput: the model embeds no texts, or a text is empty or too long.
         """
         model = self._model
-        if not isinstance(model, Model):
+        if self._embedder is None:
             raise BadInput(f"{model.path} embeds no texts; give the GGUF file it was made from")
-        for text in texts:
-            tokens = len(model.tokenize(text))
-            if not tokens:
+        tokens = [model.tokenize(each) for each in texts]
+        for each in tokens:
+            if not each:
                 raise BadInput("a text to embed is empty; give at least one character")
-            if tokens > self._n_ctx:
+            if len(each) > self._n_ctx:
                 raise TooLong(
-                    f"a text has {tokens} tokens, but the context holds {self._n_ctx}; shorten it"
+                    f"a text has {len(each)} tokens, but the context holds {self._n_ctx};"
+                    " shorten it"
                 )
         with self._lock:
-            if self._embedder is None:
-                self._embedder = self._load(model)
-            vectors, tokens = self._embedder.embed(list(texts), normalize=True, return_count=True)
-        return vectors, tokens
-
-    def _load(self, model: Model) -> Any:
-        says = f"{model.architecture}.pooling_type" in model.metadata
-        return embedder(
-            kernels=None,
-            others={"n_batch": self._n_ctx, "n_ubatch": self._n_ctx},
-            model_path=str(model.path),
-            n_ctx=self._n_ctx,
-            n_gpu_layers=model.gpu_layers,
-            n_threads=self._threads,
-            pooling_type=_OF_THE_MODEL if says else _MEAN,
-            verbose=False,
-        )
+            vectors = self._embedder.embed(tokens)
+        return vectors.tolist(), sum(map(len, tokens))
 
     def close(self) -> None:
         """Frees it."""
-        with self._lock:
-            if self._embedder is not None:
+        if self._embedder is not None:
+            with self._lock:
                 self._embedder.close()
-                self._embedder = None

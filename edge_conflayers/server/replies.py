@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from edge_conflayers.completions.openai import Header, Response, usage
@@ -18,12 +19,16 @@ class Report:
 
     Args:
         seed: of its random numbers.
+        number: of the text among those of its request.
+        repeated: whether its prompt is that of the text before it, and counted with that one.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, number: int = 0, *, repeated: bool = False) -> None:
         self.stats = Stats()
         self.method = ""
+        self.repeated = repeated
         self._seed = seed
+        self._number = number
         self._pieces: list[dict[str, str]] = []  # since the last response
 
     def add(self, piece: Piece) -> None:
@@ -33,11 +38,15 @@ class Report:
 
     def complete(self, response: Response) -> Response:
         """A response with what is to be told of its pieces, and in a text's last one of all."""
-        if response["choices"][0].get("delta") == {"role": "assistant"}:
+        (choice,) = response["choices"]
+        if self._number:
+            choice = {**choice, "index": self._number}
+            response = {**response, "choices": [choice]}
+        if choice.get("delta") == {"role": "assistant"}:
             return response
         pieces, self._pieces = self._pieces, []
         told: dict[str, Any] = {"pieces": pieces}
-        if response["choices"][0]["finish_reason"] is None:
+        if choice["finish_reason"] is None:
             return {**response, FIELD: told} if pieces else response
         stats = self.stats
         told |= {
@@ -48,31 +57,49 @@ class Report:
             "accepted": stats.accepted,
             "sources": dict(Counter(stats.sources)),
         }
-        response = {**response, "timings": timings(stats), FIELD: told}
-        if "usage" in response:
-            response["usage"] = self._usage()
-        return response
+        return {**response, "timings": timings(stats), FIELD: told}
 
-    def usage_chunk(self, header: Header, kind: str) -> Response:
-        """The chunk that tells a streamed text's numbers of tokens.
 
-        Args:
-            kind: of its other chunks (``object``).
-        """
-        chat = kind.startswith("chat")
-        return {
-            "id": ("chat" if chat else "") + header.id,
-            "object": kind,
-            "created": header.created,
-            "model": header.model,
-            "choices": [],
-            "usage": self._usage(),
-        }
+def joined(responses: Sequence[Response], reports: Sequence[Report]) -> Response:
+    """The responses for a request's texts as one. Of several, what is told of each stands in its
+    choice."""
+    found = {**responses[0], "usage": usage_of(reports)}
+    if len(responses) == 1:
+        return found
+    told = ("timings", FIELD)
+    for name in told:
+        del found[name]
+    found["choices"] = [
+        {**each["choices"][0], **{name: each[name] for name in told}} for each in responses
+    ]
+    return found
 
-    def _usage(self) -> Response:
-        cached = {"cached_tokens": self.stats.cached_tokens}
-        numbers = usage(self.stats.prompt_tokens, self.stats.tokens)
-        return {**numbers, "prompt_tokens_details": cached}
+
+def usage_chunk(header: Header, kind: str, reports: Sequence[Report]) -> Response:
+    """The chunk that tells a stream's numbers of tokens.
+
+    Args:
+        kind: of its other chunks (``object``).
+    """
+    chat = kind.startswith("chat")
+    return {
+        "id": ("chat" if chat else "") + header.id,
+        "object": kind,
+        "created": header.created,
+        "model": header.model,
+        "choices": [],
+        "usage": usage_of(reports),
+    }
+
+
+def usage_of(reports: Sequence[Report]) -> Response:
+    """The numbers of tokens of a request: a prompt counts once for all its texts."""
+    first = [each.stats for each in reports if not each.repeated]
+    numbers = usage(
+        sum(each.prompt_tokens for each in first), sum(each.stats.tokens for each in reports)
+    )
+    cached = {"cached_tokens": sum(each.cached_tokens for each in first)}
+    return {**numbers, "prompt_tokens_details": cached}
 
 
 def timings(stats: Stats) -> dict[str, float]:

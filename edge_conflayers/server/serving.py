@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
+from edge_conflayers.completions.answers import Write
 from edge_conflayers.completions.openai import Response
 from edge_conflayers.completions.request import Piece, TextRequest
 from edge_conflayers.completions.slots import Slots
@@ -22,7 +23,7 @@ from edge_conflayers.server.failures import Busy, Ending, NoSuchModel
 from edge_conflayers.server.jobs import Job, Stopped
 from edge_conflayers.server.metrics import Metrics
 from edge_conflayers.server.options import ServerOptions
-from edge_conflayers.server.replies import Report
+from edge_conflayers.server.replies import Report, joined, usage_chunk
 from edge_conflayers.text_generator import TextGenerator
 
 log = logging.getLogger("edge_conflayers.server")
@@ -60,9 +61,12 @@ class ServedModel(Closing):
             stack.enter_context(generator.model)
             self.slots = stack.enter_context(Slots(generator, parallel))
             self.model = self.slots.model
-            self.limits = Limits(self._open_all(parallel), options.max_tokens, sampling)
-            self.embeddings = Embeddings(self.model, self.limits.n_ctx, generator.threads)
-            stack.callback(self.embeddings.close)
+            self.limits = Limits(
+                self._open_all(parallel), options.max_tokens, sampling, generator.threads
+            )
+            self.embeddings = stack.enter_context(
+                Embeddings(self.model, self.limits.n_ctx, generator.threads)
+            )
             self._open = stack.pop_all()
         self.parallel = parallel
         self._queue = options.queue
@@ -107,7 +111,7 @@ class ServedModel(Closing):
         return self.name, min(admitted, self.parallel), max(admitted - self.parallel, 0)
 
     def write(self, asked: Asked) -> Job[Response]:
-        """Writes a text that was admitted; the job's results are its responses."""
+        """Writes what was admitted, text after text; the job's results are the responses."""
         begun = time.monotonic()
         job = Job(lambda stopped: self._responses(asked, stopped, begun), self._done)
         self._jobs.add(job)
@@ -121,8 +125,33 @@ class ServedModel(Closing):
     def _responses(
         self, asked: Asked, stopped: threading.Event, begun: float
     ) -> Generator[Response, None, None]:
-        report = Report(asked.request.sampling.seed)
-        kind = ""
+        reports: list[Report] = []
+        whole: list[Response] = []
+        try:
+            for number, text in enumerate(asked.texts):
+                report = Report(text.request.sampling.seed, number, repeated=text.repeated)
+                reports.append(report)
+                since = time.monotonic() if number else begun
+                for response in text.responses(self._writing(report, stopped, since)):
+                    told = report.complete(response)
+                    if asked.stream:
+                        yield told
+                    else:
+                        whole.append(told)
+            if not asked.stream:
+                yield joined(whole, reports)
+            elif asked.include_usage:
+                yield usage_chunk(asked.header, asked.kind, reports)
+        except Stopped:
+            self._metrics.stopped.labels(self.name).inc()
+            raise
+        finally:
+            for report in reports:
+                self._metrics.add_text(self.name, report.stats)
+            self._metrics.seconds.labels(self.name).observe(_since(begun))
+
+    def _writing(self, report: Report, stopped: threading.Event, begun: float) -> Write:
+        """What writes a text, which was asked for then, and notes its pieces."""
 
         def check() -> None:
             if stopped.is_set():
@@ -142,18 +171,7 @@ class ServedModel(Closing):
                         yield piece
                 self._save(generator)
 
-        try:
-            for response in asked.responses(pieces):
-                kind = response["object"]
-                yield report.complete(response)
-            if asked.stream and asked.include_usage:
-                yield report.usage_chunk(asked.header, kind)
-        except Stopped:
-            self._metrics.stopped.labels(self.name).inc()
-            raise
-        finally:
-            self._metrics.add_text(self.name, report.stats)
-            self._metrics.seconds.labels(self.name).observe(_since(begun))
+        return pieces
 
     def _save(self, generator: TextGenerator) -> None:
         """Keeps what was learned, now and then: a server may end without notice."""

@@ -13,7 +13,7 @@ from steps import Tiny
 from edge_conflayers.completions.answers import answer, answer_chunks
 from edge_conflayers.completions.chat import ChatRequest, chat_request
 from edge_conflayers.completions.openai import Header
-from edge_conflayers.completions.request import Piece, TextRequest
+from edge_conflayers.completions.request import Piece, TextRequest, TokenLogprobs
 from edge_conflayers.completions.schemas import closed
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.model import Model
@@ -164,6 +164,67 @@ def test_a_required_call_comes_as_one(model: Model) -> None:
     assert found["choices"][0]["message"]["content"] is None
     chunks = list(answer_chunks(write, model, request, Header("m")))
     assert calls_of(chunks) == [("weather", {"city": "Rome"})]
+
+
+def test_only_the_first_of_several_calls_where_they_are_not_to_be_parallel(model: Model) -> None:
+    texts = [f'<tool_call>{{"name": "weather", "arguments": {{"city": "{c}"}}}}' for c in "AB"]
+    write = written(*texts)
+    for parallel, expected in ((True, ["A", "B"]), (False, ["A"])):
+        request = asked(model, tools=[tool("weather")], parallel_calls=parallel)
+        found = answer(write, model, request, Header("m"))["choices"][0]["message"]["tool_calls"]
+        cities = [json.loads(each["function"]["arguments"])["city"] for each in found]
+        streamed = calls_of(list(answer_chunks(write, model, request, Header("m"))))
+        assert cities == [arguments["city"] for _, arguments in streamed] == expected
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    return {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": mode, "tools": [choose(name) for name in names]},
+    }
+
+
+def test_only_the_tools_that_are_allowed_are_called(model: Model) -> None:
+    tools = [tool("weather"), tool("news")]
+    request = asked(model, tools=tools, tool_choice=allowed("auto", "news"))
+    assert "weather" in model.text(request.text.prompt) and list(request.tools) == ["news"]
+    write = written('<tool_call>{"name": "weather", "arguments": {"city": "R"}}')
+    message = answer(write, model, request, Header("m"))["choices"][0]["message"]
+    assert "tool_calls" not in message and "weather" in message["content"]
+    must = asked(model, tools=tools, tool_choice=allowed("required", "news"))
+    valid = Draft202012Validator(json.loads(must.text.sampling.json_schema or ""))
+    assert valid.is_valid({"name": "news", "arguments": {"city": "R"}})
+    assert not valid.is_valid({"name": "weather", "arguments": {"city": "R"}})
+    for wrong in (allowed("must", "news"), allowed("auto", "sport"), {"type": "allowed_tools"}):
+        with pytest.raises(BadInput, match="tool_choice"):
+            asked(model, tools=tools, tool_choice=wrong)
+
+
+def test_logprobs_come_with_the_pieces_of_an_answer_that_may_call(model: Model) -> None:
+    request = asked(model, tools=[tool("weather")]).with_text(logprobs=1)
+
+    def write(request: TextRequest) -> Iterator[Piece]:
+        for token in (5, 6):
+            noted = TokenLogprobs(token, -0.5, ((token, -0.5),))
+            yield Piece("a", token, Stats(), logprobs=noted)
+        yield Piece("", None, Stats(), finish_reason="stop")
+
+    chunks = [each["choices"][0] for each in answer_chunks(write, model, request, Header("m"))]
+    told = [t["logprob"] for each in chunks for t in (each["logprobs"] or {}).get("content", ())]
+    assert told == [-0.5, -0.5]
+
+
+def test_a_forced_call_names_itself_once(model: Model) -> None:
+    request = asked(model, tools=[tool("weather")], tool_choice=choose("weather"))
+    chunks = list(answer_chunks(written('{"ci', 'ty": ', '"R"}'), model, request, Header("m")))
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    calls = [call for delta in deltas for call in delta["tool_calls"] or ()]
+    assert "".join(call["function"].get("name", "") for call in calls) == "weather"
+    assert "".join(call.get("id", "") for call in calls) == calls[0]["id"]
+    text = "".join(call["function"]["arguments"] for call in calls)
+    old = [delta["function_call"] for delta in deltas if delta["function_call"]]
+    assert json.loads(text) == {"city": "R"} == json.loads("".join(e["arguments"] for e in old))
+    assert sum("name" in each for each in old) == 1
 
 
 def test_a_closed_schema_allows_nothing_that_the_given_one_forbids() -> None:

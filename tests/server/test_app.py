@@ -228,7 +228,7 @@ def test_a_forced_tool_is_called(client: TestClient) -> None:
         (CHAT, {"messages": []}, 400, None, "no message"),
         (CHAT, {"messages": [{"content": "x"}]}, 400, None, "has no role"),
         (CHAT, {}, 400, None, "messages: Field required"),
-        (CHAT, {"messages": HELLO, "n": 2}, 400, None, "n is 2"),
+        (CHAT, {"messages": HELLO, "n": 129}, 400, None, "1 to 128 texts"),
         (CHAT, {"messages": HELLO, "functions": []}, 400, None, "tools instead"),
         (CHAT, {"messages": HELLO, "model": "gpt"}, 404, "model_not_found", "choose from tiny"),
         (CHAT, {"messages": HELLO, "top_logprobs": 21, "logprobs": True}, 400, None, "20"),
@@ -239,7 +239,11 @@ def test_a_forced_tool_is_called(client: TestClient) -> None:
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"9999": 1}}, 400, None, "no token 9999"),
         (COMPLETIONS, {"prompt": "a", "grammar": "root ::= ("}, 400, None, "grammar"),
         (COMPLETIONS, {"prompt": "a", "stop": [""]}, 400, None, "stop"),
-        (COMPLETIONS, {"prompt": ["a", "b"]}, 400, None, "several prompts"),
+        (COMPLETIONS, {"prompt": ["a", "b"], "n": 65}, 400, None, "1 to 128 texts"),
+        (COMPLETIONS, {"prompt": "a", "n": 0}, 400, None, "n is 0"),
+        (COMPLETIONS, {"prompt": "a", "n": 2, "best_of": 3}, 400, None, "best_of is 3"),
+        (COMPLETIONS, {"prompt": ["a", 5]}, 400, None, "prompt"),
+        (COMPLETIONS, {"prompt": [[5], []]}, 400, None, "prompt is empty"),
         (COMPLETIONS, {"prompt": [5, -1]}, 400, None, "no token -1"),
         (COMPLETIONS, {"prompt": []}, 400, None, "prompt is empty"),
         (COMPLETIONS, {"prompt": "a", "suffix": "b"}, 400, None, "suffix"),
@@ -354,7 +358,7 @@ def test_more_than_the_queue_holds_is_refused(opened: Callable[..., Any]) -> Non
         thread.join()
     assert len(results) == 2
     wait_for(lambda: model.load[1:] == (0, 0))
-    assert post(client, COMPLETIONS, 400, prompt="a", n=3) and model.load[1:] == (0, 0)
+    assert post(client, COMPLETIONS, 400, prompt="a", n=0) and model.load[1:] == (0, 0)
 
 
 async def ask(client: TestClient, body: Any, receive: Any, send: Any) -> None:

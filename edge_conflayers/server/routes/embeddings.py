@@ -48,7 +48,10 @@ def _texts(body: EmbeddingBody) -> list[str]:
     texts = [body.input] if isinstance(body.input, str) else body.input
     found = [each for each in texts if isinstance(each, str)]
     if not found or len(found) < len(texts):
-        raise BadInput("input is a text or a list of texts; give at least one")
+        raise BadInput(
+            "input is a text or a list of texts, not of tokens; give at least one"
+            " (LangChain: check_embedding_ctx_length=False)"
+        )
     return found
 
 
