@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edge_conflayers.generating import load as load
     from edge_conflayers.generating import stream_generate as stream_generate
     from edge_conflayers.llama import Llama as Llama
+    from edge_conflayers.llama import install_as_llama_cpp as install_as_llama_cpp
 
     __version__: str
 
@@ -21,6 +22,7 @@ _EXPORTS = {
     "generate": "generating",
     "stream_generate": "generating",
     "Llama": "llama",
+    "install_as_llama_cpp": "llama",
     "Piece": "completions.request",
     "SamplerSettings": "engine.sampling",
     "BadInput": "errors",

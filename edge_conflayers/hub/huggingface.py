@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_conflayers.errors import one_line
@@ -81,6 +82,28 @@ def list_files(repo: str, revision: str) -> list[ListedFile]:
         ListedFile(file.rfilename, file.size, file.lfs["sha256"] if file.lfs else None)
         for file in about.siblings or ()
     ]
+
+
+def download_file(
+    repo: str, name: str, *, local_dir: str | Path | None, cache_dir: str | Path | None
+) -> Path:
+    """The path of a file as Hugging Face's library keeps it, which is downloaded if it has to be.
+
+    Args:
+        local_dir: a folder to put it in; None for the library's cache.
+        cache_dir: of another cache.
+
+    Raises:
+        RouteFailed: it cannot be had.
+    """
+    try:
+        return Path(
+            _library().hf_hub_download(
+                repo, name, local_dir=local_dir, cache_dir=cache_dir, endpoint=hub_endpoint()
+            )
+        )
+    except Exception as error:  # as above
+        _explain(error, repo, name)
 
 
 def _library() -> Any:

@@ -24,7 +24,6 @@ WITHOUT_MEANING: dict[str, tuple[Any, str]] = {
     "n_ubatch": (512, "prompts are read in batches of 512 tokens, by which texts keep their bits"),
     "n_threads_batch": (None, "prompts are read with n_threads threads"),
     "attention_type": (-1, "the model's own is used"),
-    "logits_all": (False, "logprobs can be had without it"),
     "offload_kqv": (True, "the cache of layers on a GPU is there"),
     "flash_attn": (False, "llama.cpp uses flash attention wherever it can"),
     "op_offload": (None, "llama.cpp's default is used"),
@@ -36,7 +35,10 @@ WITHOUT_MEANING: dict[str, tuple[Any, str]] = {
     # Of earlier versions, which LangChain still gives.
     "n_parts": (-1, "the parts of a model are found by its first file"),
     "f16_kv": (True, "type_k and type_v say what the cache holds"),
+    "device": (None, "n_gpu_layers says what is on a GPU"),
 }
+_LANGCHAIN = {"n_batch": 8, "f16_kv": False}
+"""Its own defaults, which nobody has chosen."""
 
 OF_EMBEDDINGS = (
     *("attention_type", "flash_attn", "n_batch", "n_threads_batch", "n_ubatch", "offload_kqv"),
@@ -49,6 +51,15 @@ REFUSED = {
     "kv_overrides": "change the model's file instead",
     "tokenizer": "the model's own is used",
 }
+
+NOT_HERE = {
+    **dict.fromkeys(
+        ("ctx", "_ctx", "_batch", "_sampler", "_init_sampler", "_candidates"),
+        "it belongs to drafting; use eval(), sample(), eval_logits and scores",
+    ),
+    **dict.fromkeys(("draft_model",), "the model drafts for itself; see method"),
+}
+"""Attributes of llama-cpp-python's class that there are none of, and why."""
 
 _ROPE_SCALINGS = {-1: None, 0: "none", 1: "linear", 2: "yarn"}
 
@@ -69,7 +80,8 @@ def check_others(others: Mapping[str, Any], known: set[str], *, embedding: bool)
         if name in WITHOUT_MEANING:
             default, why = WITHOUT_MEANING[name]
             of_use = embedding and name in OF_EMBEDDINGS
-            if value != default and value is not None and not of_use:
+            usual = (default, None, _LANGCHAIN.get(name, default))
+            if value not in usual and not of_use:
                 _log.warning("Llama(%s=%r) changes nothing here: %s", name, value, why)
         elif name in REFUSED:
             if value is not None:

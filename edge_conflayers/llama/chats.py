@@ -10,7 +10,7 @@ from edge_conflayers.completions.chat import chat_request
 from edge_conflayers.completions.openai import Header
 from edge_conflayers.completions.request import TextRequest
 from edge_conflayers.engine.native import binding_module
-from edge_conflayers.llama.errors import as_value_errors
+from edge_conflayers.llama.errors import BadValue, as_value_errors
 from edge_conflayers.llama.sampling import settings
 from edge_conflayers.llama.texts import LlamaTexts, _callbacks, _strings
 
@@ -168,6 +168,11 @@ class LlamaChats(LlamaTexts):
 
     def _handler(self) -> Any:
         """llama-cpp-python's handler of a chat format; None for the model's own template."""
+        if hasattr(self.chat_handler, "clip_model_path"):
+            raise BadValue(
+                "images need llama.cpp's mtmd, which is not part of this library; use"
+                " llama_cpp.Llama for them"
+            )
         if self.chat_handler is not None:
             return self.chat_handler
         name = self.chat_format

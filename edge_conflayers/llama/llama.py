@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import multiprocessing
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +14,27 @@ from edge_conflayers.engine import native
 from edge_conflayers.engine.binding import KernelChoice
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.vocabulary import Vocabulary, vocabulary_only
-from edge_conflayers.llama.arguments import check_others, model_options
+from edge_conflayers.llama.arguments import NOT_HERE, check_others, model_options
 from edge_conflayers.llama.chats import LlamaChats
 from edge_conflayers.llama.embedding import LlamaEmbeddings, embedder
 from edge_conflayers.llama.errors import BadValue, as_value_errors
+from edge_conflayers.llama.pretrained import download
 from edge_conflayers.llama.states import LlamaStates
 from edge_conflayers.llama.tokens import LlamaTokens
+from edge_conflayers.llama.turns import Turns
 from edge_conflayers.text_generator import TextGenerator
 
 _RANDOM_SEED = 2**32 - 1
+_BATCH = 512  # tokens that are read at a time
+_made: weakref.WeakSet[Llama] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Closes those that nobody did, as is usual with llama-cpp-python: when Python deletes them, it
+    is too late to keep what was learned."""
+    for each in list(_made):
+        each.close()
 
 
 class Llama(Closing, LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
@@ -41,6 +55,7 @@ class Llama(Closing, LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
             yarn_beta_fast, yarn_beta_slow, yarn_orig_ctx: positions, as for ``ModelOptions``.
         pooling_type: of embeddings.
         embedding: make ``embed`` and ``create_embedding`` work.
+        logits_all: keep the logits after each token of ``eval``, as ``scores``.
         last_n_tokens_size: recent tokens that penalties look at.
         lora_path, lora_scale: an adapter.
         chat_format, chat_handler: of llama-cpp-python; None for the template in the file.
@@ -74,6 +89,7 @@ class Llama(Closing, LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
         yarn_beta_slow: float = 1.0,
         yarn_orig_ctx: int = 0,
         pooling_type: int = -1,
+        logits_all: bool = False,
         embedding: bool = False,
         last_n_tokens_size: int = 64,
         lora_path: str | None = None,
@@ -90,6 +106,9 @@ class Llama(Closing, LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
         fresh: bool = False,
         **others: Any,
     ) -> None:
+        given = dict(locals())
+        self._arguments = {key: given[key] for key in given if key not in ("self", "others")}
+        self._arguments |= others
         known = {*self.__init__.__kwdefaults__, "model_path"}  # type: ignore[misc]
         check_others(others, known, embedding=embedding)
         if not Path(model_path).exists():
@@ -101,7 +120,11 @@ class Llama(Closing, LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
         self.chat_handler = chat_handler
         self.spm_infill = spm_infill
         self.cache: Any = None
+        self.n_batch = _BATCH
         self._seed = seed or _RANDOM_SEED
+        self._logits_all = logits_all
+        self._forget_logits()
+        self._turns = Turns()
         self._vocab_only = vocab_only
         native.log.show = verbose
         with as_value_errors():
@@ -148,6 +171,8 @@ class Llama(Closing, LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
                 others=others,
             )
         self.context_params = SimpleNamespace(n_ctx=self._n_ctx, embeddings=embedding)
+        self.model_params = SimpleNamespace(n_gpu_layers=n_gpu_layers, vocab_only=vocab_only)
+        _made.add(self)
 
     @functools.cached_property
     def _generator(self) -> TextGenerator:
@@ -180,33 +205,48 @@ class Llama(Closing, LlamaChats, LlamaStates, LlamaEmbeddings, LlamaTokens):
     def __del__(self) -> None:
         self.close()
 
+    def __getattr__(self, name: str) -> Any:
+        why = NOT_HERE.get(name)
+        raise AttributeError(f"Llama has no {name!r}" + (f" here: {why}" if why else ""))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made with; the text in its cache is not part of it."""
+        return {
+            **self._arguments,
+            "seed": self._seed,
+            "chat_format": self.chat_format,
+            "chat_handler": self.chat_handler,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
     @classmethod
     def from_pretrained(
         cls,
         repo_id: str,
-        filename: str | None,
+        filename: str,
         additional_files: list[str] | None = None,
         local_dir: str | Path | None = None,
         cache_dir: str | Path | None = None,
+        local_dir_use_symlinks: Any = None,
         **kwargs: Any,
     ) -> Llama:
-        """A model of Hugging Face, which is pulled if it has to be.
+        """A model of Hugging Face, which is downloaded if it has to be.
 
         Args:
             repo_id: such as "Qwen/Qwen2-0.5B-Instruct-GGUF".
-            filename: of the file, or a pattern that one file matches, such as "*q8_0.gguf".
-            additional_files: further files to pull, such as the other parts of a model.
+            filename: of the file, or a pattern that one file matches, such as "*q8_0.gguf". By its
+                name, a file that was downloaded before is found without a network.
+            additional_files: names or patterns of further files, such as a model's other parts.
             local_dir, cache_dir: where to; None for Hugging Face's own cache.
+            local_dir_use_symlinks: without effect, as in Hugging Face's library.
             kwargs: for the constructor.
+
+        Raises:
+            ValueError: no file matches, or several do.
+            EdgeConflayersError: the repository cannot be read.
         """
-        pull: Any = native.binding_module("llama").Llama.from_pretrained.__func__
-        found: Llama = pull(
-            cls,
-            repo_id,
-            filename,
-            additional_files=additional_files,
-            local_dir=local_dir,
-            cache_dir=cache_dir,
-            **kwargs,
-        )
-        return found
+        folders = {"local_dir": local_dir, "cache_dir": cache_dir}
+        path, *_ = download(repo_id, [filename, *(additional_files or ())], **folders)
+        return cls(path, **kwargs)

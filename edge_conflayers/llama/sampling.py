@@ -57,6 +57,21 @@ def settings(
     )
 
 
+def generation_settings(arguments: Mapping[str, Any], *, seed: int, last_n: int) -> SamplerSettings:
+    """The arguments of ``generate`` and ``sample`` as settings.
+
+    Raises:
+        BadInput: a setting that cannot be.
+    """
+    usual = {"temp": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1.0}
+    given = {**usual, "mirostat_mode": 0, "grammar": None, **arguments}
+    for name in ("tfs_z", "penalize_nl"):  # without effect in llama-cpp-python, too
+        given.pop(name, None)
+    return settings(
+        temperature=given.pop("temp"), seed=seed, last_n=last_n, logit_bias=None, **given
+    )
+
+
 def _grammar_text(grammar: Any) -> str | None:
     if grammar is None or isinstance(grammar, str):
         return grammar

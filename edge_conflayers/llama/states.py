@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_conflayers.engine.session.read_batches import shared_tokens
 from edge_conflayers.engine.session.saved_text import SavedText
-from edge_conflayers.text_generator import TextGenerator
+from edge_conflayers.llama.evaluation import LlamaEvaluation
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,21 @@ class LlamaState:
         return shared_tokens(self.input_ids.tolist(), prompt) if self.llama_state else 0
 
 
-class LlamaStates:
+class LlamaStates(LlamaEvaluation):
     """The methods about states.
 
     A text that goes on from a restored state is what it would be from the state that was saved.
     """
 
-    _seed: int
-
-    @property
-    def _generator(self) -> TextGenerator:
-        raise NotImplementedError
-
     @property
     def n_tokens(self) -> int:
-        """Tokens in the cache."""
+        """Tokens in the cache. Setting it to fewer forgets those after."""
         return len(self._generator.session())
+
+    @n_tokens.setter
+    def n_tokens(self, n: int) -> None:
+        self._generator.session().rewind(n)
+        self._forget_logits(n)
 
     def save_state(self) -> LlamaState:
         """What the cache holds."""
@@ -78,8 +77,10 @@ class LlamaStates:
         """
         saved = SavedText(tuple(state.input_ids.tolist()), state.whole_batches, state.llama_state)
         self._generator.session().restore(saved)
+        self._forget_logits()
         self._seed = state.seed
 
     def reset(self) -> None:
         """Forgets the text."""
         self._generator.session().clear()
+        self._forget_logits()

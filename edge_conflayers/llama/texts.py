@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_conflayers.completions import openai
-from edge_conflayers.completions.logprobs import prompt_logprobs
 from edge_conflayers.completions.openai import Header, LogprobsTable
 from edge_conflayers.completions.request import Piece, TextRequest
 from edge_conflayers.completions.writing import write
 from edge_conflayers.llama.errors import BadValue, as_value_errors
 from edge_conflayers.llama.prompts import infill_tokens, prompt_tokens
-from edge_conflayers.llama.sampling import LogitsQueue, ProcessorWatcher, settings
+from edge_conflayers.llama.sampling import (
+    LogitsQueue,
+    ProcessorWatcher,
+    generation_settings,
+    settings,
+)
+from edge_conflayers.llama.turns import Turns
 from edge_conflayers.text_generator import TextGenerator
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ class LlamaTexts:
     last_n_tokens_size: int
     spm_infill: bool
     cache: Any
+    _turns: Turns
     _seed: int
     _n_ctx: int
 
@@ -140,14 +146,11 @@ class LlamaTexts:
         header = Header(model or self.model_path)
         table = None
         if logprobs is not None:
-            table = LogprobsTable(generator.model, 0 if echo else len(prompt))
+            table = LogprobsTable(generator.model, 0 if echo and not stream else len(prompt))
         if stream:
             return openai.completion_chunks(header, self._write(request), table)
         if table is not None and echo:
-            found = prompt_logprobs(generator.model, tokens, logprobs or 0, generator.threads)
-            bos = tokens[0] == self.token_bos()  # type: ignore[attr-defined]
-            for token, each in zip(tokens[bos:], [None, *found[bos:]], strict=False):
-                table.add(token, each)
+            table.add_prompt(tokens, logprobs or 0, generator.threads)
         before = str(prompt) if echo else ""
         return openai.completion(
             header, self._write(request), prompt_tokens=len(tokens), before=before, logprobs=table
@@ -162,37 +165,34 @@ class LlamaTexts:
         stopping_criteria: Any = None,
         logits_processor: Any = None,
         **arguments: Any,
-    ) -> Iterator[int]:
+    ) -> Generator[int, Sequence[int] | None, None]:
         """Yields the tokens that follow others, until a token ends the text.
 
         Args:
+            tokens: with ``reset=False``, after those in the cache.
             arguments: the sampling arguments of ``create_completion``.
         """
-        arguments.pop("reset", None)  # the cache's beginning is kept where it can be
-        for name in ("tfs_z", "penalize_nl"):
-            arguments.pop(name, None)
-        usual = {"temp": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1.0}
-        given = {**usual, **arguments}
+        if not arguments.pop("reset", True):
+            tokens = [*self._generator.session().tokens, *tokens]
         with as_value_errors():
-            sampling = settings(
-                temperature=given.pop("temp"),
-                seed=self._text_seed(None),
-                last_n=self.last_n_tokens_size,
-                mirostat_mode=given.pop("mirostat_mode", 0),
-                grammar=given.pop("grammar", None),
-                logit_bias=None,
-                **given,
+            sampling = generation_settings(
+                arguments, seed=self._seed % 2**32, last_n=self.last_n_tokens_size
             )
             callbacks = _callbacks(tokens, logits_processor, stopping_criteria)
             request = TextRequest(
                 tokens, sampling, max_tokens=self._room(len(tokens), None), **callbacks
             )
         for piece in self._write(request):
-            if piece.token is not None:
-                yield piece.token
+            if piece.token is not None and (yield piece.token) is not None:
+                raise BadValue("generate() takes no tokens while it writes; call it anew with them")
 
     def _write(self, request: TextRequest) -> Iterator[Piece]:
-        """Writes a text, and looks states up in the cache that was set, if one was."""
+        """Writes a text once no other thread writes one, and looks states up in the cache that was
+        set, if one was."""
+        with self._turns.take():
+            yield from self._write_now(request)
+
+    def _write_now(self, request: TextRequest) -> Iterator[Piece]:
         if self.cache is not None:
             self._look_up(request.prompt)
         text: list[int] = []

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
 
-from edge_conflayers.engine.native import llama
+from edge_conflayers.engine.native import binding_module, llama
 from edge_conflayers.engine.vocabulary import Vocabulary
 
 
 class LlamaTokens:
     """The methods about tokens and sizes."""
 
+    model_path: str
     _vocabulary: Vocabulary
     _n_ctx: int
 
@@ -46,6 +49,29 @@ class LlamaTokens:
         text = b"".join(self._vocabulary.piece(token, special=special) for token in tokens)
         begins = bool(tokens) and tokens[0] == self.token_bos()
         return text[1:] if begins and text[:1] == b" " else text
+
+    @property
+    def model(self) -> Any:
+        """llama.cpp's own pointer to the model, for functions that ask about it."""
+        return self._vocabulary.handle
+
+    @property
+    def _model(self) -> Any:
+        """llama-cpp-python's own class for it; nothing is freed with the object."""
+        found: Any = object.__new__(binding_module("_internals").LlamaModel)
+        found.model, found.vocab = self.model, self._vocabulary.vocab
+        found.path_model = self.model_path
+        found.sampler, found.custom_samplers, found._exit_stack = None, [], ExitStack()
+        return found
+
+    def tokenizer(self) -> Any:
+        """llama-cpp-python's ``LlamaTokenizer`` of this model."""
+        return binding_module("llama_tokenizer").LlamaTokenizer(self)
+
+    @property
+    def tokenizer_(self) -> Any:
+        """The same."""
+        return self.tokenizer()
 
     def n_ctx(self) -> int:
         """Tokens of the context."""

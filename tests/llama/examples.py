@@ -33,6 +33,7 @@ USER_DETAIL = {
     },
 }
 ASSISTANT = "You are an assistant who perfectly describes images."
+KEPT = ("model_path", "n_ctx", "n_threads", "seed", "lora_path", "chat_format", "verbose")
 ARITHMETIC = 'root ::= "The answer is " [0-9] [0-9]? "."'
 
 
@@ -83,6 +84,16 @@ def examples(llm: Any, grammar: Any) -> dict[str, Any]:
     }
     found["tool"] = llm.create_chat_completion(**extract)
     found["tool stream"] = list(llm.create_chat_completion(**extract, stream=True))
+    llm.set_seed(11)
+    once = llm.tokenize(b"Once upon a time")
+    found["generated"] = [token for token, _ in zip(llm.generate(once), range(12), strict=False)]
+    llm.reset()
+    llm.eval(once[:2])
+    llm.eval(once[2:])
+    found["steps"] = [llm.sample(temp=0.0), llm.n_tokens, list(llm.eval_tokens)]
+    found["steps"] += [llm.scores[: llm.n_tokens].argmax(axis=1).tolist(), len(llm.eval_logits)]
+    llm.n_tokens = 2
+    found["steps"].append(list(llm.eval_tokens))
     tokens = llm.tokenize(b"Hello, world!")
     found["about"] = [
         tokens,
@@ -94,6 +105,8 @@ def examples(llm: Any, grammar: Any) -> dict[str, Any]:
         llm.token_bos(),
         llm.token_nl(),
         llm.metadata["general.architecture"],
+        llm.tokenizer().encode("Hello, world!"),
+        sorted(name for name in llm.__getstate__() if name in KEPT),
     ]
     return found
 
@@ -112,11 +125,11 @@ def main(path: str, package: str) -> None:
         "seed": 1337,
         "verbose": False,
         "flash_attn": True,
+        "logits_all": True,
     }
     if package == "llama_cpp":
         from llama_cpp import Llama, LlamaGrammar
 
-        settings["logits_all"] = True
         grammar: Any = LlamaGrammar.from_string(ARITHMETIC)
     else:
         from edge_conflayers import Llama  # type: ignore[assignment]
@@ -126,7 +139,7 @@ def main(path: str, package: str) -> None:
     llm = Llama(**settings)
     found = examples(llm, grammar)
     llm.close()
-    settings.pop("logits_all", None)
+    settings.pop("logits_all")
     found["embeddings"] = embeddings(Llama(**settings, embedding=True))
     print(json.dumps(found, default=float))
 

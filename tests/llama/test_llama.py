@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -179,11 +180,29 @@ def test_handlers_of_llama_cpp_python_serve_chat_formats(llm: Llama) -> None:
     assert found["usage"]["completion_tokens"] <= 4
 
 
+def test_handlers_of_images_are_refused(llm: Llama) -> None:
+    llm.chat_handler = SimpleNamespace(clip_model_path="mmproj.gguf")  # as Llava15ChatHandler
+    with pytest.raises(ValueError, match=r"images need llama\.cpp's mtmd"):
+        llm.create_chat_completion([{"role": "user", "content": "a"}])
+
+
 def test_only_the_vocabulary(path: Path) -> None:
     with Llama(path, vocab_only=True, verbose=False) as llm:
         assert llm.detokenize(llm.tokenize(b"hello")).strip() == b"hello"
         with pytest.raises(ValueError, match="only the vocabulary"):
             llm("a")
+
+
+def test_one_that_nobody_closes_keeps_what_it_learned(path: Path, tmp_path: Path) -> None:
+    code = f"""
+from edge_conflayers import Llama
+llm = Llama({str(path)!r}, n_ctx=256, n_threads=1, verbose=False)
+llm("one two three one two three", max_tokens=40, temperature=0.0)
+"""
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE), "EDGE_CONFLAYERS_DATA": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert list(tmp_path.rglob("*.json"))
 
 
 def test_a_closed_one_says_so(path: Path) -> None:

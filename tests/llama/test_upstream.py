@@ -21,7 +21,7 @@ EXAMPLES = Path(__file__).with_name("examples.py")
 MODELS = ("smollm2-135m", "qwen2.5-coder-0.5b")
 SAMPLED_ALIKE = (
     *("text", "completion", "sampled", "sampled again", "penalties", "mirostat", "mirostat 1"),
-    *("biased", "tokens", "logprobs"),
+    *("biased", "tokens", "logprobs", "generated", "steps"),
 )
 
 
@@ -34,7 +34,7 @@ def upstream_library() -> Path:
 
 
 def run(model: Path, package: str, folder: Path) -> dict[str, Any]:
-    binding = Path(sys.modules["llama_cpp"].__file__ or "").parent.parent
+    binding = Path(native.binding_modules()[""].__file__ or "").parent.parent
     paths = {"llama_cpp": binding, "edge_conflayers": PACKAGE}
     env = {**os.environ, "PYTHONPATH": str(paths[package]), "EDGE_CONFLAYERS_DATA": str(folder)}
     if package == "llama_cpp":
