@@ -36,16 +36,18 @@ class Report:
         if response["choices"][0].get("delta") == {"role": "assistant"}:
             return response
         pieces, self._pieces = self._pieces, []
-        told: dict[str, Any] = {"pieces": pieces}
-        if response["choices"][0]["finish_reason"] is None:
-            return {**response, FIELD: told} if pieces else response
         stats = self.stats
-        told |= {
-            "method": self.method,
-            "seed": self._seed,
+        told: dict[str, Any] = {
+            "pieces": pieces,
             "rounds": stats.rounds,
             "drafted": stats.drafted,
             "accepted": stats.accepted,
+        }
+        if response["choices"][0]["finish_reason"] is None:
+            return {**response, FIELD: told} if pieces else response
+        told |= {
+            "method": self.method,
+            "seed": self._seed,
             "sources": dict(Counter(stats.sources)),
         }
         response = {**response, "timings": timings(stats), FIELD: told}
