@@ -79,6 +79,7 @@ _MIB = 2**20
     help="Origin whose pages may use the server, such as http://localhost:3000; * for any;"
     " repeatable.",
 )
+@click.option("--no-page", is_flag=True, help="Leave out the page for people at /.")
 @context_options
 @model_options
 @sampling_options
@@ -104,6 +105,7 @@ def serve(
     api_keys: tuple[str, ...],
     api_key_file: Path | None,
     cors: tuple[str, ...],
+    no_page: bool,
     ctx: int | None,
     threads: int | None,
     gpu_layers: int,
@@ -133,7 +135,9 @@ def serve(
         sampling["seed"] = -1
     keys = (*api_keys, *(read_keys(api_key_file) if api_key_file is not None else ()))
     named = names_of(models)
-    allowed = ServerOptions(queue, predict, max_body * _MIB, keys, cors, hosts=hosts_of(host, keys))
+    allowed = ServerOptions(
+        queue, predict, max_body * _MIB, keys, cors, hosts=hosts_of(host, keys), page=not no_page
+    )
     if context.find_root().params["debug"]:
         logging.getLogger("edge_conflayers.server").setLevel(logging.DEBUG)
     opening = Opening(
@@ -158,7 +162,8 @@ def serve(
 
         def started() -> None:
             if not quiet:
-                names = ", ".join(service.models)
-                click.echo(f"serving {names} at {address(listening)}/v1; Ctrl-C ends it", err=True)
+                names, url = ", ".join(service.models), address(listening)
+                page = "" if no_page else f"page at {url}/; "
+                click.echo(f"serving {names} at {url}/v1; {page}Ctrl-C ends it", err=True)
 
         serve(service, listening, started)

@@ -12,16 +12,26 @@ from rich.style import Style
 from rich.text import Text
 
 from edge_conflayers.decoding.stats import FULL_MODEL
-from edge_conflayers.drafters import draft_model, layers, lookup, recycling
+from edge_conflayers.drafters import (
+    bridged,
+    draft_model,
+    layers,
+    lookup,
+    next_state,
+    recycling,
+)
 
-# Colours that every terminal has. The full model's own tokens keep the terminal's.
+# Colours that every terminal has; the server's page has the same (theme.css). The full model's own
+# tokens keep the terminal's.
 _KNOWN = {
     layers.NAME: "green",
     lookup.NAME: "cyan",
     recycling.NAME: "magenta",
     draft_model.NAME: "yellow",
+    next_state.NAME: "blue",
+    bridged.NAME: "red",
 }
-_OTHERS = ("blue", "red", "bright_green", "bright_cyan", "bright_magenta", "bright_yellow")
+_OTHERS = ("bright_green", "bright_cyan", "bright_magenta", "bright_yellow")
 
 
 class SourceColours:

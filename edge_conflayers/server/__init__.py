@@ -7,6 +7,7 @@
 - ``replies``: what is added to results: timings, who drafted what, usage
 - ``embedding``: embeddings of texts
 - ``routes``: the addresses
+- ``page``: the files of the page for people, as browsers get them
 - ``guards``: keys, sizes of bodies, faults
 - ``failures``: what goes wrong, as OpenAI's error objects
 - ``metrics``: counts for Prometheus

@@ -9,7 +9,7 @@ from edge_conflayers import __version__
 from edge_conflayers.server import failures
 from edge_conflayers.server.guards import BodyGuard, FaultGuard, HostGuard, KeyGuard
 from edge_conflayers.server.metrics import RequestCounter
-from edge_conflayers.server.routes import about, embeddings, texts
+from edge_conflayers.server.routes import about, embeddings, page, texts
 from edge_conflayers.server.serving import Service
 
 
@@ -20,8 +20,10 @@ def make_app(service: Service) -> FastAPI:
     app.state.service = service
     for routes in (texts, embeddings, about):
         app.include_router(routes.router)
-    failures.add_handlers(app)
     options = service.options
+    if options.page:
+        app.include_router(page.router)
+    failures.add_handlers(app)
     # The last one added is passed first.
     app.add_middleware(FaultGuard)
     app.add_middleware(BodyGuard, most=options.max_body, seconds=options.body_seconds)

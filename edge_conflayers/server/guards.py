@@ -13,7 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edge_conflayers.server import failures
 from edge_conflayers.server.failures import BodyTooLarge, BodyTooSlow, WrongHost, WrongKey
 
-_OPEN = ("/health",)  # to anybody, so that what watches a server needs no key
+# To anybody: what watches a server needs no key, and the page asks for it.
+_OPEN = ("/health", "/")
+_OPEN_FOLDER = "/page/"
 
 
 class KeyGuard:
@@ -28,7 +30,8 @@ class KeyGuard:
         self._hashes = [_hash(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN or self._has_key(Headers(scope=scope)):
+        guarded = scope["type"] == "http" and not _is_open(scope["path"])
+        if not guarded or self._has_key(Headers(scope=scope)):
             return await self._app(scope, receive, send)
         error = WrongKey("the API key is missing or wrong; send Authorization: Bearer KEY")
         await failures.response(error)(scope, receive, send)
@@ -38,6 +41,10 @@ class KeyGuard:
         given = _hash(key.strip().encode("latin-1"))
         equal = [hmac.compare_digest(given, each) for each in self._hashes]
         return scheme.lower() == "bearer" and any(equal)
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith(_OPEN_FOLDER)
 
 
 class HostGuard:

@@ -25,6 +25,7 @@ class ServerOptions:
         api_keys: one of them must come with each request; none for no such check.
         cors: origins whose pages may use the server; "*" for any.
         hosts: names that requests may call the server by; none for any.
+        page: whether there is a page for people.
         body_seconds: in which a request's body must have come.
         grace: seconds in which texts may still end after the server was told to.
 
@@ -38,6 +39,7 @@ class ServerOptions:
     api_keys: Sequence[str] = ()
     cors: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    page: bool = True
     body_seconds: float = 30.0
     grace: float = 3.0
 

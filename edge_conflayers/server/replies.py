@@ -45,16 +45,18 @@ class Report:
         if choice.get("delta") == {"role": "assistant"}:
             return response
         pieces, self._pieces = self._pieces, []
-        told: dict[str, Any] = {"pieces": pieces}
-        if choice["finish_reason"] is None:
-            return {**response, FIELD: told} if pieces else response
         stats = self.stats
-        told |= {
-            "method": self.method,
-            "seed": self._seed,
+        told: dict[str, Any] = {
+            "pieces": pieces,
             "rounds": stats.rounds,
             "drafted": stats.drafted,
             "accepted": stats.accepted,
+        }
+        if choice["finish_reason"] is None:
+            return {**response, FIELD: told} if pieces else response
+        told |= {
+            "method": self.method,
+            "seed": self._seed,
             "sources": dict(Counter(stats.sources)),
         }
         return {**response, "timings": timings(stats), FIELD: told}
