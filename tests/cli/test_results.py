@@ -137,7 +137,8 @@ def test_a_reader_that_has_enough(tiny: Path, tmp_path: Path, name: str) -> None
     (tmp_path / "prompts").write_text("Name three fruits and say a word about each of them.\n")
     places = {"model": tiny, "prompts": tmp_path / "prompts", "out": tmp_path / "out"}
     words = " ".join(each.format(**places) for each in COMMANDS[name][0])
-    script = f"{sys.executable} -m edge_conflayers {words} --json - | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m edge_conflayers {words} -q --json -"
+    script = f"{command} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], cwd=PACKAGE, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (141, "")
 
