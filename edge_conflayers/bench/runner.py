@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge_conflayers.bench.workloads import Prompt
-from edge_conflayers.chat import prompt_tokens
+from edge_conflayers.chat import TemplateOptions, prompt_tokens
 from edge_conflayers.decoding.speculate import generate
 from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine.language_model import LanguageModel
@@ -120,13 +120,24 @@ class LocalEngine:
         self._method.close()
 
 
-def make_task(model: LanguageModel, prompt: Prompt, *, raw: bool) -> Task:
+def make_task(
+    model: LanguageModel,
+    prompt: Prompt,
+    *,
+    raw: bool,
+    system: str | None = None,
+    template: TemplateOptions | None = None,
+) -> Task:
     """Tokenizes a prompt, in the model's chat template unless ``raw`` or it has none.
 
+    Args:
+        system, template: as for ``chat.prompt_tokens``.
+
     Raises:
-        BadInput: the template fails.
+        BadInput: the template fails, or what is asked for does not go together.
     """
-    return Task(prompt, tuple(prompt_tokens(model, prompt.text, raw=raw)))
+    tokens = prompt_tokens(model, prompt.text, system=system, raw=raw, options=template)
+    return Task(prompt, tuple(tokens))
 
 
 def context_for(

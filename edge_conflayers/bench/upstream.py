@@ -26,6 +26,7 @@ from edge_conflayers.decoding.stats import Stats
 from edge_conflayers.engine import binding, native
 from edge_conflayers.engine.draft import Draft
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.model_options import ModelOptions
 from edge_conflayers.engine.native import llama
 from edge_conflayers.engine.sampling import Sampler, SamplerSettings
 from edge_conflayers.engine.session import CachedText, Outputs
@@ -160,7 +161,11 @@ class Worker:
             raise BadInput(
                 f"the library in {library} is not upstream's; build it with `make upstream`"
             )
-        self._model = Model(Path(request["model"]), gpu_layers=request["gpu_layers"])
+        self._model = Model(
+            Path(request["model"]),
+            gpu_layers=request["gpu_layers"],
+            options=ModelOptions.from_json(request["options"]),
+        )
         self._session = {"n_ctx": request["n_ctx"], "threads": request["threads"]}
         sampling = request["sampling"]
         bias = {int(token): each for token, each in sampling["logit_bias"].items()}

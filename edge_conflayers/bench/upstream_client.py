@@ -16,6 +16,7 @@ from typing import Any
 import edge_conflayers
 from edge_conflayers.bench.runner import Generation
 from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.engine.model_options import ModelOptions
 from edge_conflayers.engine.native import LIBRARY_VARIABLE
 from edge_conflayers.engine.sampling import SamplerSettings
 from edge_conflayers.errors import BadInput, EdgeConflayersError
@@ -53,6 +54,7 @@ class UpstreamEngine:
         library: folder of the unpatched library.
         lookup: whether to draft by llama-cpp-python's prompt lookup; else it decodes plainly.
         n_ctx, threads: as for ``Session``.
+        options: as for ``Model``; the same mean the same in upstream's library.
 
     Raises:
         BadInput: the library is not upstream's, or what ``Model`` and ``Session`` raise.
@@ -69,6 +71,7 @@ class UpstreamEngine:
         n_ctx: int | None = None,
         threads: int | None = None,
         gpu_layers: int = 0,
+        options: ModelOptions | None = None,
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
@@ -88,6 +91,7 @@ class UpstreamEngine:
                     "do": "load",
                     "model": str(model.resolve()),
                     "gpu_layers": gpu_layers,
+                    "options": (options or ModelOptions()).to_json(),
                     "n_ctx": n_ctx,
                     "threads": threads,
                     "sampling": asdict(sampling),

@@ -11,9 +11,11 @@ from edge_conflayers import __version__
 from edge_conflayers.cli import failures, streams
 from edge_conflayers.cli.bench import bench
 from edge_conflayers.cli.chat import chat
+from edge_conflayers.cli.completion import completion
 from edge_conflayers.cli.cost import cost
 from edge_conflayers.cli.doctor import doctor
 from edge_conflayers.cli.export import export
+from edge_conflayers.cli.help import Group
 from edge_conflayers.cli.interrupts import delivered
 from edge_conflayers.cli.models import models
 from edge_conflayers.cli.run import run
@@ -22,7 +24,7 @@ from edge_conflayers.cli.train import train
 from edge_conflayers.cli.tune import tune
 
 
-class _Group(click.Group):
+class _Main(Group):
     """Prepares the streams, and turns what goes wrong into one line and an exit code."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **named: Any) -> Any:
@@ -41,8 +43,11 @@ class _Group(click.Group):
         sys.exit(failures.flushed(code if isinstance(code, int) else 0, debug=debug))
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="edge-conflayers")
+@click.group(
+    cls=_Main,
+    epilog="A first text: edge-conflayers run smollm2-135m -p 'Why is the sky blue?'",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="edge-conflayers")
 @click.option("--debug", is_flag=True, help="Show tracebacks and llama.cpp's own log.")
 @click.pass_context
 def main(ctx: click.Context, debug: bool) -> None:
@@ -56,5 +61,5 @@ def main(ctx: click.Context, debug: bool) -> None:
         ctx.call_on_close(lambda: setattr(native.log, "show", False))
 
 
-for command in (run, chat, serve, models, bench, cost, doctor, tune, train, export):
+for command in (run, chat, serve, models, tune, doctor, bench, cost, train, export, completion):
     main.add_command(command)

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_conflayers.bench import workloads
-from edge_conflayers.cli.json_file import check_writable, write_json
+from edge_conflayers.bench.report import UPSTREAM, UPSTREAM_LOOKUP
+from edge_conflayers.cli.bench_report import page_of, show_report, step_costs, write_page_of
+from edge_conflayers.cli.completing import ModelName, some_of
+from edge_conflayers.cli.help import Command, group
+from edge_conflayers.cli.json_file import check_writable, show_result
+from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     context_options,
     count_option,
@@ -27,67 +32,97 @@ from edge_conflayers.cli.options import (
     predict_option,
     prompts_option,
     provider_option,
+    quiet_option,
     raw_option,
 )
+from edge_conflayers.cli.progress import Progress
+from edge_conflayers.cli.prompts import system_option, template_options
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_options
-from edge_conflayers.cli.terminal import print_table
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.cli.stages import loading
+from edge_conflayers.errors import BadInput
+from edge_conflayers.method_names import METHOD_NAMES
 
 if TYPE_CHECKING:
     from edge_conflayers.bench.runner import Engine, Generation
+    from edge_conflayers.chat import TemplateOptions
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.language_model import LanguageModel
+    from edge_conflayers.engine.model_options import ModelOptions
     from edge_conflayers.learned import Learned
 
+_OF_UPSTREAM = (UPSTREAM, UPSTREAM_LOOKUP)
 
-@click.command()
-@click.argument("model", required=False)
-@prompts_option(
-    help="JSON lines with `turns` (its first is used), `prompt` or `question`; or text, one prompt"
-    " per block between blank lines.",
+
+@click.command(
+    cls=Command,
+    short_help="Compare decoding methods on your prompts.",
+    examples=(
+        "edge-conflayers bench model.gguf --prompts prompts.jsonl --methods plain,auto -n 64",
+        "edge-conflayers bench model.gguf --prompts prompts.jsonl -ctk q8_0 -ctv q8_0",
+        "edge-conflayers bench model.gguf --prompts prompts.jsonl --json bench.json --report page",
+        "edge-conflayers bench --from-json bench.json --report page-again",
+    ),
 )
-@click.option(
-    "--methods",
-    default="plain,auto",
-    show_default=True,
-    help="Comma-separated; `upstream` is the unpatched library in a process of its own,"
-    " `upstream-lookup` the same with llama-cpp-python's prompt lookup. Speed-ups and `identical`"
-    " are given over `plain`.",
+@click.argument("model", required=False, type=ModelName())
+@group(
+    "Benchmark",
+    prompts_option(
+        help="JSON lines with `turns` (its first is used), `prompt` or `question`; or text, one"
+        " prompt per block between blank lines.",
+    ),
+    click.option(
+        "--methods",
+        default="plain,auto",
+        show_default=True,
+        shell_complete=some_of((*_OF_UPSTREAM, *METHOD_NAMES)),
+        help="Comma-separated; `upstream` is the unpatched library in a process of its own,"
+        " `upstream-lookup` the same with llama-cpp-python's prompt lookup. Speed-ups and"
+        " `identical` are given over `plain`.",
+    ),
+    count_option(
+        "--limit", help="Most prompts, spread evenly over their categories.  [default: all]"
+    ),
+    predict_option(128, help="Most tokens to write for each prompt."),
+    count_option("--repeat", default=1, help="Runs of everything; medians are reported."),
+    fresh_option(
+        "Start each prompt without what was learned on the ones before. (What was learned in"
+        " earlier uses is not read, but see --tuned.)",
+    ),
+    click.option(
+        "--tuned",
+        is_flag=True,
+        help="Start from the skip sets that `tune` has found for this model.",
+    ),
+    file_option(
+        "--upstream-lib",
+        help="Folder of the unpatched library.  [default: that of `make upstream`]",
+    ),
 )
-@draft_model_option
-@epsilon_option
-@count_option("--limit", help="Most prompts, spread evenly over their categories.  [default: all]")
-@predict_option(128, help="Most tokens to write for each prompt.")
-@count_option("--repeat", default=1, help="Runs of everything; medians are reported.")
-@fresh_option(
-    "Start each prompt without what was learned on the ones before. (What was learned in"
-    " earlier uses is not read, but see --tuned.)",
-)
-@click.option(
-    "--tuned", is_flag=True, help="Start from the skip sets that `tune` has found for this model."
-)
-@raw_option
-@json_option
-@file_option(
-    "--report",
-    "report_folder",
-    help="Folder for a page with figures (index.html, *.svg). What steps cost here is measured as"
-    " well, after the texts.",
-)
-@file_option(
-    "--from-json",
-    "earlier",
-    help="Run nothing: make the page of a file that --json wrote. Without MODEL, with --report.",
-)
-@file_option(
-    "--upstream-lib",
-    help="Folder of the unpatched library.  [default: that of `make upstream`]",
-)
-@context_options
+@group("Prompt", system_option, raw_option)
+@template_options
 @sampling_options
-@kernels_option
-@provider_option
+@group("Decoding", draft_model_option, epsilon_option)
+@context_options
+@model_options
+@group("Machine", kernels_option, provider_option)
+@group(
+    "Output",
+    json_option,
+    file_option(
+        "--report",
+        "report_folder",
+        help="Folder for a page with figures (index.html, *.svg). What steps cost here is measured"
+        " as well, after the texts.",
+    ),
+    file_option(
+        "--from-json",
+        "earlier",
+        help="Run nothing: make the page of a file that --json wrote. Without MODEL, with"
+        " --report.",
+    ),
+    quiet_option,
+)
 def bench(
     model: str | None,
     prompts_file: Path | None,
@@ -99,7 +134,9 @@ def bench(
     repeat: int,
     fresh: bool,
     tuned: bool,
+    system: str | None,
     raw: bool,
+    template: TemplateOptions,
     json_file: Path | None,
     report_folder: Path | None,
     earlier: Path | None,
@@ -107,8 +144,10 @@ def bench(
     ctx: int | None,
     threads: int | None,
     gpu_layers: int,
+    options: ModelOptions,
     kernels: KernelChoice | None,
     provider: str | None,
+    quiet: bool,
     **sampling: Any,
 ) -> None:
     """Compare decoding methods of MODEL on prompts, interleaved within one run.
@@ -120,7 +159,7 @@ def bench(
 
         check_extra()
     if earlier is not None:
-        _page_of(earlier, report_folder, model, prompts_file)
+        page_of(earlier, report_folder, model, prompts_file, quiet=quiet)
         return
     if model is None or prompts_file is None:
         missing = "argument 'MODEL'" if model is None else "option '--prompts'"
@@ -128,9 +167,8 @@ def bench(
     prompts = workloads.spread(workloads.load(prompts_file), limit)
 
     from edge_conflayers import machine
-    from edge_conflayers.bench import report as reports
-    from edge_conflayers.bench import tables
     from edge_conflayers.bench.about import about, about_model
+    from edge_conflayers.bench.report import make_report
     from edge_conflayers.bench.runner import LocalEngine, context_for, make_task, run, warm_up
     from edge_conflayers.bench.upstream_client import UpstreamEngine, find_library
     from edge_conflayers.engine.sampling import SamplerSettings
@@ -145,30 +183,37 @@ def bench(
     )
     from edge_conflayers.onnx.opening import open_draft_model, open_model
 
-    names = _method_names(methods)
+    names = _chosen_methods(methods)
     check_epsilon(names, epsilon)
-    of_upstream = {reports.UPSTREAM, reports.UPSTREAM_LOOKUP}
-    if of_upstream & set(names) and Path(model).is_dir():
+    of_upstream = set(_OF_UPSTREAM) & set(names)
+    if of_upstream and Path(model).is_dir():
         raise BadInput(f"upstream's library runs .gguf files, not {model}; leave out those methods")
-    library = find_library(upstream_lib) if of_upstream & set(names) else None
+    library = find_library(upstream_lib) if of_upstream else None
     settings = SamplerSettings(**sampler_arguments(**sampling))
     if json_file is not None:
-        check_writable(json_file, model, draft_model, prompts_file)
+        adapters = (each.path for each in options.lora)
+        check_writable(json_file, model, draft_model, prompts_file, *adapters)
     if report_folder is not None:
         from edge_conflayers.bench.page.write import make_folder
 
         make_folder(report_folder)
-    path = find_model(model)
+    path = find_model(model, quiet=quiet)
+    draft_path = find_draft_model(draft_model, names, quiet=quiet)
     threads = machine.threads_to_use(threads)
     with ExitStack() as stack:
+        progress = stack.enter_context(Progress(loading(path), quiet=quiet))
         loaded = stack.enter_context(
             open_model(
-                path, gpu_layers=gpu_layers, kernels=kernels, provider=provider, threads=threads
+                path,
+                gpu_layers=gpu_layers,
+                kernels=kernels,
+                provider=provider,
+                threads=threads,
+                options=options,
             )
         )
-        draft_path = find_draft_model(draft_model, names)
         learned = Learned(loaded, threads)
-        options = MethodOptions(
+        method_options = MethodOptions(
             draft_model=stack.enter_context(
                 open_draft_model(
                     draft_path, loaded, kernels=kernels, provider=provider, threads=threads
@@ -181,7 +226,10 @@ def bench(
             epsilon=epsilon,
             bridges=learned.load_bridges() if tuned and uses_bridges(names) else None,
         )
-        tasks = [make_task(loaded, prompt, raw=raw) for prompt in prompts]
+        tasks = [
+            make_task(loaded, prompt, raw=raw, system=system, template=template)
+            for prompt in prompts
+        ]
         n_ctx = context_for(loaded, tasks, predict, ctx)
         found = _tuned(learned, loaded, threads) if tuned else None
         engines: dict[str, Engine] = {}
@@ -192,10 +240,11 @@ def bench(
                     path,
                     library,
                     settings,
-                    lookup=name == reports.UPSTREAM_LOOKUP,
+                    lookup=name == UPSTREAM_LOOKUP,
                     n_ctx=n_ctx,
                     threads=threads,
                     gpu_layers=gpu_layers,
+                    options=options,
                 )
             else:
                 engine = LocalEngine(
@@ -204,13 +253,20 @@ def bench(
                     settings,
                     n_ctx=n_ctx,
                     threads=threads,
-                    options=options,
+                    options=method_options,
                     learned=found if name in TUNED_METHODS else None,
                 )
             engines[name] = stack.enter_context(closing(engine))
+        progress.begin("warming up")
         warm_up(engines, tasks[0])
+        progress.begin("prompts", repeat * len(tasks), at_once=True)
         results, complete = run(
-            engines, tasks, max_tokens=predict, repeat=repeat, fresh=fresh, on_progress=_tell
+            engines,
+            tasks,
+            max_tokens=predict,
+            repeat=repeat,
+            fresh=fresh,
+            on_progress=lambda done, total, runs: _tell(progress, done, total, runs),
         )
         head = {
             **about(path, threads),
@@ -218,70 +274,17 @@ def bench(
             "command": shlex.join(["edge-conflayers", *sys.argv[1:]]),
         }
         if report_folder is not None and complete:
-            head["costs"] = _step_costs(loaded, threads)
+            head["costs"] = step_costs(loaded, threads, progress, quiet=quiet)
     if results:
-        report = reports.make_report(
-            head,
-            results,
-            complete=complete,
-            max_tokens=predict,
-            sampling=settings,
+        report = make_report(
+            head, results, complete=complete, max_tokens=predict, sampling=settings
         )
-        if json_file is not None:
-            write_json(json_file, report)
-        print_table(tables.HEADER, tables.table_rows(report))
-        if report["categories"]:
-            click.echo()
-            print_table(tables.category_header(report), tables.category_rows(report))
+        show_result(json_file, lambda: report, lambda: show_report(report))
         if report_folder is not None:
-            _write_page(report, report_folder)
+            write_page_of(report, report_folder, quiet=quiet)
     if not complete:
         click.echo(f"interrupted: {len(results)} of {len(tasks)} prompts reported", err=True)
         sys.exit(130)
-
-
-def _page_of(earlier: Path, folder: Path | None, model: str | None, prompts: Path | None) -> None:
-    """Makes the page of an earlier run.
-
-    Raises:
-        BadInput: there is no folder for it, something is named to be run, or the file is no report.
-    """
-    if folder is None:
-        raise BadInput("--from-json makes a page; give a folder for it with --report")
-    if model is not None or prompts is not None:
-        raise BadInput("--from-json runs nothing; leave out MODEL and --prompts")
-    from edge_conflayers.bench.page.load import load_report
-
-    _write_page(load_report(earlier), folder)
-
-
-def _write_page(report: Mapping[str, Any], folder: Path) -> None:
-    from edge_conflayers.bench.page.write import write_page
-
-    page, *figures = write_page(report, folder)
-    click.echo(f"report: {page} and {len(figures)} figures", err=True)
-
-
-def _step_costs(model: LanguageModel, threads: int) -> dict[str, Any] | None:
-    """What steps cost here, as ``cost`` measures it; None where that cannot be done."""
-    from edge_conflayers.costs.report import ROOM, measure
-
-    context, repeat = 128, 3
-    try:
-        with (
-            model.open_session(n_ctx=context + ROOM, threads=threads) as session,
-            click.progressbar(length=repeat, label="step costs", file=sys.stderr) as bar,
-        ):
-            measured = measure(
-                session,
-                context=context,
-                repeat=repeat,
-                on_progress=lambda done, total: bar.update(1),
-            )
-    except EdgeConflayersError as error:
-        click.echo(f"step costs are left out: {error}", err=True)
-        return None
-    return measured.to_json()
 
 
 def _tuned(learned: Learned, model: LanguageModel, threads: int) -> dict[str, Any]:
@@ -294,10 +297,8 @@ def _tuned(learned: Learned, model: LanguageModel, threads: int) -> dict[str, An
     return sets.to_json()
 
 
-def _method_names(given: str) -> list[str]:
-    from edge_conflayers.bench.report import UPSTREAM, UPSTREAM_LOOKUP
-
-    known = [UPSTREAM, UPSTREAM_LOOKUP, *method_names()]
+def _chosen_methods(given: str) -> list[str]:
+    known = [*_OF_UPSTREAM, *method_names()]
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
         raise BadInput(f"--methods names no method; choose from {', '.join(known)}")
@@ -307,6 +308,7 @@ def _method_names(given: str) -> list[str]:
     return names
 
 
-def _tell(done: int, total: int, runs: Mapping[str, Generation]) -> None:
+def _tell(progress: Progress, done: int, total: int, runs: Mapping[str, Generation]) -> None:
     rates = (f"{name} {run.stats.tokens_per_second:.1f}" for name, run in runs.items())
-    click.echo(f"{done}/{total}: {', '.join(rates)} tokens/s", err=True)
+    progress.note(f"{done}/{total}: {', '.join(rates)} tokens/s")
+    progress.update(done)

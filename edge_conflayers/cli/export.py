@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from edge_conflayers.cli.options import model_argument
+from edge_conflayers.cli.help import Command, group
+from edge_conflayers.cli.json_file import check_writable, show_result
+from edge_conflayers.cli.options import json_option, model_argument, quiet_option
+from edge_conflayers.cli.progress import Progress
 from edge_conflayers.cli.pulling import find_model
-from edge_conflayers.cli.terminal import on_terminal
+from edge_conflayers.cli.stages import loading
 
 if TYPE_CHECKING:
     from edge_conflayers.onnx.export import ExportProgress, Target
@@ -30,26 +21,44 @@ if TYPE_CHECKING:
 _DOING = {"reading": "reading the model", "writing": "writing weights"}
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Write a model for ONNX Runtime.",
+    examples=(
+        "edge-conflayers export smollm2-135m exported",
+        "edge-conflayers export model.gguf exported --target standard --precision fp16",
+    ),
+)
 @model_argument
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--target",
-    type=click.Choice(["ort", "standard"]),
-    default="ort",
-    show_default=True,
-    help="ONNX Runtime's own operators, which are fastest there, or standard ones alone (opset 24)"
-    " for other runtimes.",
+@group(
+    "ONNX",
+    click.option(
+        "--target",
+        type=click.Choice(["ort", "standard"]),
+        default="ort",
+        show_default=True,
+        help="ONNX Runtime's own operators, which are fastest there, or standard ones alone (opset"
+        " 24) for other runtimes.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["keep", "fp32", "fp16"]),
+        default="keep",
+        show_default=True,
+        help="Weights as they are in the file, or all in one format. fp16 makes activations fp16,"
+        " too: for GPUs; CPUs are slower with it.",
+    ),
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["keep", "fp32", "fp16"]),
-    default="keep",
-    show_default=True,
-    help="Weights as they are in the file, or all in one format. fp16 makes activations fp16, too:"
-    " for GPUs; CPUs are slower with it.",
-)
-def export(model: str, folder: Path, target: Target, precision: Precision) -> None:
+@group("Output", json_option, quiet_option)
+def export(
+    model: str,
+    folder: Path,
+    target: Target,
+    precision: Precision,
+    json_file: Path | None,
+    quiet: bool,
+) -> None:
     """Write MODEL into the new folder DIR for ONNX Runtime, ONNX Runtime GenAI and transformers.js.
 
     Models of the architectures llama, qwen2, qwen3 and gemma3. Ctrl-C leaves nothing.
@@ -61,34 +70,34 @@ def export(model: str, folder: Path, target: Target, precision: Precision) -> No
     from edge_conflayers.onnx.new_folder import check_new
 
     check_new(folder)
-    path = find_model(model)
-    with _progress() as show:
-        write(path, folder, target=target, precision=precision, on_progress=show)
+    if json_file is not None:
+        check_writable(json_file, model)
+    path = find_model(model, quiet=quiet)
+    with Progress(loading(path), quiet=quiet) as progress:
+        write(path, folder, target=target, precision=precision, on_progress=_Stages(progress).show)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    click.echo(f"{folder}  {size / 1e6:.0f} MB")
+    show_result(
+        json_file,
+        lambda: {
+            "model": str(path),
+            "folder": str(folder),
+            "bytes": size,
+            "target": target,
+            "precision": precision,
+        },
+        lambda: click.echo(f"{folder}  {size / 1e6:.0f} MB"),
+    )
 
 
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[ExportProgress], None]]:
-    """A callback that shows an export on standard error: a bar for each stage on a terminal, else a
-    line."""
-    if not on_terminal(sys.stderr):
-        told: set[str] = set()
+class _Stages:
+    """Shows the stages of an export."""
 
-        def line(event: ExportProgress) -> None:
-            if event.stage not in told:
-                told.add(event.stage)
-                click.echo(f"{_DOING[event.stage]}: {event.total / 1e6:.0f} MB", err=True)
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stage = ""
 
-        yield line
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        stages: dict[str, TaskID] = {}
-
-        def bar(event: ExportProgress) -> None:
-            if event.stage not in stages:
-                stages[event.stage] = bars.add_task(_DOING[event.stage], total=event.total)
-            bars.update(stages[event.stage], completed=event.done)
-
-        yield bar
+    def show(self, now: ExportProgress) -> None:
+        if now.stage != self._stage:
+            self._stage = now.stage
+            self._progress.begin(_DOING[now.stage], now.total, "bytes")
+        self._progress.update(now.done)

@@ -1,4 +1,4 @@
-"""Writes the files that ``--json`` and ``--stats-json`` name."""
+"""Writes what ``--json`` and ``--stats-json`` name."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.hub.room import NO_ROOM
+
+STANDARD_OUTPUT = Path("-")
 
 
 def check_writable(path: Path, *inputs: str | Path | None) -> None:
@@ -24,6 +27,8 @@ def check_writable(path: Path, *inputs: str | Path | None) -> None:
     Raises:
         BadInput: it cannot, or must not.
     """
+    if path == STANDARD_OUTPUT:
+        return
     try:
         if path.is_file() and any(
             name is not None and Path(name).is_file() and path.samefile(name) for name in inputs
@@ -40,15 +45,44 @@ def check_writable(path: Path, *inputs: str | Path | None) -> None:
         raise _unwritable(path, error) from None
 
 
+def show_result(
+    json_file: Path | None, content: Callable[[], Mapping[str, Any]], show: Callable[[], None]
+) -> None:
+    """Writes a command's result as JSON, if a file is named, and shows it to people, unless JSON is
+    what goes to standard output. A file that cannot be written loses nobody the result.
+
+    Args:
+        content: the result, for JSON.
+        show: prints it.
+
+    Raises:
+        BadInput, EdgeConflayersError: as ``write_json`` does.
+    """
+    try:
+        if json_file is not None:
+            write_json(json_file, content())
+    finally:
+        if json_file != STANDARD_OUTPUT:
+            show()
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a file whole or not at all; a device or pipe as it comes. What standard output or
     error goes to is written after what stands there. Numbers that JSON does not have, such as NaN,
     become null.
 
+    Args:
+        path: "-" for standard output.
+
     Raises:
         BadInput: the file cannot be written.
+        EdgeConflayersError: there is no room for it.
     """
     text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    if path == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
     try:
         if (stream := _standard_stream(path)) is not None:
             stream.write(text)
@@ -104,6 +138,8 @@ def _usual_permissions(name: str) -> None:
     os.chmod(name, 0o666 & ~mask)
 
 
-def _unwritable(path: Path, error: Exception) -> BadInput:
+def _unwritable(path: Path, error: Exception) -> EdgeConflayersError:
     why = getattr(error, "strerror", None) or error
+    if getattr(error, "errno", None) in NO_ROOM:
+        return EdgeConflayersError(f"{path} cannot be written ({why}); free some room there")
     return BadInput(f"{path} cannot be written ({why}); give another file")

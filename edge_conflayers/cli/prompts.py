@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_conflayers.cli.options import Command, Option, all_of, raw_option, special_option
+from edge_conflayers.cli.chat_templates import CHAT_TEMPLATES
+from edge_conflayers.cli.completing import one_of
+from edge_conflayers.cli.help import Function, Option, group
+from edge_conflayers.cli.options import raw_option, special_option
 from edge_conflayers.cli.streams import ArgumentText, read_input, read_text
 from edge_conflayers.errors import BadInput
 
@@ -27,6 +30,7 @@ _TEMPLATE: tuple[Option, ...] = (
         "--chat-template",
         type=ArgumentText(),
         metavar="FILE|NAME",
+        shell_complete=one_of(CHAT_TEMPLATES, or_file=True),
         help="Chat template: a file in Jinja, one of llama.cpp's names such as chatml or llama3, or"
         " the template itself.  [default: the model's]",
     ),
@@ -39,7 +43,7 @@ _TEMPLATE: tuple[Option, ...] = (
 )
 
 
-def template_options(command: Command) -> Command:
+def template_options(command: Function) -> Function:
     """Gives a command the options of the chat template, as one argument ``template``, a
     ``TemplateOptions``."""
 
@@ -49,7 +53,7 @@ def template_options(command: Command) -> Command:
     ) -> Any:
         return command(template=_read_template(chat_template, template_kwargs), **given)
 
-    return all_of(_TEMPLATE)(with_template)
+    return group("Prompt", *_TEMPLATE)(with_template)
 
 
 def _read_template(template: str | None, kwargs: str | None) -> TemplateOptions:
@@ -124,7 +128,7 @@ _PROMPT: tuple[Option, ...] = (
 )
 
 
-def prompt_options(command: Command) -> Command:
+def prompt_options(command: Function) -> Function:
     """Gives a command the options of the prompt and of its template, as arguments ``prompt``, a
     function that reads a ``Prompt``, and ``prompt_files``, what it reads."""
 
@@ -149,7 +153,7 @@ def prompt_options(command: Command) -> Command:
 
         return command(prompt=read, prompt_files=(prompt_file, messages_file), **given)
 
-    return all_of(_PROMPT)(template_options(with_prompt))
+    return group("Prompt", *_PROMPT)(template_options(with_prompt))
 
 
 def _read_messages(file: Path) -> list[Message]:

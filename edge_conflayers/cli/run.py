@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_conflayers.cli.constraint_options import (
+    CONSTRAINTS,
+    constraint_arguments,
+    constraint_files,
+    constraint_options,
+)
+from edge_conflayers.cli.help import Command, group
 from edge_conflayers.cli.json_file import check_writable, write_json
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
@@ -27,11 +34,12 @@ from edge_conflayers.cli.options import (
     quiet_option,
     stop_option,
 )
+from edge_conflayers.cli.progress import Progress
 from edge_conflayers.cli.prompts import Prompt, prompt_options
 from edge_conflayers.cli.pulling import find_model
 from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_options
+from edge_conflayers.cli.stages import Reading, loading
 from edge_conflayers.cli.stats_line import show_stats
-from edge_conflayers.cli.streams import ArgumentText, read_text
 from edge_conflayers.cli.taught import show_taught
 from edge_conflayers.errors import BadInput
 
@@ -44,54 +52,58 @@ if TYPE_CHECKING:
     from edge_conflayers.engine.sampling import SamplerSettings
     from edge_conflayers.text_generator import TextGenerator
 
-_JSON_BEGINS = ("{", "true", "false")  # of a schema; anything else is a file's name
 
-
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Write a text.",
+    examples=(
+        'edge-conflayers run smollm2-135m -p "Why is the sky blue?" -n 64',
+        'edge-conflayers run model.gguf -f notes.txt --system "Summarize." > summary.txt',
+        "edge-conflayers run model.gguf --messages chat.json --temp 0.8 --seed 7",
+        'edge-conflayers run model.gguf -p "A cat, please." --json-schema cat.json',
+    ),
+)
 @model_argument
 @prompt_options
-@predict_option(
-    512,
-    least=-1,
-    help="Most tokens to write; -1 for as many as fit in what the model was trained for, 0 for none"
-    " (the prompt is still read).",
+@group(
+    "Text",
+    predict_option(
+        512,
+        least=-1,
+        help="Most tokens to write; -1 for as many as fit in what the model was trained for, 0 for"
+        " none (the prompt is still read).",
+    ),
+    stop_option,
 )
-@stop_option
+@constraint_options
+@sampling_options
+@group(
+    "Decoding",
+    method_option(
+        "How to decode: `auto` chooses each round who drafts, or nobody; `plain` goes token by"
+        " token. On the CPU the text is the same."
+    ),
+    draft_model_option,
+    epsilon_option,
+    fresh_option("Neither use nor keep what is learned about this model."),
+    click.option(
+        "--learn",
+        type=click.FloatRange(min=1, max=24 * 3600),
+        metavar="SECONDS",
+        help="After the text, teach the next-state head by it for so long; Ctrl-C ends that.",
+    ),
+)
 @context_options
 @model_options
-@sampling_options
-@kernels_option
-@provider_option
-@file_option(
-    "--grammar-file",
-    help="Grammar that the text must follow: GBNF, or llguidance's Lark after %llguidance.",
+@group("Machine", kernels_option, provider_option)
+@group(
+    "Output",
+    click.option(
+        "--show-draft", is_flag=True, help="Colour the text by who drafted it, on a terminal."
+    ),
+    file_option("--stats-json", help="Write the statistics to a file, as JSON."),
+    quiet_option,
 )
-@click.option(
-    "--json-schema",
-    type=ArgumentText(),
-    metavar="FILE|JSON",
-    help="JSON schema that the text must follow: a file, or the schema itself.",
-)
-@method_option(
-    "How to decode: `auto` chooses each round who drafts, or nobody; `plain` goes token by"
-    " token. On the CPU the text is the same."
-)
-@draft_model_option
-@epsilon_option
-@click.option(
-    "--show-draft",
-    is_flag=True,
-    help="Colour the text by who drafted it, on a terminal.",
-)
-@fresh_option("Neither use nor keep what is learned about this model.")
-@click.option(
-    "--learn",
-    type=click.FloatRange(min=1, max=24 * 3600),
-    metavar="SECONDS",
-    help="After the text, teach the next-state head by it for so long; Ctrl-C ends that.",
-)
-@file_option("--stats-json", help="Write the statistics to a file.")
-@quiet_option
 def run(
     model: str,
     prompt: Callable[[], Prompt],
@@ -104,8 +116,6 @@ def run(
     options: ModelOptions,
     kernels: KernelChoice | None,
     provider: str | None,
-    grammar_file: Path | None,
-    json_schema: str | None,
     method: str,
     draft_model: str | None,
     epsilon: float | None,
@@ -114,14 +124,15 @@ def run(
     learn: float | None,
     stats_json: Path | None,
     quiet: bool,
-    **sampling: Any,
+    **drawing: Any,
 ) -> None:
     """Write text with MODEL: a .gguf file, a name of `models list`, org/repo or org/repo:QUANT of
     Hugging Face, or the address of a .gguf file, which is pulled on first use; or a folder that
     `export` wrote, which runs on ONNX Runtime.
     """
+    constraints = {name: drawing.pop(name) for name in CONSTRAINTS}
     if stats_json is not None:
-        read = (*prompt_files, grammar_file, _schema_file(json_schema))
+        read = (*prompt_files, *constraint_files(constraints))
         adapters = (each.path for each in options.lora)
         check_writable(stats_json, model, draft_model, *read, *adapters)
     if learn is not None and fresh:
@@ -133,37 +144,45 @@ def run(
     from edge_conflayers.completions.request import TextRequest
     from edge_conflayers.completions.writing import write
     from edge_conflayers.decoding.stats import Stats
-    from edge_conflayers.engine.sampling import RANDOM_SEEDS
+    from edge_conflayers.engine.sampling import RANDOM_SEEDS, SamplerSettings
     from edge_conflayers.text_generator import TextGenerator
 
-    settings = _sampler_settings(grammar_file, json_schema, **sampling)
+    settings = SamplerSettings(
+        **constraint_arguments(**constraints), **sampler_arguments(**drawing)
+    )
+    second = find_draft_model(draft_model, (method,), quiet=quiet)
     stats = Stats()
     colours = SourceColours() if show_draft else None
     interrupted = False
-    with TextGenerator(
-        path,
-        method=method,
-        n_ctx=ctx,
-        threads=threads,
-        gpu_layers=gpu_layers,
-        kernels=kernels,
-        provider=provider,
-        draft_model=find_draft_model(draft_model, (method,), quiet=quiet),
-        epsilon=epsilon,
-        options=options,
-        fresh=fresh,
-    ) as writer:
+    with (
+        Progress(loading(path), quiet=quiet) as progress,
+        TextGenerator(
+            path,
+            method=method,
+            n_ctx=ctx,
+            threads=threads,
+            gpu_layers=gpu_layers,
+            kernels=kernels,
+            provider=provider,
+            draft_model=second,
+            epsilon=epsilon,
+            options=options,
+            fresh=fresh,
+        ) as writer,
+    ):
         tokens = asked.tokens(writer.model)
         max_tokens = None if predict < 0 else predict
         session = writer.open(len(tokens), max_tokens)
+        progress.end()
         notes = [] if quiet else [_room_note(session.n_ctx - len(tokens), predict)]
         if writer.method_name != method and not quiet:
             notes.append(session.why_plain)
         _tell(notes)
-        request = TextRequest(tokens, settings, max_tokens, stop)
+        reading = Reading(progress, session, len(tokens))
+        request = TextRequest(tokens, settings, max_tokens, stop, before_batch=reading)
         drawn: list[int] = []
         try:
-            _show(write(writer, request, stats), drawn, colours)
+            _show(write(writer, request, stats), drawn, colours, progress)
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -174,13 +193,13 @@ def run(
         if not quiet:
             if colours is not None:
                 colours.print_legend(stats.sources)
-            show_stats(stats, used, random_seed=seed if sampling["seed"] in RANDOM_SEEDS else None)
+            show_stats(stats, used, random_seed=seed if drawing["seed"] in RANDOM_SEEDS else None)
             _tell([_incomplete_note(settings, stats)])
         if stats_json is not None:
             about = {"model": str(path), "method": used, "seed": seed}
             write_json(stats_json, {**about, **stats.to_json()})
         if learn is not None and not interrupted:
-            interrupted = _learn(writer, tokens, drawn, learn, quiet=quiet)
+            interrupted = _learn(writer, tokens, drawn, learn, progress, quiet=quiet)
     if interrupted:
         sys.exit(130)
 
@@ -215,39 +234,21 @@ def _incomplete_note(settings: SamplerSettings, stats: Stats) -> str | None:
     )
 
 
-def _sampler_settings(
-    grammar_file: Path | None, json_schema: str | None, **sampling: Any
-) -> SamplerSettings:
-    from edge_conflayers.engine.sampling import SamplerSettings
-
-    if grammar_file is not None and json_schema is not None:
-        raise BadInput("both --grammar-file and --json-schema are given; choose one")
-    if (schema_file := _schema_file(json_schema)) is not None:
-        json_schema = read_text(schema_file, "JSON schema")
-    return SamplerSettings(
-        grammar=None if grammar_file is None else read_text(grammar_file, "grammar file"),
-        json_schema=json_schema,
-        **sampler_arguments(**sampling),
-    )
-
-
-def _schema_file(json_schema: str | None) -> Path | None:
-    """The file that a schema is in; None if it is given as it is."""
-    if json_schema is None or json_schema.lstrip().startswith(_JSON_BEGINS):
-        return None
-    return Path(json_schema)
-
-
 def _show(
-    pieces: Generator[Piece, None, None], drawn: list[int], colours: SourceColours | None
+    pieces: Generator[Piece, None, None],
+    drawn: list[int],
+    colours: SourceColours | None,
+    progress: Progress,
 ) -> None:
     """Writes a text to standard output as it comes.
 
     Args:
         drawn: gets its tokens.
+        progress: what was shown before it, which its first piece ends.
     """
-    with closing(pieces):  # an interrupt still completes the statistics
+    with progress, closing(pieces):  # an interrupt still completes the statistics
         for piece in pieces:
+            progress.end()
             if piece.token is not None:
                 drawn.append(piece.token)
             sys.stdout.write(colours.mark(piece.parts) if colours else piece.text)
@@ -255,17 +256,29 @@ def _show(
 
 
 def _learn(
-    writer: TextGenerator, prompt: list[int], text: list[int], seconds: float, *, quiet: bool
+    writer: TextGenerator,
+    prompt: list[int],
+    text: list[int],
+    seconds: float,
+    progress: Progress,
+    *,
+    quiet: bool,
 ) -> bool:
     """Teaches the next-state head by a text. Returns whether it was interrupted."""
     from edge_conflayers.tune.after_text import learn_after_text
 
+    progress.begin("learning from the text", seconds, "seconds", at_once=True)
     try:
         taught = learn_after_text(
-            *(writer.model, writer.learned, prompt, text), seconds=seconds, threads=writer.threads
+            *(writer.model, writer.learned, prompt, text),
+            seconds=seconds,
+            threads=writer.threads,
+            on_progress=lambda so_far: progress.update(so_far.seconds, more=so_far.label),
         )
     except KeyboardInterrupt:
         return True
+    finally:
+        progress.end()
     if taught is None:
         _tell([] if quiet else ["too little text to learn from; give a longer --learn"])
         return False

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edge_conflayers.cli.options import Option, all_of
+from edge_conflayers.cli.help import Option, group
 
 _BIAS = re.compile(r"\s*(\d+)\s*([+-])\s*(\S+)\s*")  # TOKEN_ID(+/-)BIAS
 
@@ -56,6 +56,15 @@ def _count(*names: str, default: int, help: str) -> Option:
     return click.option(*names, type=int, default=default, show_default=True, help=help)
 
 
+def _seed(default: int) -> Option:
+    return _count(
+        *("-s", "--seed"),
+        default=default,
+        help="Seed of the random numbers; -1 draws one and shows it.",
+    )
+
+
+_SEED = _seed(0)
 _OPTIONS: tuple[Option, ...] = (
     _number("--temp", default=0.0, help="Sampling temperature; 0 takes the most likely token."),
     _count("--top-k", default=40, help="Keep the k most likely tokens; 0 keeps all."),
@@ -80,14 +89,7 @@ _OPTIONS: tuple[Option, ...] = (
         help="Chance of dropping all likely tokens but the least likely of them (XTC).",
     ),
     _number("--xtc-threshold", default=0.1, help="Probability from which XTC takes a token so."),
-    click.option(
-        "-s",
-        "--seed",
-        type=int,
-        default=0,
-        show_default=True,
-        help="Seed of the random numbers; -1 draws one and shows it.",
-    ),
+    _SEED,
     _number("--repeat-penalty", default=1.0, help="Penalty on recent tokens; 1 is none."),
     _count(
         "--repeat-last-n",
@@ -100,6 +102,24 @@ _OPTIONS: tuple[Option, ...] = (
         "--frequency-penalty",
         default=0.0,
         help="Penalty on tokens for each time they occurred; 0 is none.",
+    ),
+    click.option(
+        "--mirostat",
+        type=click.IntRange(0, 2),
+        default=0,
+        show_default=True,
+        help="Draw by this version of Mirostat in place of the other filters, where --temp is above"
+        " 0; 0 does not.",
+    ),
+    _number(
+        *("--mirostat-ent", "mirostat_tau"),
+        default=5.0,
+        help="Surprise of a token that Mirostat aims at (tau).",
+    ),
+    _number(
+        *("--mirostat-lr", "mirostat_eta"),
+        default=0.1,
+        help="How fast Mirostat corrects itself (eta).",
     ),
     _number(
         "--dry-multiplier",
@@ -129,7 +149,11 @@ _OPTIONS: tuple[Option, ...] = (
         ' JSON object, {"15043": 1}.',
     ),
 )
-sampling_options = all_of(_OPTIONS)
+sampling_options = group("Sampling", *_OPTIONS)
+server_sampling_options = group(
+    "Sampling", *(_seed(-1) if option is _SEED else option for option in _OPTIONS)
+)
+"""The same, where each text draws a seed of its own unless one is given."""
 
 
 def sampler_arguments(temp: float, dry_sequence_breakers: Any, **rest: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_conflayers.cli.completing import ModelName
+from edge_conflayers.cli.help import Command, group
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     context_options,
@@ -24,8 +26,10 @@ from edge_conflayers.cli.options import (
     provider_option,
     quiet_option,
 )
+from edge_conflayers.cli.progress import Progress
 from edge_conflayers.cli.pulling import find_model
-from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_options
+from edge_conflayers.cli.sampling_options import sampler_arguments, server_sampling_options
+from edge_conflayers.cli.stages import loading
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice
@@ -34,63 +38,77 @@ if TYPE_CHECKING:
 _MIB = 2**20
 
 
-@click.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8080,
-    show_default=True,
-    help="Port to listen on; 0 for any that is free.",
+@click.command(
+    cls=Command,
+    short_help="Serve models over HTTP, as OpenAI's API does.",
+    examples=(
+        "edge-conflayers serve qwen2.5-coder-1.5b",
+        "edge-conflayers serve model.gguf --port 8000 --parallel 2 --api-key-file keys.txt",
+    ),
 )
-@count_option(
-    *("-np", "--parallel"),
-    default=1,
-    help="Texts of each model that are written at a time, each with a cache; CPU threads are shared"
-    " out among them, unless -t says how many each takes.",
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=ModelName())
+@group(
+    "Server",
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=8080,
+        show_default=True,
+        help="Port to listen on; 0 for any that is free.",
+    ),
+    count_option(
+        *("-np", "--parallel"),
+        default=1,
+        help="Texts of each model that are written at a time, each with a cache; CPU threads are"
+        " shared out among them, unless -t says how many each takes.",
+    ),
+    count_option(
+        "--queue",
+        least=0,
+        default=32,
+        help="Texts of each model that may wait; more are refused (429).",
+    ),
+    count_option(
+        *("-n", "--predict"),
+        help="Most tokens of a text; requests for more are refused.  [default: what fits]",
+    ),
+    count_option(
+        "--max-body", default=4, help="Most MiB of a request's body; more is refused (413)."
+    ),
+    click.option(
+        "--api-key",
+        "api_keys",
+        multiple=True,
+        envvar="EDGE_CONFLAYERS_API_KEY",
+        show_envvar=True,
+        metavar="KEY",
+        help="Key that requests must bring; repeatable. Other users of this machine can see it"
+        " here; not so in a file.",
+    ),
+    file_option("--api-key-file", help="File of such keys, one a line."),
+    click.option(
+        "--cors",
+        multiple=True,
+        metavar="ORIGIN",
+        help="Origin whose pages may use the server, such as http://localhost:3000; * for any;"
+        " repeatable.",
+    ),
+    click.option("--no-page", is_flag=True, help="Leave out the page for people at /."),
 )
-@count_option(
-    "--queue",
-    least=0,
-    default=32,
-    help="Texts of each model that may wait; more are refused (429).",
+@server_sampling_options
+@group(
+    "Decoding",
+    method_option("How to decode, as for `run`."),
+    draft_model_option,
+    epsilon_option,
+    exact_reuse_option(default=True),
+    fresh_option("Neither use nor keep what is learned about the models."),
 )
-@count_option(
-    *("-n", "--predict"),
-    help="Most tokens of a text; requests for more are refused.  [default: what fits]",
-)
-@count_option("--max-body", default=4, help="Most MiB of a request's body; more is refused (413).")
-@click.option(
-    "--api-key",
-    "api_keys",
-    multiple=True,
-    envvar="EDGE_CONFLAYERS_API_KEY",
-    show_envvar=True,
-    metavar="KEY",
-    help="Key that requests must bring; repeatable. Other users of this machine can see it here;"
-    " not so in a file.",
-)
-@file_option("--api-key-file", help="File of such keys, one a line.")
-@click.option(
-    "--cors",
-    multiple=True,
-    metavar="ORIGIN",
-    help="Origin whose pages may use the server, such as http://localhost:3000; * for any;"
-    " repeatable.",
-)
-@click.option("--no-page", is_flag=True, help="Leave out the page for people at /.")
 @context_options
 @model_options
-@sampling_options
-@kernels_option
-@provider_option
-@method_option("How to decode, as for `run`.")
-@draft_model_option
-@epsilon_option
-@exact_reuse_option(default=True)
-@fresh_option("Neither use nor keep what is learned about the models.")
-@quiet_option
+@group("Machine", kernels_option, provider_option)
+@group("Output", quiet_option)
 @click.pass_context
 def serve(
     context: click.Context,
@@ -131,8 +149,6 @@ def serve(
     from edge_conflayers.server.options import ServerOptions, hosts_of, read_keys
     from edge_conflayers.server.running import address, listen, serve
 
-    if context.get_parameter_source("seed") is click.core.ParameterSource.DEFAULT:
-        sampling["seed"] = -1
     keys = (*api_keys, *(read_keys(api_key_file) if api_key_file is not None else ()))
     named = names_of(models)
     allowed = ServerOptions(
@@ -158,7 +174,9 @@ def serve(
     with ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))
         paths = {name: find_model(model, quiet=quiet) for name, model in named.items()}
+        progress = stack.enter_context(Progress(loading(*paths.values()), quiet=quiet))
         service = stack.enter_context(open_service(paths, opening, allowed))
+        progress.end()
 
         def started() -> None:
             if not quiet:
@@ -166,4 +184,7 @@ def serve(
                 page = "" if no_page else f"page at {url}/; "
                 click.echo(f"serving {names} at {url}/v1; {page}Ctrl-C ends it", err=True)
 
-        serve(service, listening, started)
+        def ending(texts: int) -> None:
+            progress.note(f"ending; texts still to be written: {texts}; Ctrl-C again ends at once")
+
+        serve(service, listening, started, ending)

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rich.color import ColorSystem
-from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from edge_conflayers.cli.terminal import console
 from edge_conflayers.decoding.stats import FULL_MODEL
 from edge_conflayers.drafters import (
     bridged,
@@ -35,14 +35,11 @@ _OTHERS = ("bright_green", "bright_cyan", "bright_magenta", "bright_yellow")
 
 
 class SourceColours:
-    """Colours for who drafted a token: on a terminal, unless NO_COLOR is set, and elsewhere if
-    FORCE_COLOR is."""
+    """Colours for who drafted a token, where ``terminal.console`` has any."""
 
     def __init__(self) -> None:
-        console = Console(file=sys.stdout)
-        self._on = (
-            console.color_system is not None and not console.no_color and not console.legacy_windows
-        )
+        out = console(sys.stdout)
+        self._on = out.color_system is not None and not out.no_color and not out.legacy_windows
         self._styles = {FULL_MODEL: Style.null()}
         self._styles |= {name: Style(color=colour) for name, colour in _KNOWN.items()}
 
@@ -67,6 +64,4 @@ class SourceColours:
             Text(f"{'full model' if source == FULL_MODEL else source} {n}", self._style(source))
             for source, n in Counter(sources).most_common()
         ]
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            Text("drafted by: ") + Text(", ").join(parts)
-        )
+        console(sys.stderr).print(Text("drafted by: ") + Text(", ").join(parts))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from edge_conflayers.cli.terminal import console
 
 if TYPE_CHECKING:
     from edge_conflayers.decoding.stats import Stats
@@ -40,5 +41,4 @@ def show_stats(stats: Stats, method: str, *, random_seed: int | None = None) -> 
         parts.append("interrupted")
     elif stats.finish_reason == "context":
         parts.append("stopped: the context is full (-c)")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[dim]{method}: {', '.join(parts)}[/dim]")
+    console(sys.stderr).print(f"[dim]{method}: {', '.join(parts)}[/dim]")

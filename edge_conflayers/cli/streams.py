@@ -14,6 +14,7 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -70,6 +71,12 @@ def prepare() -> None:
             errors="backslashreplace",
             line_buffering=True,
         )
+
+
+def before_next_message(call: Callable[[], None] | None) -> None:
+    """Has something called before the next text goes to standard error; None for nothing."""
+    if isinstance(sys.stderr, _Messages):
+        sys.stderr.before = call
 
 
 def check_output() -> None:
@@ -194,9 +201,18 @@ class _Output(io.TextIOWrapper):
 
 
 class _Messages(io.TextIOWrapper):
-    """Standard error: where messages cannot be written, they are lost and the text is not."""
+    """Standard error: where messages cannot be written, they are lost and the text is not.
+
+    Attributes:
+        before: called before the next text, once.
+    """
+
+    before: Callable[[], None] | None = None
 
     def write(self, text: str, /) -> int:
+        before, self.before = self.before, None
+        if before is not None:
+            before()
         with _lost_messages():
             super().write(text)
         return len(text)

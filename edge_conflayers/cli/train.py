@@ -3,130 +3,171 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_conflayers.cli.options import count_option, file_option, model_argument, prompts_option
+from edge_conflayers.cli.help import Command, group
+from edge_conflayers.cli.json_file import check_writable, show_result
+from edge_conflayers.cli.options import (
+    count_option,
+    file_option,
+    json_option,
+    model_argument,
+    prompts_option,
+    quiet_option,
+)
+from edge_conflayers.cli.progress import Progress
 from edge_conflayers.cli.pulling import find_model
-from edge_conflayers.cli.stage_bars import StageBars
-from edge_conflayers.cli.terminal import on_terminal, print_table
+from edge_conflayers.cli.stages import loading
+from edge_conflayers.cli.trained import TrainingStages, report_json, show_report
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
     from edge_conflayers.engine.model import Model
-    from edge_conflayers.train.layerskip import Report, Stage
     from edge_conflayers.train.recipe import Curriculum, DropoutCurriculum
 
 _BUDGET = 1200.0  # seconds, without --steps
 _LONGEST = 7 * 24 * 3600  # seconds
 _RATES = {"lora": 1e-3, "full": 1e-4}  # not tuned
-_TICKS = 1000  # steps of a progress bar
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Train a model's first layers to draft well (LayerSkip).",
+    examples=(
+        "edge-conflayers train smollm2-135m -o trained.gguf",
+        "edge-conflayers train model.gguf -o trained.gguf --texts ~/notes --budget 3600",
+    ),
+)
 @model_argument
-@file_option("-o", "--out", required=True, help="The trained model's .gguf file, a new one.")
-@file_option(
-    "--weights",
-    help="Hugging Face folder that MODEL was converted from: begin with its weights (.safetensors),"
-    " not with MODEL's rounded ones.",
+@group(
+    "Texts",
+    file_option(
+        "--texts",
+        help="Train on this text file, or on the texts and code of this folder."
+        "  [default: on texts that the model writes itself]",
+    ),
+    prompts_option(
+        help="Prompts as for `bench`; the model's answers to these, in turn with everyday tasks,"
+        " are the texts.  [default: the tasks alone]",
+    ),
+    click.option(
+        "--targets",
+        type=click.Choice(["model", "text"]),
+        default="model",
+        show_default=True,
+        help="What exits and the full model learn: the distribution of the model as it was, so"
+        " that its own texts stay as good as they are; or the texts' tokens, as in LayerSkip's"
+        " paper.",
+    ),
 )
-@file_option(
-    "--texts",
-    help="Train on this text file, or on the texts and code of this folder."
-    "  [default: on texts that the model writes itself]",
+@group(
+    "Training",
+    file_option(
+        "--weights",
+        help="Hugging Face folder that MODEL was converted from: begin with its weights"
+        " (.safetensors), not with MODEL's rounded ones.",
+    ),
+    click.option(
+        "--method",
+        type=click.Choice(["lora", "full"]),
+        default="lora",
+        show_default=True,
+        help="Train low-rank changes of the layers' matrices, or all weights.",
+    ),
+    count_option("--rank", default=32, help="Rank of LoRA's changes."),
+    click.option(
+        "--budget",
+        type=click.FloatRange(min=1),
+        help=f"Seconds in all, writing texts included.  [default: {_BUDGET:.0f}]",
+    ),
+    count_option("--steps", help="Training steps, instead of a budget of seconds."),
+    click.option(
+        *("-lr", "--learning-rate"),
+        type=click.FloatRange(min=0, min_open=True),
+        help=f"At its peak.  [default: {_RATES['lora']:g} for lora, {_RATES['full']:g} for full]",
+    ),
+    count_option("--batch-size", default=1024, least=8, help="Most tokens of a step."),
+    count_option("--max-seq-length", default=512, least=32, help="Most tokens of a text."),
+    click.option(
+        *("-s", "--seed"),
+        type=int,
+        default=0,
+        show_default=True,
+        help="Seed of the random numbers.",
+    ),
 )
-@prompts_option(
-    help="Prompts as for `bench`; the model's answers to these, in turn with everyday tasks, are"
-    " the texts.  [default: the tasks alone]",
+@group(
+    "LayerSkip",
+    click.option(
+        "--exits",
+        metavar="N,N,...|all",
+        help="Layers after which to exit, to train.  [default: after every eighth, as `del` has"
+        " them]",
+    ),
+    click.option(
+        "--curriculum",
+        type=click.Choice(["rotational", "gradual", "none"]),
+        default="rotational",
+        show_default=True,
+        help="Exits of a step: some, in turn; from the last down to the first; or all.",
+    ),
+    count_option(
+        "--interval", default=4, help="With `rotational`, a step trains every so many exits."
+    ),
+    click.option(
+        "--exit-scale",
+        type=click.FloatRange(min=0, max=1, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="How much early exits' losses weigh.",
+    ),
+    click.option(
+        "--layer-dropout",
+        type=click.FloatRange(min=0, max=1, max_open=True),
+        default=0.1,
+        show_default=True,
+        help="How often the last layer is dropped; earlier ones less.",
+    ),
+    click.option(
+        "--dropout-curriculum",
+        type=click.Choice(["none", "exp"]),
+        default="none",
+        show_default=True,
+        help="Drop layers as often from the first step on, or more and more often, as in the paper"
+        " for models that are trained from scratch.",
+    ),
 )
-@click.option(
-    "--targets",
-    type=click.Choice(["model", "text"]),
-    default="model",
-    show_default=True,
-    help="What exits and the full model learn: the distribution of the model as it was, so that its"
-    " own texts stay as good as they are; or the texts' tokens, as in LayerSkip's paper.",
+@group(
+    "Machine",
+    count_option("-t", "--threads", help="CPU threads.  [default: physical cores]"),
+    click.option(
+        "--device",
+        metavar="[cpu|cuda|...]",
+        help="PyTorch's device that trains.  [default: cuda if there is one, else cpu]",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16"]),
+        help="Of matrix products.  [default: bfloat16 where the device is fast at it]",
+    ),
 )
-@click.option(
-    "--method",
-    type=click.Choice(["lora", "full"]),
-    default="lora",
-    show_default=True,
-    help="Train low-rank changes of the layers' matrices, or all weights.",
-)
-@count_option("--rank", default=32, help="Rank of LoRA's changes.")
-@click.option(
-    "--budget",
-    type=click.FloatRange(min=1),
-    help=f"Seconds in all, writing texts included.  [default: {_BUDGET:.0f}]",
-)
-@count_option("--steps", help="Training steps, instead of a budget of seconds.")
-@click.option(
-    "-lr",
-    "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    help=f"At its peak.  [default: {_RATES['lora']:g} for lora, {_RATES['full']:g} for full]",
-)
-@count_option("--batch-size", default=1024, least=8, help="Most tokens of a step.")
-@count_option("--max-seq-length", default=512, least=32, help="Most tokens of a text.")
-@click.option(
-    "--exits",
-    metavar="N,N,...|all",
-    help="Layers after which to exit, to train.  [default: after every eighth, as `del` has them]",
-)
-@click.option(
-    "--curriculum",
-    type=click.Choice(["rotational", "gradual", "none"]),
-    default="rotational",
-    show_default=True,
-    help="Exits of a step: some, in turn; from the last down to the first; or all.",
-)
-@count_option("--interval", default=4, help="With `rotational`, a step trains every so many exits.")
-@click.option(
-    "--exit-scale",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="How much early exits' losses weigh.",
-)
-@click.option(
-    "--layer-dropout",
-    type=click.FloatRange(min=0, max=1, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="How often the last layer is dropped; earlier ones less.",
-)
-@click.option(
-    "--dropout-curriculum",
-    type=click.Choice(["none", "exp"]),
-    default="none",
-    show_default=True,
-    help="Drop layers as often from the first step on, or more and more often, as in the paper for"
-    " models that are trained from scratch.",
-)
-@click.option(
-    "--outtype",
-    type=click.Choice(["same", "q8_0", "f16", "bf16", "f32"]),
-    default="q8_0",
-    show_default=True,
-    help="How matrices are stored. `same` is as in MODEL, tensor by tensor; rounding to four bits"
-    " undoes a part of the training.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random numbers.")
-@count_option("-t", "--threads", help="CPU threads.  [default: physical cores]")
-@click.option(
-    "--device",
-    metavar="[cpu|cuda|...]",
-    help="PyTorch's device that trains.  [default: cuda if there is one, else cpu]",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Of matrix products.  [default: bfloat16 where the device is fast at it]",
+@group(
+    "Output",
+    file_option("-o", "--out", required=True, help="The trained model's .gguf file, a new one."),
+    click.option(
+        "--outtype",
+        type=click.Choice(["same", "q8_0", "f16", "bf16", "f32"]),
+        default="q8_0",
+        show_default=True,
+        help="How matrices are stored. `same` is as in MODEL, tensor by tensor; rounding to four"
+        " bits undoes a part of the training.",
+    ),
+    json_option,
+    quiet_option,
 )
 def train(
     model: str,
@@ -144,6 +185,8 @@ def train(
     dropout_curriculum: DropoutCurriculum,
     max_seq_length: int,
     threads: int | None,
+    json_file: Path | None,
+    quiet: bool,
     **given: Any,
 ) -> None:
     """Train MODEL so that its first layers draft well, by the recipe of LayerSkip (arXiv
@@ -171,7 +214,9 @@ def train(
     seconds = None if steps is not None else budget or _BUDGET
     check_number("budget", seconds or 1, 1, _LONGEST)
     threads = machine.threads_to_use(threads)
-    path = find_model(model)
+    if json_file is not None:
+        check_writable(json_file, model, out, texts, prompts_file)
+    path = find_model(model, quiet=quiet)
     if path.is_dir():
         raise BadInput(
             f"{path} is a folder that `export` wrote, which can't be trained; give a .gguf file"
@@ -188,7 +233,7 @@ def train(
     )
     torch.set_num_threads(threads)
     prompts = _prompts(prompts_file)
-    with _Bars() as bars:
+    with Progress(loading(path), quiet=quiet) as progress:
         report = layerskip.train_exits(
             path,
             out,
@@ -200,9 +245,9 @@ def train(
             longest=max_seq_length,
             outtype=given["outtype"],
             threads=threads,
-            on_progress=bars.show,
+            on_progress=TrainingStages(progress, quiet=quiet).show,
         )
-    _show(report)
+    show_result(json_file, lambda: report_json(report), lambda: show_report(report))
     if report.trained.interrupted:
         click.echo("interrupted: the best so far is stored", err=True)
         sys.exit(130)
@@ -255,51 +300,3 @@ def _prompts(file: Path | None) -> Callable[[Model], Sequence[Sequence[int]]]:
         return [make_task(model, prompt, raw=False).tokens for prompt in prompts]
 
     return tokens
-
-
-class _Bars(StageBars):
-    """A progress bar for each stage, and a line whenever the held-out texts were run."""
-
-    def show(self, stage: Stage) -> None:
-        if self.enters(stage.name):
-            if on_terminal(sys.stderr):
-                self.begin(_TICKS, stage.name)
-            else:
-                click.echo(stage.name, err=True)
-        self.advance(int(stage.done * _TICKS))
-        if stage.step is not None and stage.step.quality is not None:
-            quality = stage.step.quality
-            half = _half(quality.agreement)
-            if self.has_bar:
-                click.echo(err=True)
-            click.echo(
-                f"step {stage.step.step}: loss of the full model {quality.full_loss:.3f},"
-                f" exit after {half} layers agrees with it {quality.agreement[half]:.0%}",
-                err=True,
-            )
-
-
-def _half(exits: Iterable[int]) -> int:
-    """The exit in the middle."""
-    ordered = sorted(exits)
-    return ordered[len(ordered) // 2]
-
-
-def _show(report: Report) -> None:
-    trained, stored = report.trained, report.stored
-    qualities = (trained.before, trained.after, stored)
-    rows = [
-        (
-            f"full model, loss of {stored.tokens} held-out tokens",
-            *(f"{q.full_loss:.3f}" for q in qualities),
-        ),
-        *(
-            (f"exit after {exit} layers agrees", *(f"{q.agreement[exit]:.0%}" for q in qualities))
-            for exit in stored.agreement
-        ),
-    ]
-    print_table(("", "before", "trained", "as stored"), rows)
-    click.echo(
-        f"{report.path}  {report.path.stat().st_size / 1e6:.0f} MB, after {trained.steps} steps"
-        f" over {trained.tokens} tokens ({report.tokens} of {report.texts} texts)"
-    )

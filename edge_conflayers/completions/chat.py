@@ -167,15 +167,27 @@ def _constrained(
     sampling: SamplerSettings, response_format: Mapping[str, Any] | None
 ) -> SamplerSettings:
     """The settings under a response format of the OpenAI API."""
+    schema = response_schema(response_format)
+    if schema is None:
+        return sampling
+    return replace(sampling, json_schema=schema, grammar=None, regex=None)
+
+
+def response_schema(response_format: Mapping[str, Any] | None) -> str | None:
+    """The JSON schema that a response format of the OpenAI API asks for; None for any text.
+
+    Raises:
+        BadInput: not such a format.
+    """
     kind = (response_format or {}).get("type", "text")
     if response_format is None or kind == "text":
-        return sampling
+        return None
     if kind == "json_object":  # with a schema, as llama-cpp-python has it
-        return _follow(sampling, response_format.get("schema") or {"type": "object"})
+        return _closed(response_format.get("schema") or {"type": "object"})
     if kind == "json_schema":
         inner = response_format.get("json_schema")
         if isinstance(inner, Mapping) and isinstance(inner.get("schema"), Mapping):
-            return _follow(sampling, inner["schema"])
+            return _closed(inner["schema"])
         raise BadInput(
             'a response_format of type "json_schema" needs {"json_schema": {"schema": ...}}; add it'
         )
@@ -184,8 +196,12 @@ def _constrained(
     )
 
 
+def _closed(schema: Any) -> str:
+    return json.dumps(closed(schema))
+
+
 def _follow(sampling: SamplerSettings, schema: Any) -> SamplerSettings:
-    return replace(sampling, json_schema=json.dumps(closed(schema)), grammar=None, regex=None)
+    return replace(sampling, json_schema=_closed(schema), grammar=None, regex=None)
 
 
 def _of_today(message: Message) -> Message:

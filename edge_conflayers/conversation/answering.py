@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from edge_conflayers.chat import Message, TemplateOptions, chat_tokens
@@ -23,6 +23,7 @@ def answer(
     *,
     n_ctx: int,
     template: TemplateOptions,
+    on_prompt: Callable[[int], None] = lambda tokens: None,
 ) -> Generator[Piece, None, None]:
     """Yields what each token adds to the answer, and last why it ends.
 
@@ -31,6 +32,7 @@ def answer(
     Args:
         request: everything but the prompt, which is replaced.
         n_ctx: tokens of the context.
+        on_prompt: called with the number of the prompt's tokens before it is read.
 
     Raises:
         ConversationFull: the messages do not fit.
@@ -41,4 +43,5 @@ def answer(
         raise ConversationFull(
             f"the conversation has {len(prompt)} tokens and the context holds {n_ctx}"
         )
+    on_prompt(len(prompt))
     yield from write(generator, replace(request, prompt=prompt))

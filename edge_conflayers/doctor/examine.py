@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from edge_conflayers.machine.memory_speed import MemoryReading
 if TYPE_CHECKING:
     from edge_conflayers.engine.cpu_kernels import KernelChoice
     from edge_conflayers.engine.language_model import LanguageModel
+    from edge_conflayers.engine.model_options import ModelOptions
 
 _READ_SECONDS = 0.5  # of memory, before a model is loaded; not tuned
 
@@ -56,6 +56,7 @@ def examine(
     threads: int | None = None,
     gpu_layers: int = 0,
     kernels: KernelChoice | None = None,
+    options: ModelOptions | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Report:
     """Examines this machine, and a model on it. Takes a second, and about a hundred of the model's
@@ -64,7 +65,7 @@ def examine(
     Args:
         name: the model as a user names it; None for none.
         find: gives its file or folder.
-        threads, gpu_layers, kernels: as for ``run``.
+        threads, gpu_layers, kernels, options: as for ``run``.
         on_stage: called with what is begun.
 
     Raises:
@@ -78,9 +79,17 @@ def examine(
     reading.read_for(_READ_SECONDS)
     of_model: list[Section] = []
     if name is not None and not library.problems:
-        of_model = list(
-            _model_sections(report, name, find, threads, gpu_layers, kernels, reading, on_stage)
-        )
+
+        def load_model() -> LanguageModel:
+            from edge_conflayers.onnx.opening import open_model
+
+            path = find(name)
+            on_stage("loading the model")
+            return open_model(
+                path, gpu_layers=gpu_layers, kernels=kernels, threads=threads, options=options
+            )
+
+        of_model = list(_model_sections(report, name, load_model, threads, reading, on_stage))
     hardware = examine_machine(threads, reading, busy)
     report.sections = [library, hardware, *of_model]
     report.advice = _about_build(library, hardware, gpu_layers) + report.advice
@@ -114,23 +123,15 @@ def _about_build(library: Section, hardware: Section, gpu_layers: int) -> list[s
 def _model_sections(
     report: Report,
     name: str,
-    find: Callable[[str], Path],
+    load_model: Callable[[], LanguageModel],
     threads: int,
-    gpu_layers: int,
-    kernels: KernelChoice | None,
     reading: MemoryReading,
     on_stage: Callable[[str], None],
 ) -> Iterator[Section]:
     """The sections about a model; where one fails, its problem ends them."""
-    from edge_conflayers.onnx.opening import open_model
-
     done: list[str] = []
     try:
-        with ExitStack() as stack:
-            on_stage("loading the model")
-            model = stack.enter_context(
-                open_model(find(name), gpu_layers=gpu_layers, kernels=kernels, threads=threads)
-            )
+        with load_model() as model:
             for section in _examined(report, name, model, threads, reading, on_stage):
                 done.append(section.name)
                 yield section

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -140,6 +141,17 @@ class ModelOptions:
         adapters = [f"lora {model_fingerprint(each.path)} {each.scale}" for each in self.lora]
         positions = [f"{name} {value}" for name, value in self._changed_positions.items()]
         return ", ".join([*adapters, *positions])
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able; ``from_json`` restores it, whatever folder that is done in."""
+        lora = [[str(each.path.resolve()), each.scale] for each in self.lora]
+        return {**self._changed, "lora": lora}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> ModelOptions:
+        """What ``to_json`` returned."""
+        lora = tuple(Lora(Path(path), scale) for path, scale in saved["lora"])
+        return cls(**{**saved, "lora": lora})
 
     def trained_context(self, trained: int, original: int) -> int:
         """Tokens of the longest text that the model is made for with these options.

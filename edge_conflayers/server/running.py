@@ -49,13 +49,20 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(service: Service, listening: socket.socket, started: Callable[[], None]) -> None:
+def serve(
+    service: Service,
+    listening: socket.socket,
+    started: Callable[[], None],
+    ending: Callable[[int], None] = lambda texts: None,
+) -> None:
     """Serves until Ctrl-C or SIGTERM; a second one ends the process at once.
 
     Texts may then still end for the grace that the options give, and are cut off after it.
 
     Args:
         started: called once requests are taken.
+        ending: called when that ends, with the number of texts that are still to be written, if
+            there are any.
     """
     config = uvicorn.Config(
         make_app(service),
@@ -65,7 +72,7 @@ def serve(service: Service, listening: socket.socket, started: Callable[[], None
         server_header=False,
         timeout_graceful_shutdown=int(service.options.grace + _AFTER_GRACE + 0.999),
     )
-    _Server(config, service, started).run([listening])
+    _Server(config, service, started, ending).run([listening])
     for each in service.models.values():
         if not each.join(_AFTER_GRACE):  # a long prompt is being read, which nothing can end
             sys.stderr.write("edge-conflayers: a text does not end; what it learned is lost\n")
@@ -78,11 +85,16 @@ class _Server(uvicorn.Server):
     be closed."""
 
     def __init__(
-        self, config: uvicorn.Config, service: Service, started: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        started: Callable[[], None],
+        ending: Callable[[int], None],
     ) -> None:
         super().__init__(config)
         self._service = service
         self._tell = started
+        self._tell_end = ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -92,6 +104,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for each in self._service.models.values():
             each.refuse()
+        if texts := sum(sum(each.load[1:]) for each in self._service.models.values()):
+            self._tell_end(texts)
         ending = asyncio.create_task(self._stop_after_grace())
         await super().shutdown(sockets)
         ending.cancel()

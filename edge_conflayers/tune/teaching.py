@@ -62,6 +62,12 @@ class Progress:
     doing: Literal["writing", "learning"]
     foreseen: float | None = None
 
+    @property
+    def label(self) -> str:
+        """What it is doing and what that has brought, in a few words."""
+        foreseen = "" if self.foreseen is None else f", foresees {self.foreseen:.0%}"
+        return f"{self.doing}, {self.tokens} tokens{foreseen}"
+
 
 @dataclass(frozen=True)
 class Taught:

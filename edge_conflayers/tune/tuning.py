@@ -228,10 +228,7 @@ def _teach(
     )
 
     def taught(progress: teaching.Progress) -> None:
-        label = f"{progress.doing}, {progress.tokens} tokens"
-        if progress.foreseen is not None:
-            label += f", foresees {progress.foreseen:.0%}"
-        on_progress(Progress("teaching", progress.seconds, seconds, label))
+        on_progress(Progress("teaching", progress.seconds, seconds, progress.label))
 
     try:
         assert isinstance(model, Model)  # which shows states

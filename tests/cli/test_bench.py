@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
+from lora import write_lora
 
 from edge_conflayers.bench.runner import LocalEngine
 from edge_conflayers.bench.upstream_client import find_library
@@ -27,6 +28,13 @@ def bench(*arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny.gguf", "llama", n_layer=6)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its heads take any type of cache."""
+    folder = tmp_path_factory.mktemp("wide")
+    return write_tiny_model(folder / "wide.gguf", "llama", n_layer=2, n_embd=128)
 
 
 @pytest.fixture
@@ -261,3 +269,76 @@ def test_fresh_restarts_methods_before_each_prompt(
     kept, restarts = restarts, 0
     assert bench(*given, "--fresh").exit_code == 0
     assert restarts == kept + 4
+
+
+def test_models_are_run_with_the_options_of_run(
+    wide: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: list[str] = []
+    init = LocalEngine.__init__
+
+    def noted(self: LocalEngine, *args: Any, **settings: Any) -> None:
+        changes.append(args[1].changes)
+        init(self, *args, **settings)
+
+    monkeypatch.setattr(LocalEngine, "__init__", noted)
+    out, lora = tmp_path / "out.json", tmp_path / "lora.gguf"
+    write_lora(lora, wide)
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    texts = {}
+    for given in (
+        (),
+        ("--lora", lora),
+        ("--rope-scale", "8"),
+        ("-ctk", "q8_0", "-ctv", "q8_0"),
+        ("--system", "Be brief."),
+        ("--chat-template", template),
+        ("--raw",),
+    ):
+        done = bench(
+            *(wide, "--prompts", prompts, "--limit", 2, "-n", 40, "-t", 1, "-c", 512, *given),
+            *("--methods", "plain,lookup", "--json", out),
+        )
+        assert done.exit_code == 0, done.output
+        report = json.loads(out.read_text())
+        assert all(method["identical"] for method in report["methods"].values())
+        texts[given] = json.dumps([each["prompt_tokens"] for each in report["prompts"]])
+        cached = "cache q8_0 q8_0" in report["arithmetic"]
+        assert cached == ("-ctk" in given)
+        assert changes[-1].startswith("lora ") == ("--lora" in given)
+        assert ("rope_freq_scale 0.125" in changes[-1]) == ("--rope-scale" in given)
+    assert texts["--system", "Be brief."] != texts[()] != texts["--chat-template", template]
+    assert texts["--raw",] != texts[()] == texts["--lora", lora]
+
+
+def test_upstream_is_given_the_same_options(wide: Path, prompts: Path, tmp_path: Path) -> None:
+    try:
+        find_library(None)
+    except BadInput:
+        pytest.skip("no unpatched build in build/upstream; make it with `make upstream`")
+    out, lora = tmp_path / "out.json", tmp_path / "lora.gguf"
+    write_lora(lora, wide)
+    options = ("--lora-scaled", lora, "0.5", "--rope-scale", "4", "-ctk", "q8_0", "-ctv", "q8_0")
+    for given in ((), options):
+        done = bench(
+            *(wide, "--prompts", prompts, "--limit", 2, "--methods", "upstream,plain"),
+            *("-n", 60, "-t", 1, "-c", 512, "--kernels", "upstream", "--json", out, *given),
+        )
+        assert done.exit_code == 0, done.output
+        totals = json.loads(out.read_text())["methods"]
+        assert [total["identical"] for total in totals.values()] == [True, True]
+    done = bench(
+        *(wide, "--prompts", prompts, "--limit", 1, "--methods", "upstream"),
+        *("-n", 4, "-t", 1, "--lora", tmp_path / "no.gguf"),
+    )
+    assert isinstance(done.exception, BadInput)
+
+
+def test_options_survive_the_way_to_another_process(tmp_path: Path) -> None:
+    from edge_conflayers.engine.model_options import Lora, ModelOptions
+
+    options = ModelOptions(
+        lora=(Lora(tmp_path / "a.gguf", 0.5),), type_k="q8_0", rope_scaling_type="yarn"
+    )
+    for each in (options, ModelOptions()):
+        assert ModelOptions.from_json(json.loads(json.dumps(each.to_json()))) == each

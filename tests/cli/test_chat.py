@@ -306,6 +306,7 @@ def test_answers_come_before_the_next_line(tiny: Path) -> None:
         ('""""""', False, ""),
         ('"""\none\n\n two\n"""\n', False, "one\n\n two"),
         ('"""one"""', False, "one"),
+        ('/set grammar """root', True, '/set grammar """root'),
         ('say """ twice', False, 'say """ twice'),
         ('/system """one', True, '/system """one'),
     ],
@@ -316,7 +317,9 @@ def test_blocks(text: str, still_open: bool, inner: str) -> None:
 
 
 def test_the_example_of_the_docs(tiny: Path) -> None:
-    (lines,) = [each.text for each in blocks(DOCS / "chat.md") if each.language == "text"]
+    settings, lines = [each.text for each in blocks(DOCS / "chat.md") if each.language == "text"]
+    done = chat(tiny, *settings.splitlines())
+    assert (done.exit_code, done.stderr.count("note: ")) == (0, 3), done.stderr
     done = chat(tiny, *lines.splitlines(), "/save saved.json")
     assert done.exit_code == 0, done.output
     messages = said(done)
@@ -334,3 +337,73 @@ def test_a_line_that_is_not_text_is_left_out(tiny: Path) -> None:
     done = CliRunner().invoke(main, given, input=b"\xff\none\n")
     assert done.exit_code == 2 and len(done.stdout.splitlines()) == 1
     assert "a line of standard input is not UTF-8 text" in done.stderr
+
+
+SCHEMA = '{"enum": ["red", "green"]}'
+
+
+def colours(done: Result) -> list[bool]:
+    return [line in ('"red"', '"green"') for line in done.stdout.splitlines()]
+
+
+def test_answers_follow_a_schema_from_the_start_or_from_then_on(tiny: Path) -> None:
+    from_start = chat(tiny, "one", "/set json-schema none", "two", options=(*GIVEN, "-j", SCHEMA))
+    assert from_start.exit_code == 0 and colours(from_start)[0] and not all(colours(from_start))
+    asked = run(tiny, [{"role": "user", "content": "one"}], *GIVEN, "-j", SCHEMA)
+    assert from_start.stdout.splitlines()[0] == asked
+    later = chat(tiny, "one", f"/set json-schema {SCHEMA}", "two", "/set json-schema")
+    assert later.exit_code == 0 and colours(later)[-1] and not colours(later)[0]
+    assert later.stderr.count(f"json-schema {SCHEMA}\n") == 2
+
+
+def test_what_an_answer_follows_is_one_thing(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "g.gbnf").write_text('root ::= "yes"')
+    turns = (
+        *(f"/set json-schema {SCHEMA}", "one", "/set grammar-file g.gbnf", "two"),
+        *('/set grammar """root ::= a', 'a ::= "no!"', '"""', "three", "/set json-schema"),
+        "/set grammar",
+        *("/set response-format json_object", "/set grammar", "/set response-format text"),
+    )
+    done = chat(tiny, *turns)
+    assert done.exit_code == 0, done.stderr
+    assert colours(done)[0] and done.stdout.splitlines()[1:3] == ["yes", "no!"]
+    for line in ("json-schema none", 'grammar root ::= a a ::= "no!"', "grammar none"):
+        assert f"\n{line}\n" in done.stderr
+
+
+def test_a_grammar_file_is_read_when_it_is_set(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "g.gbnf").write_text('root ::= "yes"')
+    talk = process(tiny, *GIVEN, "--grammar-file", tmp_path / "g.gbnf")
+    assert talk.stdin is not None and talk.stdout is not None
+    for _ in range(2):
+        talk.stdin.write(b"one\n")
+        talk.stdin.flush()
+        assert talk.stdout.readline() == b"yes\n"
+        (tmp_path / "g.gbnf").unlink(missing_ok=True)
+    talk.stdin.close()
+    assert talk.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("/rety", "did you mean /retry?"),
+        ("/set tmp 1", "did you mean temp?"),
+        ("/set json-schema {", "JSON"),
+        ("/set json-schema nowhere.json", "cannot be read"),
+        ("/set grammar-file nowhere", "cannot be read"),
+        ("/set response-format xml", "cannot be read"),
+        ('/set response-format {"type": "xml"}', "choose from 'text'"),
+        ('/set response-format {"type": "json_schema"}', "needs"),
+    ],
+)
+def test_a_wrong_setting_leaves_all_as_it_was(tiny: Path, line: str, why: str) -> None:
+    done = chat(tiny, f"/set json-schema {SCHEMA}", line, "one")
+    assert done.exit_code == 2 and all(colours(done)) and done.stdout
+    (told,) = [each for each in done.stderr.splitlines() if not each.startswith("note:")]
+    assert why in told, told
+
+
+def test_two_constraints_are_refused_at_the_start(tiny: Path) -> None:
+    done = chat(tiny, "one", options=(*GIVEN, "-j", SCHEMA, "--grammar", 'root ::= "a"'))
+    assert done.exit_code == 2 and "choose one" in done.stderr and done.stdout == ""

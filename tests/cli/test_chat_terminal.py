@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -47,6 +48,7 @@ def typed(
     model: Path, monkeypatch: pytest.MonkeyPatch, keys: str, *options: object
 ) -> tuple[Result, list[Any]]:
     """What comes of keys, and the messages that a conversation saved as ``saved.json``."""
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(reading, "on_terminal", lambda stream: True)
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
         pipe.send_text(keys)
@@ -202,3 +204,87 @@ def test_a_real_terminal(
     (file,) = (tmp_path / "data" / "chats").rglob("*.jsonl")
     roles = [json.loads(line)["role"] for line in file.read_text().splitlines()]
     assert roles == ["user", "assistant", "user", "assistant"]
+
+
+def completed(text: str) -> list[str]:
+    from prompt_toolkit.completion import CompleteEvent
+    from prompt_toolkit.document import Document
+
+    from edge_conflayers.cli.chat.completing import CommandCompleter
+
+    found = CommandCompleter().get_completions(Document(text), CompleteEvent())
+    return [text[: len(text) + each.start_position] + each.text for each in found]
+
+
+def test_commands_and_what_they_are_given_are_completed(tmp_path: Path) -> None:
+    (tmp_path / "saved.json").touch()
+    (tmp_path / "schema.json").touch()
+    for text, expected in (
+        ("/st", ["/stats"]),
+        ("/s", ["/system", "/save", "/stats", "/set"]),
+        ("/method look", ["/method lookup"]),
+        ("/stats o", ["/stats on", "/stats off"]),
+        ("/system n", ["/system none"]),
+        ("/set top-", ["/set top-k", "/set top-p", "/set top-n-sigma"]),
+        ("/set temp d", ["/set temp default"]),
+        ("/set response-format j", ["/set response-format json_object"]),
+        ("/load sav", ["/load saved.json"]),
+        ("/set json-schema sch", ["/set json-schema schema.json"]),
+        ("/set json-schema no", ["/set json-schema none"]),
+        ("/nope x", []),
+        ("/undo x", []),
+        ("hello", []),
+        ("/set temp\nmore", []),
+    ):
+        assert completed(text) == expected, text
+
+
+def test_a_long_paste_is_one_message(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "\n".join(f"line {number} of what was pasted" for number in range(2000))
+    pasted = f"\x1b[200~{lines}\x1b[201~"
+    keys = f"{pasted}{ENTER}short{ENTER}{SAVE}{CTRL_D}"
+    began = time.monotonic()
+    done, messages = typed(tiny, monkeypatch, keys)
+    assert done.exit_code == 0 and time.monotonic() - began < 60
+    assert "the context holds 512" in done.stderr  # it was taken whole, and did not fit
+    assert [each["content"] for each in messages if each["role"] == "user"] == ["short"]
+
+
+@pytest.mark.skipif(not hasattr(os, "forkpty"), reason="there are no terminals to open here")
+@pytest.mark.parametrize("columns", [80, 20])
+def test_a_dumb_or_narrow_terminal(tiny: Path, columns: int) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    given = [*arguments(tiny, "-n", 4, "--stats", "--no-transcript"), "--method", "plain"]
+    child, terminal = pty.fork()
+    if child == 0:
+        size = struct.pack("HHHH", 24, columns, 0, 0)
+        fcntl.ioctl(0, termios.TIOCSWINSZ, size)
+        os.environ["TERM"] = "dumb" if columns == 80 else "xterm"
+        os.execv(sys.executable, [sys.executable, "-m", "edge_conflayers", *given])
+    seen = b""
+
+    def until(text: bytes) -> None:
+        nonlocal seen
+        while text not in seen:
+            assert select.select([terminal], [], [], 60)[0], seen
+            seen += os.read(terminal, 4096)
+
+    until(b">>>")
+    os.write(terminal, b"hello\r")
+    until(b"plain: 4 tokens")
+    if columns == 20:
+        os.write(terminal, b"/hel\t")
+        time.sleep(1)  # in which it is completed
+        os.write(terminal, b"\r")
+        until(b"take back the last message")
+    os.write(terminal, b"/exit\r")
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 4096):
+            seen += part
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    if columns == 80:
+        assert b"\x1b" not in seen

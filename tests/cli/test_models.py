@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
 
 from edge_conflayers.errors import BadInput, EdgeConflayersError
 from edge_conflayers.hub import models as store
@@ -110,7 +109,7 @@ def test_pull_path_remove(cached_file: Path) -> None:
     pulled = run_well("pull", "tiny")
     assert pulled.stdout == f"tiny  {cached_file}\n"
     assert cached_file.read_bytes() == CONTENT
-    assert "tiny: downloading: 0 of 0 MB" in pulled.stderr.splitlines()
+    assert "downloading" not in pulled.stderr
     assert "Some Terms, https://example.org/terms" in pulled.stderr
     assert run_well("path", "tiny").stdout == f"{cached_file}\n"
     assert run_well("remove", "tiny").stdout == "tiny: removed\n"
@@ -148,10 +147,23 @@ def test_names_are_required() -> None:
         assert run(name).exit_code == 2
 
 
-def test_table_on_a_terminal(cached_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Console(force_terminal=True, width=120, record=True)
-    monkeypatch.setattr("edge_conflayers.cli.terminal.Console", lambda: terminal)
+@needs_pip
+def test_pull_json_and_quiet(cached_file: Path) -> None:
+    (record,) = json.loads(run_well("pull", "tiny", "--json").stdout)
+    licence = "Some Terms, https://example.org/terms"
+    assert record == {"name": "tiny", "path": str(cached_file), "licence": licence}
+    assert run_well("pull", "tiny", "--quiet").stderr == ""
+
+
+@pytest.mark.parametrize("columns", [120, 60, 20])
+def test_table_on_a_terminal(
+    cached_file: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
     monkeypatch.setattr("edge_conflayers.cli.terminal.on_terminal", lambda stream: True)
-    run_well("list")
-    shown = terminal.export_text()
-    assert "not pulled" in shown and "┃" in shown
+    monkeypatch.setattr("edge_conflayers.cli.terminal.columns_of", lambda stream: columns)
+    shown = run_well("list").stdout
+    if columns == 20:  # a block of lines for each model
+        assert "\nname: tiny\nsize: 0 MB\n" in shown
+    else:
+        assert "┃" in shown and all(len(line) <= columns for line in shown.splitlines())
+    assert "…" not in shown

@@ -16,12 +16,12 @@ from edge_conflayers import methods
 from edge_conflayers.drafters.draft_model import DraftModelDrafter
 from edge_conflayers.engine.model import Model
 from edge_conflayers.engine.session import Session
-from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.errors import BadInput
 from edge_conflayers.learned import Learned
+from edge_conflayers.method_names import METHOD_NAMES
 
 # The module: as an attribute of the package the name may also be the command.
 command = importlib.import_module("edge_conflayers.cli.run")
-options = importlib.import_module("edge_conflayers.cli.options")
 
 COLOUR = re.compile(r"\x1b\[([\d;]*)m")
 YELLOW = "33"
@@ -133,16 +133,15 @@ def test_an_unknown_method_is_refused_with_the_known_ones(tiny: Path) -> None:
         assert name in done.stderr
 
 
-def test_help_names_the_methods_and_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_names_the_methods() -> None:
     asked = CliRunner().invoke(command.run, ["--help"])
     assert "|".join(methods.METHODS) in asked.stdout
+    assert list(METHOD_NAMES) == list(methods.METHODS)
 
-    def broken() -> tuple[str, ...]:
-        raise EdgeConflayersError("the native library is not built")
 
-    monkeypatch.setattr(options, "method_names", broken)
-    asked = CliRunner().invoke(command.run, ["--help"])
-    assert asked.exit_code == 0 and "--method METHOD" in asked.stdout
+def test_a_method_that_a_program_has_added(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(methods.METHODS, "mine", methods.METHODS["lookup"])
+    assert run(tiny, "--method", "mine").stdout == run(tiny).stdout
 
 
 def test_draft_models_are_checked(tiny: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from gguf_models import write_tiny_model
 
 from edge_conflayers.cli import main
+from edge_conflayers.cli.tuned import ranges
 from edge_conflayers.costs.model import Measurement, StepCosts
 from edge_conflayers.engine.model import Model
 from edge_conflayers.layer_search import ranking
@@ -223,6 +224,7 @@ def test_tuning_goes_on_from_what_was_found(
         return judge(self, mask, records)
 
     monkeypatch.setattr(MeasuredSearch, "judge", watched)
+    monkeypatch.setattr("edge_conflayers.cli.progress.on_terminal", lambda stream: True)
     again = tune(tiny, prompts)
     assert again.exit_code == 0 and "measuring" not in again.stderr
     assert first == [before["code"].mask, before["talk"].mask]
@@ -289,7 +291,7 @@ def test_bad_input(tiny: Path, tmp_path: Path) -> None:
     ("layers", "shown"), [((), "none"), ((3,), "3"), ((9, 3, 4, 5, 11, 12), "3-5,9,11-12")]
 )
 def test_layers_are_shown_as_ranges(layers: tuple[int, ...], shown: str) -> None:
-    assert command._ranges(layers) == shown
+    assert ranges(layers) == shown
 
 
 def test_default_prompts() -> None:

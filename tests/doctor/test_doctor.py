@@ -163,3 +163,11 @@ def test_a_real_model(tmp_path: Path) -> None:
     assert found["steps"]["weight_bytes"] == pytest.approx(96.6e6, rel=0.01)
     assert found["quantization"]["ours"] > 0.99 or not found["library"]["kernels"]["enabled"]
     assert found["steps"]["layer_mask"] is True
+
+
+def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 0, done.output
+    for line in done.stdout.splitlines():
+        assert len(line) <= 24 or len(line.split()) == 1, line

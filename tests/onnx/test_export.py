@@ -276,10 +276,7 @@ def test_the_command(tiny_path: TinyPath, tmp_path: Path) -> None:
     done = command("export", tiny_path("llama"), out, "--target", "standard")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{out}  ")
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
-        "reading the model",
-        "writing weights",
-    ]
+    assert done.stderr == ""
     again = command("export", tiny_path("llama"), out)
     assert again.returncode == 2 and "is not an empty folder" in again.stderr
     assert command("export", tmp_path / "none.gguf", tmp_path / "x").returncode == 2

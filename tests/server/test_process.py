@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -168,6 +170,37 @@ def test_a_signal_cuts_long_texts_off(path: Path, tmp_path: Path) -> None:
             list(long)
         assert server.process.wait(20) == 0 and time.monotonic() - begun < 8
     assert not server.errors
+
+
+def test_at_a_terminal_it_says_what_it_waits_for(path: Path, tmp_path: Path) -> None:
+    if not hasattr(os, "openpty"):
+        pytest.skip("there are no terminals to open here")
+    ours, theirs = os.openpty()
+    given = command("serve", path, "-t", 1, "-c", 200_000, "--method", "plain", "--port", 0)
+    process = subprocess.Popen(given, env=environment(tmp_path), cwd=PACKAGE, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+
+    def until(pattern: bytes) -> bytes:
+        nonlocal shown
+        while (found := re.search(pattern, shown)) is None:
+            shown += os.read(ours, 4096)
+        return found[1]
+
+    try:
+        url = until(rb"at (http://\S+)/v1;").decode()
+        body = {"prompt": "a", "max_tokens": 190_000, "stream": True, **ENDLESS}
+        with httpx2.stream("POST", f"{url}/v1/completions", json=body) as texts:
+            lines = texts.iter_lines()  # which ends the request when it is collected
+            next(lines)
+            process.send_signal(signal.SIGINT)
+            assert until(rb"texts still to be written: (\d+)") == b"1"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 128 + signal.SIGINT
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def test_a_client_that_says_nothing_keeps_it_from_ending_for_seconds_only(

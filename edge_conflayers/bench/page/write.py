@@ -12,7 +12,8 @@ import jinja2
 from edge_conflayers.bench import tables
 from edge_conflayers.bench.page.figures import KINDS
 from edge_conflayers.bench.page.style import to_svg
-from edge_conflayers.errors import BadInput
+from edge_conflayers.errors import BadInput, EdgeConflayersError
+from edge_conflayers.hub.room import NO_ROOM
 
 PAGE = "index.html"
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -30,6 +31,7 @@ def write_page(report: Mapping[str, Any], folder: Path) -> list[Path]:
 
     Raises:
         BadInput: they cannot be written, or the report lacks what every report has.
+        EdgeConflayersError: there is no room for them.
     """
     try:
         about = about_lines(report)
@@ -78,7 +80,11 @@ def make_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from None
 
 
-def _unwritable(folder: Path, error: OSError) -> BadInput:
+def _unwritable(folder: Path, error: OSError) -> EdgeConflayersError:
+    if error.errno in NO_ROOM:
+        return EdgeConflayersError(
+            f"{folder} cannot be written ({error.strerror}); free some room there"
+        )
     return BadInput(f"{folder} cannot be written ({error.strerror}); give another folder")
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_conflayers.cli.chat.settings import Settings, settings_options
+from edge_conflayers.cli.help import Command, group
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     context_options,
@@ -31,8 +32,10 @@ from edge_conflayers.cli.options import (
     provider_option,
     quiet_option,
 )
+from edge_conflayers.cli.progress import Progress
 from edge_conflayers.cli.prompts import system_option, template_options
 from edge_conflayers.cli.pulling import find_model
+from edge_conflayers.cli.stages import loading
 from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,27 +46,48 @@ if TYPE_CHECKING:
     from edge_conflayers.engine.model_options import ModelOptions
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Talk with a model.",
+    examples=(
+        "edge-conflayers chat smollm2-135m",
+        'edge-conflayers chat model.gguf --system "You are brief." --temp 0.7 --stats',
+        "edge-conflayers chat model.gguf --resume",
+        "edge-conflayers chat model.gguf < lines.txt > answers.txt",
+    ),
+)
 @model_argument
-@system_option
+@group("Prompt", system_option)
 @template_options
-@click.option("--resume", is_flag=True, help="Go on with the last conversation with this model.")
-@click.option("--no-transcript", is_flag=True, help="Keep nothing of the conversation on disk.")
+@group(
+    "Conversation",
+    click.option(
+        "--resume", is_flag=True, help="Go on with the last conversation with this model."
+    ),
+    click.option("--no-transcript", is_flag=True, help="Keep nothing of the conversation on disk."),
+)
 @settings_options
+@group(
+    "Decoding",
+    method_option("How to decode, as for `run`. On the CPU the text is the same."),
+    draft_model_option,
+    epsilon_option,
+    exact_reuse_option(default=False),
+    fresh_option("Neither use nor keep what is learned about this model."),
+)
 @context_options
 @model_options
-@kernels_option
-@provider_option
-@method_option("How to decode, as for `run`. On the CPU the text is the same.")
-@draft_model_option
-@epsilon_option
-@exact_reuse_option(default=False)
-@click.option("--stats", is_flag=True, help="Show tokens per second and more after each answer.")
-@click.option(
-    "--show-draft", is_flag=True, help="Colour answers by who drafted them, on a terminal."
+@group("Machine", kernels_option, provider_option)
+@group(
+    "Output",
+    click.option(
+        "--stats", is_flag=True, help="Show tokens per second and more after each answer."
+    ),
+    click.option(
+        "--show-draft", is_flag=True, help="Colour answers by who drafted them, on a terminal."
+    ),
+    quiet_option,
 )
-@fresh_option("Neither use nor keep what is learned about this model.")
-@quiet_option
 def chat(
     model: str,
     system: str | None,
@@ -104,14 +128,17 @@ def chat(
     check_epsilon((method,), epsilon)
     conversation = _conversation(path, system, resume=resume, kept=not no_transcript)
     second = find_draft_model(draft_model, (method,), quiet=quiet)
-    with open_model(
-        path,
-        gpu_layers=gpu_layers,
-        kernels=kernels,
-        provider=provider,
-        threads=threads,
-        options=options,
-    ) as loaded:
+    with (
+        Progress(loading(path), quiet=quiet) as progress,
+        open_model(
+            path,
+            gpu_layers=gpu_layers,
+            kernels=kernels,
+            provider=provider,
+            threads=threads,
+            options=options,
+        ) as loaded,
+    ):
         _check_template(loaded, template)
         # Decided once: the free memory, which it depends on, changes.
         n_ctx = context_for(loaded, 0, None, ctx)
@@ -141,6 +168,7 @@ def chat(
             show_draft=show_draft,
             quiet=quiet,
         ) as talk:
+            progress.end()
             code = talk.run(reader(conversation.asked))
     sys.exit(code)
 

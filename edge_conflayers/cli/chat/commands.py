@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,11 @@ def run_command(chat: Chat, line: str) -> None:
     name, newline, more = name.partition("\n")
     command = COMMANDS.get(_OTHER_NAMES.get(name, name))
     if command is None:
+        found = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f"did you mean /{found[0]}? " if found else ""
         raise BadInput(
-            f"there is no command /{name}; /help lists them, and a message that begins with / goes"
-            ' between """'
+            f"there is no command /{name}; {meant}/help lists them, and a message that begins with"
+            ' / goes between """'
         )
     given = unquoted(newline + more + given)
     if given and not command.given:
@@ -128,7 +131,7 @@ def _set(chat: Chat, given: str) -> None:
     elif not value:
         _say(chat.settings.shown(name))
     else:
-        chat.note(chat.settings.set(name, value.strip()))
+        chat.note(chat.settings.set(name, unquoted(value)))
 
 
 def _help(chat: Chat, given: str) -> None:
@@ -158,7 +161,9 @@ COMMANDS = {
     "stats": Command("[on|off]", "tokens per second and more: of the last answer, or each", _stats),
     "method": Command("[NAME]", "show how answers are decoded, or change it", _method),
     "set": Command(
-        "[NAME [VALUE]]", "show settings, or change one: options such as temp, seed, stop", _set
+        "[NAME [VALUE]]",
+        "show settings, or change one: options such as temp, stop, json-schema",
+        _set,
     ),
     "help": Command("", "this list", _help),
     "exit": Command("", "end; so does Ctrl-D", _exit),

@@ -16,7 +16,9 @@ from edge_conflayers.cli.chat.reading import Reader
 from edge_conflayers.cli.chat.settings import Settings
 from edge_conflayers.cli.chat.typed import unquoted
 from edge_conflayers.cli.failures import INTERRUPTED
+from edge_conflayers.cli.progress import Progress
 from edge_conflayers.cli.sources import SourceColours
+from edge_conflayers.cli.stages import Reading
 from edge_conflayers.cli.stats_line import show_stats
 from edge_conflayers.completions.request import TextRequest
 from edge_conflayers.conversation.answering import ConversationFull, answer
@@ -72,6 +74,7 @@ class Chat(Closing):
         self._template = template
         self._colours = SourceColours() if show_draft else None
         self._quiet = quiet
+        self._progress = Progress(quiet=quiet)
         self._exit_code = 0
         self._drawn_seed: int | None = None  # of the last answer, where it was drawn at random
         self._open_generator = open_generator
@@ -151,15 +154,21 @@ class Chat(Closing):
         """
         sampling = self.settings.sampling(self.attempt)
         self._drawn_seed = sampling.seed if self.settings.is_random_seed else None
+        reading = Reading(self._progress, self._generator.session())
+        request = TextRequest(
+            (), sampling, self.settings.max_tokens, self.settings.stop, before_batch=reading
+        )
         pieces = answer(
             self._generator,
             self.conversation.messages,
-            TextRequest((), sampling, self.settings.max_tokens, self.settings.stop),
+            request,
             n_ctx=self.n_ctx,
             template=self._template,
+            on_prompt=reading.expect,
         )
-        with noted() as interrupt, closing(pieces):
+        with self._progress, noted() as interrupt, closing(pieces):
             for piece in pieces:
+                self._progress.end()
                 interrupt.is_writing = True
                 self.stats = piece.stats
                 written.append(piece.text)

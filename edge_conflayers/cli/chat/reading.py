@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_conflayers.cli.chat.typed import is_open
 from edge_conflayers.cli.streams import MOST_BYTES, decode
-from edge_conflayers.cli.terminal import on_terminal
+from edge_conflayers.cli.terminal import on_terminal, redraws_lines
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.output import Output
 
 PROMPT = ">>> "
 _CONTINUED = "... "
+_MOST_AT_HAND = 2000  # characters; not tuned
 
 
 class Reader(Protocol):
@@ -73,11 +75,9 @@ class Terminal:
 
     def __init__(self, before: Iterable[str] = ()) -> None:
         from prompt_toolkit import PromptSession
-        from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import InMemoryHistory
-        from prompt_toolkit.output import create_output
 
-        from edge_conflayers.cli.chat.commands import COMMANDS
+        from edge_conflayers.cli.chat.completing import CommandCompleter
 
         self._next = ""
         self._session: PromptSession[str] = PromptSession(
@@ -85,10 +85,9 @@ class Terminal:
             multiline=True,
             prompt_continuation=_CONTINUED,
             key_bindings=_key_bindings(),
-            completer=WordCompleter([f"/{name}" for name in COMMANDS], sentence=True),
+            completer=CommandCompleter(),
             complete_while_typing=False,
-            # Standard output may be a file, for the answers.
-            output=None if on_terminal(sys.stdout) else create_output(stdout=sys.stderr),
+            output=_output(),
         )
 
     def read(self) -> str | None:
@@ -101,7 +100,20 @@ class Terminal:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def prefer(self, text: str) -> None:
-        self._next = text
+        """See ``Reader.prefer``; a long text is only brought back by the arrow keys."""
+        self._next = text if len(text) <= _MOST_AT_HAND else ""
+
+
+def _output() -> Output | None:
+    """Where the line editor is drawn; None for standard output, unless that is a file, for the
+    answers. A dumb terminal gets plain text."""
+    from prompt_toolkit.output import create_output
+    from prompt_toolkit.output.plain_text import PlainTextOutput
+
+    stream = sys.stdout if on_terminal(sys.stdout) else sys.stderr
+    if not redraws_lines():
+        return PlainTextOutput(stream)
+    return None if stream is sys.stdout else create_output(stdout=stream)
 
 
 def _key_bindings() -> Any:

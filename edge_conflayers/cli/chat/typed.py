@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 
 _QUOTES = '"""'
-_BEGINS = re.compile(r'\s*(?:/\S+\s+)?"""')  # a message, or what a command is given
+# A message, or what a command or its setting is given.
+_BEGINS = re.compile(r'\s*(?:/\S+\s+(?:\S+\s+)?)?"""')
 
 
 def is_open(text: str) -> bool:
@@ -21,3 +24,9 @@ def unquoted(text: str) -> str:
         return inner
     inner = inner[len(_QUOTES) :].removesuffix(_QUOTES)
     return inner.removeprefix("\n").removesuffix("\n")
+
+
+def near(name: str, names: Sequence[str]) -> str:
+    """What to say of a name that there is not: the one that it is like, or else all."""
+    found = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {found[0]}?" if found else f"choose from {', '.join(names)}"
