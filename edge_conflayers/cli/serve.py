@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_conflayers.cli.learning import check_learning, learn_option
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     context_options,
@@ -88,6 +89,7 @@ _MIB = 2**20
 @draft_model_option
 @epsilon_option
 @exact_reuse_option(default=True)
+@learn_option
 @fresh_option("Neither use nor keep what is learned about the models.")
 @quiet_option
 @click.pass_context
@@ -114,6 +116,7 @@ def serve(
     draft_model: str | None,
     epsilon: float | None,
     exact_reuse: bool,
+    learn: bool,
     fresh: bool,
     quiet: bool,
     **sampling: Any,
@@ -131,6 +134,8 @@ def serve(
 
     if context.get_parameter_source("seed") is click.core.ParameterSource.DEFAULT:
         sampling["seed"] = -1
+    if learn:
+        check_learning(method, fresh=fresh)
     keys = (*api_keys, *(read_keys(api_key_file) if api_key_file is not None else ()))
     named = names_of(models)
     allowed = ServerOptions(queue, predict, max_body * _MIB, keys, cors, hosts=hosts_of(host, keys))
@@ -150,6 +155,8 @@ def serve(
         epsilon=epsilon,
         exact_reuse=exact_reuse,
         fresh=fresh,
+        learn=learn,
+        tell=lambda line: None if quiet else click.echo(f"note: {line}", err=True),
     )
     with ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))
