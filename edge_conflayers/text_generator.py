@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from edge_conflayers.methods import (
     uses_exits,
     uses_head,
 )
+from edge_conflayers.methods.tuned import Auto
+from edge_conflayers.next_state.head import NextStateHead
 from edge_conflayers.onnx.opening import open_draft_model, open_model
 from edge_conflayers.profiles import ProfileStore
 
@@ -234,6 +237,19 @@ class TextGenerator(Closing):
         """A generator of the same kind over the same model, with a cache of its own; to be closed
         before this one."""
         return TextGenerator(self.model, **self._arguments)
+
+    @property
+    def head_pays(self) -> bool | None:
+        """Whether asking a next-state head is worth its time here; None before the first text, and
+        for a method that asks none."""
+        return self._method.head_pays if isinstance(self._method, Auto) else None
+
+    def use_head(self, head: NextStateHead) -> None:
+        """Asks this next-state head from the next text on, if the method asks one."""
+        if head is not self._options.next_state:
+            self._options = replace(self._options, next_state=head)
+            if isinstance(self._method, Auto):
+                self._method.use_head(head)
 
     def session(self) -> TextSession:
         """The session that holds the last text, opened if there is none."""

@@ -11,6 +11,7 @@ import click
 
 from edge_conflayers.cli.completing import ModelName
 from edge_conflayers.cli.help import Command, group
+from edge_conflayers.cli.learning import check_learning, learn_option
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     context_options,
@@ -103,6 +104,7 @@ _MIB = 2**20
     draft_model_option,
     epsilon_option,
     exact_reuse_option(default=True),
+    learn_option,
     fresh_option("Neither use nor keep what is learned about the models."),
 )
 @context_options
@@ -134,6 +136,7 @@ def serve(
     draft_model: str | None,
     epsilon: float | None,
     exact_reuse: bool,
+    learn: bool,
     fresh: bool,
     quiet: bool,
     **sampling: Any,
@@ -149,6 +152,8 @@ def serve(
     from edge_conflayers.server.options import ServerOptions, hosts_of, read_keys
     from edge_conflayers.server.running import address, listen, serve
 
+    if learn:
+        check_learning(method, fresh=fresh)
     keys = (*api_keys, *(read_keys(api_key_file) if api_key_file is not None else ()))
     named = names_of(models)
     allowed = ServerOptions(
@@ -170,6 +175,8 @@ def serve(
         epsilon=epsilon,
         exact_reuse=exact_reuse,
         fresh=fresh,
+        learn=learn,
+        tell=lambda line: None if quiet else click.echo(f"note: {line}", err=True),
     )
     with ExitStack() as stack:
         listening = stack.enter_context(listen(host, port))

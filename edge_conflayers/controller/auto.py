@@ -104,6 +104,15 @@ class AutoDrafter(Controller):
         if self._draft_model is not None:
             self._draft_model_arm = DraftModelArm(self._draft_model, self.acceptance)
 
+    @property
+    def head_pays(self) -> bool:
+        """Whether asking a next-state head is worth its time here."""
+        return self._model.shows_states and self._costs.t1(0) >= PAYS_FROM
+
+    def use_head(self, head: NextStateHead) -> None:
+        """Asks this head from the next text on."""
+        self._next_state = NextStateSource(head)
+
     def prepare(self, session: TextSession) -> None:
         """Measures what draft vocabularies save, once there is a skip set to use them with."""
         sets = self._sets

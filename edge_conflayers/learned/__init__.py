@@ -132,6 +132,11 @@ class Learned:
         self._store.remove(self.bridges_name)
 
     @property
+    def store(self) -> ProfileStore:
+        """Where it is kept."""
+        return self._store
+
+    @property
     def head_name(self) -> str:
         """The name of the head's file in the store."""
         return f"{self._model_name}.next-state"

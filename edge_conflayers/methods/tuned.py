@@ -20,6 +20,7 @@ from edge_conflayers.layer_search.search_by_kind import SearchByKind
 from edge_conflayers.layer_search.skip_sets import SKIP_SETS_PROFILE, SkipSets
 from edge_conflayers.methods.method import Method, MethodOptions, State, Stateless
 from edge_conflayers.methods.published import required_draft_model
+from edge_conflayers.next_state.head import NextStateHead
 
 _AUTO = "auto"  # the name of its state in the profile, with a second model or without
 _log = logging.getLogger(__name__)
@@ -48,6 +49,17 @@ class Auto:
         """None before ``prepare``, and where the model can only decode plainly: it cannot take
         steps back, or there is no memory to measure them in."""
         return self._drafter
+
+    @property
+    def head_pays(self) -> bool | None:
+        """Whether asking a next-state head is worth its time here; None before that is known."""
+        return None if self._drafter is None else self._drafter.head_pays
+
+    def use_head(self, head: NextStateHead) -> None:
+        """Asks this head from the next text on."""
+        self._next_state = head
+        if self._drafter is not None:
+            self._drafter.use_head(head)
 
     def prepare(self, session: TextSession) -> None:
         """Measures what steps cost, if that is not known."""

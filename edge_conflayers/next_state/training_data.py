@@ -16,7 +16,7 @@ Ids = npt.NDArray[np.int64]
 RowOf = Callable[[int], Floats]
 """A token's row of the embedding table or of the LM head: float32 [n_embd]."""
 
-_MOST_BYTES = 1 << 30  # of states; not tuned: 300,000 tokens of a width of 896
+MOST_BYTES = 1 << 30  # of states; not tuned: 300,000 tokens of a width of 896
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TrainingData:
         most_bytes: of states; what is older is forgotten.
     """
 
-    def __init__(self, n_embd: int, *, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, n_embd: int, *, most_bytes: int = MOST_BYTES) -> None:
         self.n_embd = n_embd
         self.written: Counter[int] = Counter()
         self._texts: deque[StatesOfText] = deque()

@@ -11,17 +11,29 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_conflayers.decoding.stats import Stats
+from edge_conflayers.tune.idle.teacher import IdleProgress
 
 # Of no use here: they double the lines.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 Load = Callable[[], Iterable[tuple[str, int, int]]]
 """Of each model: its name, and how many texts are written and wait."""
+
+
+Learning = Callable[[], Iterable[tuple[str, IdleProgress]]]
+"""Of each model that learns: its name, and what it has learned in idle time."""
+_LEARNED = {
+    "texts": "Texts that were learned from in idle time.",
+    "tokens": "Tokens read and written to learn from.",
+    "steps": "Steps of training.",
+    "rounds": "Rounds of writing, learning and testing.",
+    "better": "Better heads that were taken.",
+}
 
 
 class Metrics:
@@ -65,6 +77,10 @@ class Metrics:
         """Tells the load as well, whenever it is asked for."""
         self.registry.register(_LoadCollector(load))
 
+    def watch_learning(self, learning: Learning) -> None:
+        """Tells what was learned in idle time as well, whenever it is asked for."""
+        self.registry.register(_LearningCollector(learning))
+
     def text(self) -> bytes:
         """All of them, in Prometheus's text format."""
         return generate_latest(self.registry)
@@ -85,6 +101,29 @@ class _LoadCollector(Collector):
             writing.add_metric([model], now)
             waiting.add_metric([model], later)
         return writing, waiting
+
+
+class _LearningCollector(Collector):
+    def __init__(self, learning: Learning) -> None:
+        self._learning = learning
+
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        found = list(self._learning())
+        for name, help in _LEARNED.items():
+            family = CounterMetricFamily(f"edge_conflayers_learned_{name}", help, labels=["model"])
+            for model, progress in found:
+                family.add_metric([model], getattr(progress, name))
+            yield family
+        foreseen = GaugeMetricFamily(
+            "edge_conflayers_learned_foreseen",
+            "Share of held-out tokens in four guesses, by the last better head and the one before.",
+            labels=["model", "head"],
+        )
+        for model, progress in found:
+            for head, share in (("last", progress.now), ("before", progress.before)):
+                if share is not None:
+                    foreseen.add_metric([model, head], share)
+        yield foreseen
 
 
 class RequestCounter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,12 @@ from edge_conflayers.engine.session.kv_cache import context_for
 from edge_conflayers.errors import BadInput
 from edge_conflayers.onnx.opening import open_model
 from edge_conflayers.profiles import ProfileStore
+from edge_conflayers.server.idle_time import IdleTime
 from edge_conflayers.server.metrics import Metrics
 from edge_conflayers.server.options import ServerOptions
 from edge_conflayers.server.serving import ServedModel, Service
 from edge_conflayers.text_generator import TextGenerator
+from edge_conflayers.tune.idle.teacher import IdleTeacher
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Opening:
         parallel: slots of each.
         sampling: settings that requests do not give, by the names of ``SamplerSettings``.
         threads: CPU threads of each slot; None for the machine's physical cores, shared out.
+        learn: teach the models while nobody waits for them.
+        tell: is told what was learned, in one line.
 
     The others are as for ``TextGenerator``; a context does not grow while it serves.
 
@@ -50,10 +54,26 @@ class Opening:
     epsilon: float | None = None
     exact_reuse: bool = True
     fresh: bool = False
+    learn: bool = False
+    tell: Callable[[str], None] = lambda line: None
     profiles: ProfileStore | None = None
 
     def __post_init__(self) -> None:
         SamplerSettings(**self.sampling)
+
+    def teacher(self, name: str, generator: TextGenerator) -> IdleTeacher | None:
+        """Teaches a model if it is to learn: with all threads, as all slots are idle then.
+
+        Raises:
+            BadInput: the model cannot be taught.
+        """
+        if not self.learn:
+            return None
+        threads = machine.threads_to_use(self.threads)
+        return IdleTeacher(
+            *(generator.model, generator.learned, threads),
+            tell=lambda line: self.tell(f"{name}: {line}"),
+        )
 
     def generator(self, path: Path) -> TextGenerator:
         """The generator of a model's first slot; its model is to be closed after it."""
@@ -95,23 +115,43 @@ def open_service(paths: Mapping[str, Path], opening: Opening, options: ServerOpt
     Raises:
         BadInput: one cannot be opened.
     """
-    metrics = Metrics()
+    metrics, idle_time = Metrics(), IdleTime()
     with ExitStack() as stack:
         models = [
-            stack.enter_context(
-                ServedModel(
-                    name,
-                    opening.generator(path),
-                    parallel=opening.parallel,
-                    sampling=opening.sampling,
-                    options=options,
-                    metrics=metrics,
-                )
-            )
+            stack.enter_context(_open_model(name, path, opening, options, metrics, idle_time))
             for name, path in paths.items()
         ]
         stack.pop_all()
     return Service(models, options, metrics)
+
+
+def _open_model(
+    name: str,
+    path: Path,
+    opening: Opening,
+    options: ServerOptions,
+    metrics: Metrics,
+    idle_time: IdleTime,
+) -> ServedModel:
+    with ExitStack() as stack:
+        generator = opening.generator(path)
+        stack.enter_context(generator.model)
+        stack.enter_context(generator)
+        teacher = opening.teacher(name, generator)
+        if teacher is not None:
+            stack.enter_context(teacher)
+        served = ServedModel(
+            name,
+            generator,
+            parallel=opening.parallel,
+            sampling=opening.sampling,
+            options=options,
+            metrics=metrics,
+            idle_time=idle_time,
+            teacher=teacher,
+        )
+        stack.pop_all()
+    return served
 
 
 def names_of(models: Sequence[str]) -> dict[str, str]:

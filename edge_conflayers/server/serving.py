@@ -20,11 +20,13 @@ from edge_conflayers.engine.closing import Closing
 from edge_conflayers.server.asking import Asked, Limits
 from edge_conflayers.server.embedding import Embeddings
 from edge_conflayers.server.failures import Busy, Ending, NoSuchModel
+from edge_conflayers.server.idle_time import IdleTime
 from edge_conflayers.server.jobs import Job, Stopped
 from edge_conflayers.server.metrics import Metrics
 from edge_conflayers.server.options import ServerOptions
 from edge_conflayers.server.replies import Report, joined, usage_chunk
 from edge_conflayers.text_generator import TextGenerator
+from edge_conflayers.tune.idle.teacher import IdleTeacher
 
 log = logging.getLogger("edge_conflayers.server")
 _SAVE_EVERY = 60.0  # seconds between savings of what was learned; not tuned
@@ -40,6 +42,8 @@ class ServedModel(Closing):
         generator: of its first slot; closed with this, as its model is.
         parallel: slots.
         sampling: settings that requests do not give.
+        idle_time: of all models.
+        teacher: learns from what was written; closed with this. None for no learning.
 
     Raises:
         BadInput: no memory for the slots' contexts.
@@ -54,8 +58,12 @@ class ServedModel(Closing):
         sampling: Mapping[str, Any],
         options: ServerOptions,
         metrics: Metrics,
+        idle_time: IdleTime,
+        teacher: IdleTeacher | None = None,
     ) -> None:
         self.name = name
+        self.teacher = teacher
+        self._idle_time = idle_time
         self.created = int(time.time())
         with ExitStack() as stack:
             stack.enter_context(generator.model)
@@ -67,6 +75,8 @@ class ServedModel(Closing):
             self.embeddings = stack.enter_context(
                 Embeddings(self.model, self.limits.n_ctx, generator.threads)
             )
+            if teacher is not None:
+                stack.enter_context(teacher)
             self._open = stack.pop_all()
         self.parallel = parallel
         self._queue = options.queue
@@ -97,11 +107,13 @@ class ServedModel(Closing):
             if self._admitted >= self.parallel + self._queue:
                 raise Busy(f"{self._queue} texts wait already; ask again later")
             self._admitted += 1
+        self._idle_time.end()
 
     def release(self) -> None:
         """Ends what ``admit`` began."""
         with self._lock:
             self._admitted -= 1
+        self._idle_time.begin(self.teacher)
 
     @property
     def load(self) -> tuple[str, int, int]:
@@ -161,6 +173,8 @@ class ServedModel(Closing):
             request = replace(request, before_batch=check)
             with self.slots.take(request.prompt) as generator:
                 assert generator is not None, "take() waits without a timeout"
+                if self.teacher is not None and self.teacher.head is not None:
+                    generator.use_head(self.teacher.head)
                 report.method = generator.method_name
                 with closing(write(generator, request)) as written:
                     for piece in written:
@@ -170,6 +184,8 @@ class ServedModel(Closing):
                         check()
                         yield piece
                 self._save(generator)
+                if self.teacher is not None:
+                    self.teacher.hear(generator, report.stats.prompt_tokens)
 
         return pieces
 
@@ -219,6 +235,13 @@ class Service(Closing):
         self.options = options
         self.metrics = metrics
         metrics.watch(lambda: [each.load for each in self.models.values()])
+        metrics.watch_learning(
+            lambda: [
+                (each.name, each.teacher.progress)
+                for each in self.models.values()
+                if each.teacher is not None
+            ]
+        )
 
     def model(self, name: str | None) -> ServedModel:
         """The model of this name.

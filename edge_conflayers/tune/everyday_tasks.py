@@ -8,6 +8,7 @@ Spec-Bench prompts at temperature 0.3, 2026-11-28).
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -149,6 +150,14 @@ class Task:
     answered: Callable[[str], None] | None = None
 
 
+_Passages = deque[tuple[str, str]]
+_MOST_PASSAGES = 1000  # that are kept to ask about; not tuned
+
+
+def _newest() -> _Passages:
+    return deque(maxlen=_MOST_PASSAGES)
+
+
 @dataclass
 class EverydayTasks:
     """Makes prompts without end: open ones, code, numbers, facts, and tasks over passages that
@@ -159,8 +168,8 @@ class EverydayTasks:
     """
 
     seed: int = 0
-    _passages: list[tuple[str, str]] = field(default_factory=list)  # topic, text
-    _german: list[tuple[str, str]] = field(default_factory=list)
+    _passages: _Passages = field(default_factory=_newest)  # topic, text
+    _german: _Passages = field(default_factory=_newest)
 
     def __iter__(self) -> Iterator[Task]:
         random_ = random.Random(self.seed)
@@ -184,9 +193,7 @@ class EverydayTasks:
         text = random_.choice(_WRITE_GERMAN if german else _WRITE_PASSAGE).format(topic=topic)
         return Task(text, lambda answer: found.append((topic, answer)))
 
-    def _over(
-        self, random_: random.Random, passages: list[tuple[str, str]], tasks: tuple[str, ...]
-    ) -> Task:
+    def _over(self, random_: random.Random, passages: _Passages, tasks: tuple[str, ...]) -> Task:
         """A task over passages; an open one while there are none."""
         if not passages:
             return _fill(_OPEN, random_)

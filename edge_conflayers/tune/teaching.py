@@ -131,13 +131,13 @@ def teach(
         token_embedding(texts.context, 0, model.n_embd)  # refused here if it cannot be read
         lessons = Lessons(texts, prompts, user_texts, seed=seed)
         bridges = _bridge_lessons(texts, blocks)
-        teacher = _Teacher(texts, lessons, bridges, known, on_progress)
+        teacher = Teacher(texts, lessons, bridges, known, on_progress)
         rounds = max(1, round(seconds / _ROUND))
         interrupted = False
         try:
             for number in range(rounds):
                 end = seconds * (number + 1) / rounds
-                teacher.write(end - (1 - _WRITING) * seconds / rounds)
+                teacher.write_until(end - (1 - _WRITING) * seconds / rounds)
                 teacher.learn(end)
         except KeyboardInterrupt:
             interrupted = True
@@ -157,8 +157,19 @@ def _bridge_lessons(texts: ParallelTexts, blocks: Sequence[Block]) -> BridgeLess
         return None  # the model cannot be served by bridges
 
 
-class _Teacher:
-    """Learns in rounds from what is written meanwhile."""
+class Teacher:
+    """Learns in rounds from what is written meanwhile.
+
+    Args:
+        texts: writes.
+        lessons: says what is written.
+        bridges: learn from the same; None for none.
+        known: an earlier head.
+        on_progress: as for ``teach``.
+
+    Attributes:
+        known: the head that a new one is compared with.
+    """
 
     def __init__(
         self,
@@ -172,7 +183,7 @@ class _Teacher:
         self._lessons = lessons
         self._bridges = bridges
         self._written = texts.write(lessons.requests())
-        self._known = known
+        self.known = known
         self._on_progress = on_progress
         self._n_embd = texts.model.n_embd
         self._weights: Floats | None = None  # the best so far
@@ -183,18 +194,23 @@ class _Teacher:
     def _seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def write(self, until: float) -> None:
+    def write_until(self, end: float) -> None:
         """Writes until so many seconds after the beginning."""
+        self.write(lambda: self._seconds > end)
+
+    def write(self, is_enough: Callable[[], bool]) -> None:
+        """Writes until this says that it is enough, after a token or a text, or there is no more to
+        write."""
         for each in self._written:
             if self._bridges is not None and not self._lessons.is_held_out(each.request):
                 self._bridges.take(each)
             self._lessons.take(each)
             self._on_progress(Progress(self._seconds, self._lessons.tokens, "writing"))
-            if self._seconds > until:
+            if is_enough():
                 break
 
     def learn(self, until: float) -> None:
-        """Learns from what was written, for so long at most."""
+        """Learns from what was written, until so many seconds after the beginning at most."""
         lessons = self._lessons
         lessons.finish()
         if len(lessons.learned) < _LEAST_TOKENS:
@@ -207,7 +223,7 @@ class _Teacher:
         if not len(held_out.samples):
             self._weights = closed_form
             return
-        known = self._known.weights if self._known is not None else None
+        known = self.known.weights if self.known is not None else None
         starts = [each for each in (closed_form, known, self._weights) if each is not None]
         start = min(starts, key=lambda each: cross_entropy.foreseen(held_out, rows, each).loss)
         self._weights = start
@@ -231,22 +247,26 @@ class _Teacher:
     def finish(self) -> Taught | None:
         """Tests what was learned and the known head, and returns the better; None if there was too
         little text."""
+        return max(self.tested(), key=lambda each: each.foreseen[-1], default=None)
+
+    def tested(self) -> list[Taught]:
+        """Tests what was learned, and then the known head if there is one; empty if there was too
+        little text."""
         self._lessons.finish()
         if self._weights is None:
             if len(self._lessons.learned) < _LEAST_TOKENS:
-                return None
+                return []
             features = self._lessons.learned.features(self._embedding)
             self._weights = features.unscaled(ridge(features))
             self._tokens_learned = len(self._lessons.learned)
         self._texts.context.set_draft_vocabulary(self._draft_vocabulary())
         head = NextStateHead(self._weights, self._all_written)
-        results = [self._tested(each) for each in (head, self._known) if each is not None]
-        return max(results, key=lambda each: each.foreseen[-1])
+        return [self._test(each) for each in (head, self.known) if each is not None]
 
     @property
     def _all_written(self) -> Counter[int]:
         """Counts of the tokens of the texts so far, those of the known head included."""
-        known = self._known.written if self._known is not None else Counter[int]()
+        known = self.known.written if self.known is not None else Counter[int]()
         return self._lessons.learned.written + known
 
     def _draft_vocabulary(self) -> list[int]:
@@ -263,7 +283,7 @@ class _Teacher:
     def _embedding(self, token: int) -> Floats:
         return token_embedding(self._texts.context, token, self._n_embd)
 
-    def _tested(self, head: NextStateHead) -> Taught:
+    def _test(self, head: NextStateHead) -> Taught:
         """The head with its chances, as the library asks it, in 8 bits."""
         context = self._texts.context
         set_next_state(context, head.weights)

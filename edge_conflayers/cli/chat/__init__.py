@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import click
 
 from edge_conflayers.cli.chat.settings import Settings, settings_options
 from edge_conflayers.cli.help import Command, group
+from edge_conflayers.cli.learning import check_learning, learn_option
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     context_options,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from edge_conflayers.engine.binding import KernelChoice
     from edge_conflayers.engine.language_model import LanguageModel
     from edge_conflayers.engine.model_options import ModelOptions
+    from edge_conflayers.tune.idle.teacher import IdleTeacher
 
 
 @click.command(
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     draft_model_option,
     epsilon_option,
     exact_reuse_option(default=False),
+    learn_option,
     fresh_option("Neither use nor keep what is learned about this model."),
 )
 @context_options
@@ -106,6 +110,7 @@ def chat(
     exact_reuse: bool,
     stats: bool,
     show_draft: bool,
+    learn: bool,
     fresh: bool,
     quiet: bool,
     **values: Any,
@@ -125,6 +130,8 @@ def chat(
     from edge_conflayers.text_generator import TextGenerator
 
     settings = Settings(values)
+    if learn:
+        check_learning(method, fresh=fresh)
     check_epsilon((method,), epsilon)
     conversation = _conversation(path, system, resume=resume, kept=not no_transcript)
     second = find_draft_model(draft_model, (method,), quiet=quiet)
@@ -138,6 +145,7 @@ def chat(
             threads=threads,
             options=options,
         ) as loaded,
+        ExitStack() as stack,
     ):
         _check_template(loaded, template)
         # Decided once: the free memory, which it depends on, changes.
@@ -157,6 +165,7 @@ def chat(
                 fresh=fresh,
             )
 
+        teacher = stack.enter_context(_teacher_of(loaded, threads)) if learn else None
         with Chat(
             open_generator,
             method,
@@ -166,6 +175,7 @@ def chat(
             n_ctx=n_ctx,
             shows_stats=stats,
             show_draft=show_draft,
+            teacher=teacher,
             quiet=quiet,
         ) as talk:
             progress.end()
@@ -188,6 +198,16 @@ def _conversation(path: Path, system: str | None, *, resume: bool, kept: bool) -
     if system is not None:
         conversation.set_system(system)
     return conversation
+
+
+def _teacher_of(model: LanguageModel, threads: int | None) -> IdleTeacher:
+    """Learns from the conversation."""
+    from edge_conflayers import machine
+    from edge_conflayers.learned import Learned
+    from edge_conflayers.tune.idle.teacher import IdleTeacher
+
+    n_threads = machine.threads_to_use(threads)
+    return IdleTeacher(model, Learned(model, n_threads), n_threads)
 
 
 def _check_template(model: LanguageModel, template: TemplateOptions) -> None:

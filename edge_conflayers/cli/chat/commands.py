@@ -115,6 +115,8 @@ def _stats(chat: Chat, given: str) -> None:
         chat.show_stats()
         used = chat.stats.prompt_tokens + chat.stats.tokens
         _say(f"context: {used} of {chat.n_ctx} tokens")
+        if chat.teacher is not None:
+            _say(f"learned in idle time: {chat.teacher.progress}")
 
 
 def _method(chat: Chat, given: str) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,6 +30,9 @@ from edge_conflayers.engine.closing import Closing
 from edge_conflayers.errors import EdgeConflayersError, one_line
 from edge_conflayers.text_generator import TextGenerator
 
+if TYPE_CHECKING:
+    from edge_conflayers.tune.idle.teacher import IdleTeacher
+
 
 class Chat(Closing):
     """A conversation with a model.
@@ -39,12 +43,14 @@ class Chat(Closing):
         n_ctx: tokens of its context.
         shows_stats: show what each answer cost.
         show_draft: colour answers by who drafted them.
+        teacher: learns from what was said while the user is asked for more.
         quiet: say nothing but what goes wrong.
 
     Attributes:
         attempt: answers to the last message that were taken back.
         stats: of the last answer; None before the first.
         saved: files that this conversation was saved in.
+        teacher: as above.
         is_over: whether it ends here.
     """
 
@@ -61,6 +67,7 @@ class Chat(Closing):
         n_ctx: int,
         shows_stats: bool = False,
         show_draft: bool = False,
+        teacher: IdleTeacher | None = None,
         quiet: bool = False,
     ) -> None:
         self.conversation = conversation
@@ -71,6 +78,7 @@ class Chat(Closing):
         self.stats: Stats | None = None
         self.saved: set[Path] = set()
         self.is_over = False
+        self.teacher = teacher
         self._template = template
         self._colours = SourceColours() if show_draft else None
         self._quiet = quiet
@@ -96,7 +104,7 @@ class Chat(Closing):
         is_second = False  # Ctrl-C in a row
         while not self.is_over:
             try:
-                if (text := reader.read()) is None:
+                if (text := self._read()) is None:
                     break
                 is_second = False
                 self._take(text)
@@ -110,6 +118,13 @@ class Chat(Closing):
             except EdgeConflayersError as error:
                 self._failed(error)
         return 0 if reader.is_terminal else self._exit_code
+
+    def _read(self) -> str | None:
+        """What the user says next; there is time to learn meanwhile."""
+        if self.teacher is None:
+            return self.reader.read()
+        with self.teacher.going():
+            return self.reader.read()
 
     def _take(self, text: str) -> None:
         """Takes a message, which it answers, or a command."""
@@ -166,6 +181,7 @@ class Chat(Closing):
             template=self._template,
             on_prompt=reading.expect,
         )
+        self._use_what_was_learned()
         with self._progress, noted() as interrupt, closing(pieces):
             for piece in pieces:
                 self._progress.end()
@@ -175,8 +191,18 @@ class Chat(Closing):
                 colours = self._colours
                 self._show(colours.mark(piece.parts) if colours else piece.text)
                 if interrupt.came:
-                    return True
+                    break
+        if self.teacher is not None and self.stats is not None:
+            self.teacher.hear(self._generator, self.stats.prompt_tokens)
         return interrupt.came
+
+    def _use_what_was_learned(self) -> None:
+        if self.teacher is None:
+            return
+        for line in self.teacher.news():
+            self.note(line)
+        if self.teacher.head is not None:
+            self._generator.use_head(self.teacher.head)
 
     def _show(self, text: str) -> None:
         try:
