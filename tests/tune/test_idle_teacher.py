@@ -149,10 +149,12 @@ def test_two_that_teach_the_same_model_leave_a_whole_head(
         begun(one, writer)
         begun(other, second)
         with one.going(), other.going():
-            wait_for(lambda: one.head is not None and other.head is not None)
+            # The second to end a round may find no better one than the first.
+            wait_for(lambda: one.progress.rounds and other.progress.rounds)
     kept = writer.learned.load_head()
     assert kept is not None
-    assert any((kept.weights == each.head.weights).all() for each in (one, other))
+    found = [each.head for each in (one, other) if each.head is not None]
+    assert any((kept.weights == each.weights).all() for each in found)
     assert not list(store.root.glob("*.corrupt")) and not list(store.root.glob("*.tmp"))
 
 
