@@ -22,7 +22,7 @@ def learn_after_text(
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Taught | None:
     """Teaches the model's head by a text, by other answers to its prompt and by everyday tasks,
-    and keeps it if it foresees held-out texts better than the one that there was.
+    and saves the better of it and the one that there was, by held-out texts.
 
     Args:
         prompt, text: tokens.
@@ -38,16 +38,15 @@ def learn_after_text(
     """
     if not isinstance(model, Model):
         raise BadInput("an exported folder shows no states to learn from; give the .gguf file")
-    known = learned.load_head()
     taught = teach(
         model,
         [prompt],
         seconds=seconds,
         user_texts=[[*prompt, *text]],
-        known=known,
+        known=learned.load_head(),
         threads=threads,
         on_progress=on_progress,
     )
-    if taught is not None and taught.head is not known:
+    if taught is not None:
         learned.save_head(taught.head)
     return taught

@@ -218,7 +218,7 @@ def _teach(
     threads: int,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """Teaches the next-state head, and saves it unless the one that there was guesses better."""
+    """Teaches the next-state head, and saves the better of it and the one that there was."""
     known, bridges = learned.load_head(), learned.load_bridges()
     prompts, user_texts = texts
     blocks = blocks_to_teach(
@@ -246,7 +246,7 @@ def _teach(
         return
     if tuned.taught is None:
         tuned.no_head = "too little text; give a larger --budget"
-    elif tuned.taught.head is not known:
+    else:
         learned.save_head(tuned.taught.head)
 
 
