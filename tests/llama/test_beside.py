@@ -68,7 +68,12 @@ def run(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*paths, PACKAGE]))}
     env.pop("LLAMA_CPP_LIB_PATH", None)
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300
+        [sys.executable, "-c", code],
+        cwd=PACKAGE,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 

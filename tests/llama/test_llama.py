@@ -199,8 +199,9 @@ from edge_conflayers import Llama
 llm = Llama({str(path)!r}, n_ctx=256, n_threads=1, verbose=False)
 llm("one two three one two three", max_tokens=40, temperature=0.0)
 """
-    env = {**os.environ, "PYTHONPATH": str(PACKAGE), "EDGE_CONFLAYERS_DATA": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    env = {**os.environ, "EDGE_CONFLAYERS_DATA": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=PACKAGE, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert list(tmp_path.rglob("*.json"))
 

@@ -169,7 +169,7 @@ def test_serve_tells_where_it_is(
 ) -> None:
     served: list[bool] = []
 
-    def serve(service: Any, listening: Any, started: Callable[[], None]) -> None:
+    def serve(service: Any, listening: Any, started: Callable[[], None], ending: Any) -> None:
         served.append(service.options.page)
         started()
 
