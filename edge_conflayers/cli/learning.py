@@ -14,6 +14,16 @@ learn_option = click.option(
 )
 
 
+def check_kept(*, fresh: bool) -> None:
+    """Refuses to learn what would not be kept.
+
+    Raises:
+        BadInput: it would not.
+    """
+    if fresh:
+        raise BadInput("--learn keeps what is learned and --fresh does not; choose one")
+
+
 def check_learning(method: str, *, fresh: bool) -> None:
     """Refuses to learn what would not be kept or used.
 
@@ -22,8 +32,7 @@ def check_learning(method: str, *, fresh: bool) -> None:
     """
     from edge_conflayers.methods import METHODS, uses_head
 
-    if fresh:
-        raise BadInput("--learn keeps what is learned and --fresh does not; choose one")
+    check_kept(fresh=fresh)
     if not uses_head((method,)):
         others = " or ".join(name for name in METHODS if uses_head((name,)))
         raise BadInput(f"the method {method} asks no next-state head; choose {others} to --learn")

@@ -18,6 +18,7 @@ from edge_conflayers.cli.constraint_options import (
 )
 from edge_conflayers.cli.help import Command, group
 from edge_conflayers.cli.json_file import check_writable, write_json
+from edge_conflayers.cli.learning import check_kept
 from edge_conflayers.cli.model_options import model_options
 from edge_conflayers.cli.options import (
     context_options,
@@ -41,7 +42,6 @@ from edge_conflayers.cli.sampling_options import sampler_arguments, sampling_opt
 from edge_conflayers.cli.stages import Reading, loading
 from edge_conflayers.cli.stats_line import show_stats
 from edge_conflayers.cli.taught import show_taught
-from edge_conflayers.errors import BadInput
 
 if TYPE_CHECKING:
     from edge_conflayers.cli.sources import SourceColours
@@ -135,8 +135,8 @@ def run(
         read = (*prompt_files, *constraint_files(constraints))
         adapters = (each.path for each in options.lora)
         check_writable(stats_json, model, draft_model, *read, *adapters)
-    if learn is not None and fresh:
-        raise BadInput("--learn keeps what is learned and --fresh does not; choose one")
+    if learn is not None:
+        check_kept(fresh=fresh)
     asked = prompt()
     path = find_model(model, quiet=quiet)
 

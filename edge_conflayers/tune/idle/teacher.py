@@ -20,6 +20,7 @@ from edge_conflayers.drafters.next_state import PAYS_FROM
 from edge_conflayers.engine.closing import Closing
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.model import Model
+from edge_conflayers.engine.session.read_batches import shared_tokens
 from edge_conflayers.errors import BadInput
 from edge_conflayers.learned import Learned
 from edge_conflayers.next_state.head import NextStateHead
@@ -195,7 +196,7 @@ class IdleTeacher(Closing):
 
     def _count_known(self, tokens: Sequence[int]) -> int:
         """Tokens that a text has in common with the beginning of an earlier one."""
-        known = max((_common(tokens, each) for each in self._recent), default=0)
+        known = max((shared_tokens(each, tokens) for each in self._recent), default=0)
         self._recent.append(tokens)
         return known
 
@@ -298,9 +299,3 @@ def _start(pipe: int) -> subprocess.Popen[bytes]:
         pass_fds=(pipe,),
         **group,
     )
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens of the beginning that two texts share."""
-    differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differ, min(len(one), len(other)))
