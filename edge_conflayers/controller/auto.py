@@ -24,7 +24,7 @@ from edge_conflayers.drafters.draft_vocabulary import (
     typical_size,
 )
 from edge_conflayers.drafters.lookup import LookupSource
-from edge_conflayers.drafters.next_state import PAYS_FROM, NextStateSource
+from edge_conflayers.drafters.next_state import NextStateSource, head_pays
 from edge_conflayers.drafters.recycling import RecyclingSource
 from edge_conflayers.drafters.source import CandidateSource
 from edge_conflayers.engine.language_model import LanguageModel
@@ -107,7 +107,7 @@ class AutoDrafter(Controller):
     @property
     def head_pays(self) -> bool:
         """Whether asking a next-state head is worth its time here."""
-        return self._model.shows_states and self._costs.t1(0) >= PAYS_FROM
+        return self._model.shows_states and head_pays(self._costs.t1(0))
 
     def use_head(self, head: NextStateHead) -> None:
         """Asks this head from the next text on."""
@@ -152,7 +152,7 @@ class AutoDrafter(Controller):
     def _begin_next_state(self, session: TextSession, t1: float) -> NextStateSource | None:
         """The next-state source, if it pays at this T1 and can serve this text."""
         source = self._next_state
-        if source is None or t1 < PAYS_FROM:
+        if source is None or not head_pays(t1):
             return None
         self.acceptance.expect(source.name, source.head.chances)
         return source if source.begin(session, self.times, self.acceptance) else None

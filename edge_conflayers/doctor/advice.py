@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_conflayers.doctor.quantization import Verdict
 from edge_conflayers.doctor.steps import StepFacts
-from edge_conflayers.drafters.next_state import PAYS_FROM
+from edge_conflayers.drafters.next_state import PAYS_FROM, head_pays
 
 _FAR = 1.6  # a step that takes so many times its floor is not bound by memory alone; not tuned
 
@@ -73,7 +73,7 @@ def about_model(
         )
     if measured is None or not facts.verifies_drafts:
         return advice
-    if measured.t1 < PAYS_FROM:
+    if not head_pays(measured.t1):
         if not known["costs"]:
             advice.append(
                 f"`edge-conflayers tune {name}` measures steps and searches skip sets; a token"

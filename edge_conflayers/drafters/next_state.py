@@ -28,6 +28,11 @@ PAYS_FROM = 0.007
 and SmolLM2 (2.5 ms) it cost what it brought: 1.02 to 1.09 without, 2026-11-25."""
 
 
+def head_pays(t1: float) -> bool:
+    """Whether asking a head is worth its time where a one-token step takes ``t1`` seconds."""
+    return t1 >= PAYS_FROM
+
+
 class NextStateSource(GivenSource):
     """Proposes the tokens that the head holds likeliest.
 

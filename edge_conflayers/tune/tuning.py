@@ -11,8 +11,8 @@ from typing import Literal
 from edge_conflayers.bridges.bridge import Bridges
 from edge_conflayers.bridges.search import Judged, blocks_to_teach
 from edge_conflayers.costs.measure import measure_costs, session_to_measure_in
-from edge_conflayers.drafters import next_state
 from edge_conflayers.drafters.draft_vocabulary import DraftVocabulary, measure_savings, typical_size
+from edge_conflayers.drafters.next_state import head_pays
 from edge_conflayers.engine.language_model import LanguageModel
 from edge_conflayers.engine.model import Model
 from edge_conflayers.errors import BadInput
@@ -177,7 +177,7 @@ def _tune(
             sets.savings = measure_savings(session, vocabulary)
         learned.keep_skip_sets(sets)
 
-    if model.shows_states and sets.costs.t1(0) >= next_state.PAYS_FROM:
+    if model.shows_states and head_pays(sets.costs.t1(0)):
         seconds = budget * _TEACHING
         budget -= seconds
         _teach(model, texts, learned, tuned, seconds, threads, on_progress)

@@ -42,7 +42,7 @@ def chat(model: Path, *options: object, turns: tuple[str, ...] = TURNS) -> Resul
 @pytest.fixture
 def teachers(monkeypatch: pytest.MonkeyPatch) -> list[idle.IdleTeacher]:
     """Those that are made. The user takes the time to think until they have found a head."""
-    monkeypatch.setattr("edge_conflayers.controller.auto.PAYS_FROM", 0.0)
+    monkeypatch.setattr("edge_conflayers.drafters.next_state.PAYS_FROM", 0.0)
     made: list[idle.IdleTeacher] = []
     kind, read = idle.IdleTeacher, reading.Lines.read
 

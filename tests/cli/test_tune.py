@@ -113,7 +113,6 @@ def test_sets_are_found_kept_shown_and_used(tiny: Path, prompts: Path) -> None:
 def steps_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long enough for a next-state head, whatever they take."""
     monkeypatch.setattr("edge_conflayers.drafters.next_state.PAYS_FROM", 0.0)
-    monkeypatch.setattr("edge_conflayers.controller.auto.PAYS_FROM", 0.0)
 
 
 def test_where_steps_take_little_no_head_is_taught(tiny: Path, prompts: Path) -> None:

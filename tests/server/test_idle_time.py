@@ -61,7 +61,7 @@ def test_nobody_learns_while_somebody_waits_and_one_at_a_time(
 def service(
     tiny_path: TinyPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Service]:
-    monkeypatch.setattr("edge_conflayers.controller.auto.PAYS_FROM", 0.0)
+    monkeypatch.setattr("edge_conflayers.drafters.next_state.PAYS_FROM", 0.0)
     small: Any = lambda *given, **named: IdleTeacher(  # noqa: E731
         *given, **named, sizes=Sizes(parallel=4, new=1200, held_out=64), priority=0
     )

@@ -38,7 +38,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="th
 @pytest.fixture(autouse=True)
 def steps_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long enough for a next-state head, whatever they take."""
-    monkeypatch.setattr("edge_conflayers.controller.auto.PAYS_FROM", 0.0)
+    monkeypatch.setattr("edge_conflayers.drafters.next_state.PAYS_FROM", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +185,11 @@ def test_closing_ends_the_process(writer: TextGenerator) -> None:
 ORPHANING = """
 import os, signal, sys, time
 from pathlib import Path
-from edge_conflayers.controller import auto
+from edge_conflayers.drafters import next_state
 from edge_conflayers.text_generator import TextGenerator
 from edge_conflayers.tune.idle.teacher import IdleTeacher
 
-auto.PAYS_FROM = 0.0
+next_state.PAYS_FROM = 0.0
 with TextGenerator(sys.argv[1], n_ctx=512, threads=1) as writer:
     list(writer.generate(list(range(3, 12)), max_tokens=20))
     teacher = IdleTeacher(writer.model, writer.learned, 1, priority=0)
@@ -242,7 +242,7 @@ def test_what_keeps_it_from_learning_is_told_once(
             assert teacher.head is None
         return lines
 
-    (fast,) = told("edge_conflayers.controller.auto.PAYS_FROM", 10.0)
+    (fast,) = told("edge_conflayers.drafters.next_state.PAYS_FROM", 10.0)
     assert "costs what it gains" in fast
     (small,) = told("edge_conflayers.machine.available_memory", lambda: 100 << 20)
     assert "100 MiB of free memory" in small

@@ -196,7 +196,7 @@ def test_a_real_model_teaches_itself(
     real_model: RealModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It foresees a good part of what it writes, and the text stays plain decoding's."""
-    monkeypatch.setattr("edge_conflayers.controller.auto.PAYS_FROM", 0.0)
+    monkeypatch.setattr("edge_conflayers.drafters.next_state.PAYS_FROM", 0.0)
     model = real_model("smollm2-135m")
     stop = 3000
 
