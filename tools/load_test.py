@@ -13,15 +13,14 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+
+from serving import memory, serving
 
 _PROMPTS = 10  # different ones
 _TIMEOUT = 1800.0  # seconds that a request may wait
@@ -101,14 +100,6 @@ def _take_chunks(response: http.client.HTTPResponse, reply: Reply, begun: float)
     raise RuntimeError("the stream ends without [DONE]")
 
 
-def memory(process: int) -> tuple[int, int]:
-    """Resident memory of a process and its peak, in 10^6 bytes."""
-    status = Path(f"/proc/{process}/status").read_text()
-    now, peak = (re.search(rf"{field}:\s+(\d+) kB", status) for field in ("VmRSS", "VmHWM"))
-    assert now is not None and peak is not None
-    return int(now[1]) * 1024 // 10**6, int(peak[1]) * 1024 // 10**6
-
-
 def seconds(values: Sequence[float]) -> str:
     """Median, 95th percentile and maximum."""
     if len(values) < 2:
@@ -124,19 +115,10 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--parallel", type=int, default=2, help="slots of the server")
     options = parser.parse_args()
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "edge_conflayers", "serve", options.model, "--port", "0"),
-            *("-np", str(options.parallel), "--queue", str(options.requests)),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stderr is not None
-        port = next(int(m[1]) for line in server.stderr if (m := re.search(r":(\d+)/v1;", line)))
+    slots = ("-np", str(options.parallel), "--queue", str(options.requests))
+    with serving(options.model, slots) as (server, port):
         alone = [ask(port, n, options.max_tokens, stream=False) for n in range(_PROMPTS)]
-        before, _ = memory(server.pid)
+        before = memory(server)
         begun = time.monotonic()
         with ThreadPoolExecutor(options.requests) as threads:
             replies = list(
@@ -146,10 +128,7 @@ def main() -> int:
                 )
             )
         took = time.monotonic() - begun
-        after, peak = memory(server.pid)
-    finally:
-        server.terminate()
-        server.wait(30)
+        after = memory(server)
     errors = [each for each in (*alone, *replies) if each.why]
     other = [each for each in replies if not each.why and each.text != alone[each.prompt].text]
     tokens = sum(each.tokens for each in replies)
@@ -159,7 +138,10 @@ def main() -> int:
     print(f"first token (streamed): {seconds([each.first for each in replies if each.first])}")
     print(f"whole text: {seconds([each.whole for each in replies])}")
     print(f"tokens: {tokens}, {tokens / took:.1f} tokens/s")
-    print(f"server's memory: {before} MB before, {after} MB after, {peak} MB peak")
+    print(
+        f"server's memory: {before['rss_mib']:.0f} MiB before, {after['rss_mib']:.0f} MiB after,"
+        f" {after['peak_mib']:.0f} MiB at most"
+    )
     return 1 if errors or other else 0
 
 

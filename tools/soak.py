@@ -18,12 +18,8 @@ import contextlib
 import http.client
 import json
 import math
-import os
 import random
-import re
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -31,6 +27,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
+
+from serving import memory, serving
 
 _WORDS = (
     *("sea", "wind", "lamp", "bread", "train", "garden", "violin", "winter"),
@@ -246,16 +244,6 @@ class Client:
                     raise ValueError(f"{place}: {response.status}")
 
 
-def _memory(pid: int) -> dict[str, float]:
-    """Resident and anonymous memory of a process, in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    status = dict(line.split(":", 1) for line in lines)
-    return {
-        "rss_mib": int(status["VmRSS"].split()[0]) / 1024,
-        "anonymous_mib": int(status["RssAnon"].split()[0]) / 1024,
-    }
-
-
 def _children(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -283,11 +271,12 @@ def _slope(samples: Sequence[tuple[float, dict[str, float]]], name: str) -> floa
 
 def _measured(pid: int) -> dict[str, float]:
     """Memory of the server, and of the process that teaches if there is one."""
-    found = _memory(pid)
+    found = memory(pid)
+    del found["peak_mib"]
     for child in _children(pid):
         with contextlib.suppress(FileNotFoundError):  # it has just ended
             teacher = found.get("teacher_rss_mib", 0.0)
-            found["teacher_rss_mib"] = teacher + _memory(child)["rss_mib"]
+            found["teacher_rss_mib"] = teacher + memory(child)["rss_mib"]
     return {name: round(value, 1) for name, value in found.items()}
 
 
@@ -302,51 +291,15 @@ def _shown(seen: Minute) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _serving(model: str, options: Sequence[str], data: str) -> Iterator[tuple[int, int]]:
-    """Runs a server. Yields its process and its port."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edge_conflayers", "serve", model, *options, "--port", "0"],
-        env={**os.environ, "EDGE_CONFLAYERS_DATA": data},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            print(line, end="", file=sys.stderr)
-            if found := re.search(r"at http://\S+:(\d+)/v1;", line):
-                break
-        else:
-            raise SystemExit("the server does not start")
-        told = threading.Thread(target=_show, args=(process.stderr,))
-        told.start()
-        yield process.pid, int(found[1])
-        process.terminate()
-        if (code := process.wait(60)) != 0:
-            raise SystemExit(f"the server ends with {code}")
-        told.join()
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _show(lines: TextIO) -> None:
-    for line in lines:
-        print(line, end="", file=sys.stderr)
-
-
 def _soak(
     arguments: argparse.Namespace,
     options: Sequence[str],
-    data: str,
     write: Callable[[Any], None],
 ) -> list[str]:
     """Returns the errors."""
     record, total = Record(), Minute()
     samples: list[tuple[float, dict[str, float]]] = []  # hours, memory
-    with _serving(arguments.model, options, data) as (pid, port):
+    with serving(arguments.model, options) as (pid, port):
         begun = time.monotonic()
         until = begun + 60 * arguments.minutes
         clients = [
@@ -399,7 +352,6 @@ def main() -> None:
     arguments = parser.parse_args(given[:end])
     options = given[end + 1 :]  # of `serve`
     with contextlib.ExitStack() as stack:
-        data = stack.enter_context(tempfile.TemporaryDirectory())
         file: TextIO = sys.stdout
         if arguments.report is not None:
             file = stack.enter_context(arguments.report.open("w", encoding="utf-8"))
@@ -407,7 +359,7 @@ def main() -> None:
         def write(line: Any) -> None:
             print(json.dumps(line), file=file, flush=True)
 
-        errors = _soak(arguments, options, data, write)
+        errors = _soak(arguments, options, write)
     if errors:
         sys.exit(1)
 
