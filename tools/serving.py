@@ -33,18 +33,16 @@ def serving(model: str, options: Sequence[str]) -> Iterator[tuple[int, int]]:
         SystemExit: it does not start, or does not end well.
     """
     command = [sys.executable, "-m", "edge_conflayers", "serve", model, *options, "--port", "0"]
-    with (
-        tempfile.TemporaryDirectory() as data,
-        subprocess.Popen(
+    with tempfile.TemporaryDirectory() as data:
+        process = subprocess.Popen(
             command,
             env={**os.environ, "EDGE_CONFLAYERS_DATA": data},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-        ) as process,
-    ):
-        assert process.stderr is not None
+        )
         try:
+            assert process.stderr is not None
             for line in process.stderr:
                 print(line, end="", file=sys.stderr)
                 if found := re.search(r"at http://\S+:(\d+)/v1;", line):
@@ -60,6 +58,7 @@ def serving(model: str, options: Sequence[str]) -> Iterator[tuple[int, int]]:
             log.join()
         finally:
             process.kill()
+            process.wait()
 
 
 def memory(pid: int) -> dict[str, float]:
