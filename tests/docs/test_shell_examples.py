@@ -128,7 +128,7 @@ def test_extras_that_are_installed_are_there() -> None:
         extra: example.where
         for example in examples("pip")
         for word in example.words
-        for extra in re.findall(r"^\.\[(.+)\]$", word)
+        for extra in re.findall(r"^edge-conflayers\[(.+)\]$", word)
     }
     assert "onnx" in asked
     for extra, where in asked.items():
