@@ -14,7 +14,7 @@ demo: $(VENV)/.installed  ## the main job on real input
 	$(BIN)/edge-conflayers run $(MODEL) -p "$(PROMPT)" -n 128
 
 test: $(VENV)/.installed upstream native-test  ## everything but the 1.5B model and the long forms
-	$(BIN)/pytest -n auto --dist worksteal -m "not large and not long"
+	$(BIN)/pytest -n auto -m "not large and not long"
 
 # Threads spin while they wait, as OpenMP's do by default; asleep, they take four times as long.
 test-all: $(VENV)/.installed upstream
