@@ -272,7 +272,6 @@ def _slope(samples: Sequence[tuple[float, dict[str, float]]], name: str) -> floa
 def _measured(pid: int) -> dict[str, float]:
     """Memory of the server, and of the process that teaches if there is one."""
     found = memory(pid)
-    del found["peak_mib"]
     for child in _children(pid):
         with contextlib.suppress(FileNotFoundError):  # it has just ended
             teacher = found.get("teacher_rss_mib", 0.0)

@@ -68,8 +68,8 @@ def about_model(
     if measured is not None and facts.floor is not None and measured.t1 > _FAR * facts.floor:
         advice.append(
             f"a step takes {measured.t1 / facts.floor:.1f} times its floor: other programs, too few"
-            " threads (-t) or computing bound it, not memory alone; close programs and run"
-            " `doctor` again"
+            " threads (-t) or computing bound it, not memory alone; close programs or leave them a"
+            " core (-t), and run `doctor` again"
         )
     if measured is None or not facts.verifies_drafts:
         return advice
